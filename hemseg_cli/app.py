@@ -1,0 +1,99 @@
+"""The Typer app: names the commands, and turns an exception into an exit code. Nothing heavy is imported here."""
+
+import contextlib
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from hemseg_cli import __version__, console
+from hemseg_cli.errors import EXIT_BUG, EXIT_DONE, EXIT_INTERRUPTED, EXIT_TERMINATED, HemsegError, Stopped
+
+app = typer.Typer(
+    name="hemseg",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+    help="Segment intracerebral hemorrhage on head CT: from DICOM to trained models, masks, metrics and a report. Research use only.",
+)
+
+# In the order in which a user meets them; each module has a `register(app)`.
+_COMMANDS = ("demo", "fetch_labels", "convert", "train", "predict", "evaluate", "report", "export", "doctor", "config")
+for _name in _COMMANDS:
+    import_module(f"hemseg_cli.commands.{_name}").register(app)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        console.print_text(f"hemseg {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    del version
+
+
+def main() -> NoReturn:
+    """The entry point: run the command, and exit with the code that DESIGN promises."""
+    sys.exit(run())
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run one command line and return its exit code; every error becomes one message on stderr."""
+    with _sigterm_raises():
+        try:
+            status = app(args=arguments, standalone_mode=False, prog_name="hemseg")
+            return status if isinstance(status, int) else EXIT_DONE
+        except HemsegError as error:
+            console.fail(str(error))
+            return error.exit_code
+        except Stopped as stop:
+            console.fail(stop.message or "stopped")
+            return stop.exit_code
+        except (KeyboardInterrupt, typer.Abort):
+            console.fail("interrupted; the same command finishes the work")
+            return EXIT_INTERRUPTED
+        except BrokenPipeError:
+            # The reader of our output went away (`| head`): not an error, and nothing more can be written.
+            sys.stdout = None  # keeps the interpreter from flushing into the closed pipe
+            return EXIT_DONE
+        except Exception as error:
+            return _report_bug_or_usage(error)
+
+
+def _report_bug_or_usage(error: Exception) -> int:
+    if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # a usage error of Typer's own Click
+        error.show()  # type: ignore[attr-defined]
+        return int(error.exit_code)
+    file = console.log_file()
+    if file is None:
+        with tempfile.NamedTemporaryFile("w", prefix="hemseg-", suffix=".log", delete=False) as log:
+            file = Path(log.name)
+    with file.open("a", encoding="utf-8") as log:
+        traceback.print_exception(error, file=log)
+    console.fail(f"a bug in hemseg: {type(error).__name__}: {error}\n  the traceback is in {file}")
+    return EXIT_BUG
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """SIGTERM unwinds the stack as Ctrl-C does, so that locks and temporary files are released."""
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        raise Stopped(EXIT_TERMINATED, "terminated; the same command finishes the work")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

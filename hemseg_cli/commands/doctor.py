@@ -1,0 +1,7 @@
+"""`hemseg doctor`."""
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the app."""

@@ -1,0 +1,7 @@
+"""`hemseg predict`."""
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the app."""

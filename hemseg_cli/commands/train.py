@@ -1,0 +1,7 @@
+"""`hemseg train`."""
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the app."""

@@ -1,0 +1,9 @@
+"""`hemseg.toml` as strict, frozen models: one file per section, `loading` merges the layers.
+
+Precedence, lowest first: a field's default, the training recipe's preset, the file, `HEMSEG_SECTION__KEY`, `--set`, a command's option.
+"""
+
+from hemseg_cli.config.loading import dump, load, template, validate_file
+from hemseg_cli.config.root import Config
+
+__all__ = ["Config", "dump", "load", "template", "validate_file"]

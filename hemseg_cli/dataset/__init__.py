@@ -1,0 +1,1 @@
+"""Label archives, manifests, conversion, health, the phantom."""

@@ -1,0 +1,1 @@
+"""Metrics, lesions, bootstrap, comparison; the paper's protocol."""

@@ -1,0 +1,1 @@
+"""Voxels and millimetres: DICOM series, geometry, NIfTI, resampling, normalisation."""

@@ -1,0 +1,46 @@
+"""Resampling between grids that share axes and the centre of voxel [0, 0, 0]; only spacing and shape differ."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def resampled_shape(shape: Sequence[int], spacing: Sequence[float], new_spacing: Sequence[float]) -> tuple[int, int, int]:
+    """Voxels needed to reach from the first to the last voxel centre at the new spacing (MONAI's `Spacing` rounds the same way)."""
+    i, j, k = (round((n - 1) * old / new) + 1 for n, old, new in zip(shape, spacing, new_spacing, strict=True))
+    return i, j, k
+
+
+def resample(
+    array: NDArray[Any],
+    spacing: Sequence[float],
+    new_spacing: Sequence[float],
+    new_shape: Sequence[int],
+    *,
+    linear: bool,
+) -> NDArray[Any]:
+    """`array` [i, j, k] with spacing (mm) on the grid of `new_spacing` and `new_shape`; linear gives float32, nearest keeps the type.
+
+    Beyond the last voxel centre the edge is repeated.
+    """
+    import SimpleITK as sitk  # slow to import
+
+    if tuple(array.shape) == tuple(new_shape) and np.allclose(spacing, new_spacing, rtol=1e-6):
+        return array.astype(np.float32) if linear else array
+    source = sitk.GetImageFromArray(np.ascontiguousarray((array.astype(np.float32) if linear else array).transpose(2, 1, 0)))
+    source.SetSpacing([float(step) for step in spacing])
+    target = sitk.Resample(
+        source,
+        [int(n) for n in new_shape],
+        sitk.Transform(3, sitk.sitkIdentity),
+        sitk.sitkLinear if linear else sitk.sitkNearestNeighbor,
+        [0.0, 0.0, 0.0],
+        [float(step) for step in new_spacing],
+        list(np.eye(3).ravel()),
+        0.0,
+        source.GetPixelID(),
+        True,
+    )
+    return np.asarray(sitk.GetArrayFromImage(target).transpose(2, 1, 0))

@@ -1,0 +1,1 @@
+"""Sliding window, ensembling, post-processing, writing masks."""

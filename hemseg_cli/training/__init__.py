@@ -1,0 +1,1 @@
+"""Preprocessing cache, patches, augmentation, the loop, checkpoints, nnU-Net."""

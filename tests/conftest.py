@@ -1,0 +1,21 @@
+"""What every test shares: one thread per process (the suite runs on two), and the way to the real files."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MKL_NUM_THREADS", "1")
+for _name in [name for name in os.environ if name.startswith("HEMSEG_")]:
+    del os.environ[_name]
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of the real label archives and the real tilted head CT; skips where it does not exist."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"the real files are not here ({SHARED_DATA})")
+    return SHARED_DATA
