@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,13 +50,12 @@ def read_volume(path: Path) -> Volume:
 def read_header(path: Path) -> tuple[tuple[int, ...], Affine]:
     """Shape and affine alone. For `.nii.gz` only the first bytes are unpacked."""
     from isal import igzip
-    from isal.isal_zlib import IsalError
 
     try:
         opener = igzip.open(path, "rb") if path.name.endswith(".gz") else path.open("rb")
         with opener as file:
             head = file.read(352)
-    except (OSError, EOFError, IsalError) as error:
+    except (OSError, EOFError, _gzip_error()) as error:
         raise _unreadable(path, error) from None
     image = _parse(path, head, header_only=True)
     return tuple(int(n) for n in image.get_data_shape()), np.asarray(image.get_best_affine(), dtype=np.float64)
@@ -113,12 +112,11 @@ def nifti_stem(path: Path) -> str:
 
 def _read_bytes(path: Path) -> bytes:
     from isal import igzip
-    from isal.isal_zlib import IsalError
 
     try:
         data = path.read_bytes()
         return igzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
-    except (OSError, EOFError, IsalError) as error:
+    except (OSError, EOFError, _gzip_error()) as error:
         raise _unreadable(path, error) from None
 
 
@@ -142,3 +140,10 @@ def _unreadable(path: Path, error: Exception) -> FileFormatError:
         return FileFormatError(f"{path} does not exist")
     reason = getattr(error, "strerror", None) or str(error)
     return FileFormatError(f"cannot read {path}: {reason}", hint="copy or convert it again")
+
+
+def _gzip_error() -> type[Exception]:
+    """What ISA-L raises on damaged data; its type stub calls the class an instance."""
+    from isal import isal_zlib
+
+    return cast(type[Exception], isal_zlib.error)
