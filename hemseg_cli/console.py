@@ -62,14 +62,21 @@ def configure(*, json: bool = False, quiet: bool = False, verbose: bool = False)
 
 def add_log_file(path: Path) -> None:
     """Append everything said from now on to `path` too."""
-    for handler in list(log.handlers):
-        log.removeHandler(handler)
-        handler.close()
+    close_log_file()
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter(_LOG_FORMAT))
     log.addHandler(handler)
     _output.log_file = path
+
+
+def close_log_file() -> None:
+    """Stop writing to the log file."""
+    for handler in list(log.handlers):
+        if isinstance(handler, logging.FileHandler):
+            log.removeHandler(handler)
+            handler.close()
+    _output.log_file = None
 
 
 def log_file() -> Path | None:
