@@ -3,8 +3,6 @@
 import contextlib
 import signal
 import sys
-import tempfile
-import traceback
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -53,6 +51,8 @@ def run(arguments: list[str] | None = None) -> int:
     with _sigterm_raises():
         try:
             status = app(args=arguments, standalone_mode=False, prog_name="hemseg")
+            if status == EXIT_INTERRUPTED:  # Typer has caught the KeyboardInterrupt
+                raise KeyboardInterrupt
             return status if isinstance(status, int) else EXIT_DONE
         except HemsegError as error:
             console.fail(str(error))
@@ -63,10 +63,6 @@ def run(arguments: list[str] | None = None) -> int:
         except (KeyboardInterrupt, typer.Abort):
             console.fail("interrupted; the same command finishes the work")
             return EXIT_INTERRUPTED
-        except BrokenPipeError:
-            # The reader of our output went away (`| head`): not an error, and nothing more can be written.
-            sys.stdout = None  # keeps the interpreter from flushing into the closed pipe
-            return EXIT_DONE
         except Exception as error:
             return _report_bug_or_usage(error)
 
@@ -75,6 +71,9 @@ def _report_bug_or_usage(error: Exception) -> int:
     if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # a usage error of Typer's own Click
         error.show()  # type: ignore[attr-defined]
         return int(error.exit_code)
+    import tempfile
+    import traceback
+
     file = console.log_file()
     if file is None:
         with tempfile.NamedTemporaryFile("w", prefix="hemseg-", suffix=".log", delete=False) as log:

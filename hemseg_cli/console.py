@@ -111,8 +111,7 @@ def fail(message: str) -> None:
 def result(payload: Mapping[str, Any], *tables: Table) -> None:
     """The result of the command on stdout: `payload` as one JSON object with `--json`, else the tables. Called once per command."""
     if _output.json:
-        sys.stdout.write(json.dumps(payload, indent=2, default=str, allow_nan=False) + "\n")
-        sys.stdout.flush()
+        print_text(json.dumps(payload, indent=2, default=str, allow_nan=False))
     else:
         for table in tables:
             print_table(table)
@@ -147,13 +146,20 @@ def print_table(table: Table) -> None:
         drawn.add_column(column, justify="right" if column in table.right else "left", overflow="fold", no_wrap=not terminal)
     for row in table.rows:
         drawn.add_row(*(_plain(cell) for cell in row))
-    Console(width=None if terminal else 200).print(drawn)
+    console = Console(width=None if terminal else 200)
+    with console.capture() as captured:
+        console.print(drawn)
+    print_text(captured.get())
 
 
 def print_text(text: str) -> None:
-    """Text on stdout as it is: for commands whose result is a file's content."""
-    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+    """Text on stdout as it is. A reader that went away (`| head`) is no error: the rest goes nowhere."""
     _output.printed = True
+    try:
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Track:

@@ -1,0 +1,1 @@
+complete --command hemseg --no-files --arguments "(env _HEMSEG_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) hemseg)" --condition "env _HEMSEG_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) hemseg"
