@@ -1,0 +1,61 @@
+"""nnU-Net's topology on MONAI's DynUNet: anisotropic kernels and strides, instance norm, leaky ReLU, deep supervision.
+
+Isensee et al., nnU-Net, Nature Methods 18 (2021): an axis keeps its size and a kernel of 1 until the others' spacing has come within a
+factor of two of it. For 0.5 x 0.5 x 5 mm those are the first three levels.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from monai.networks.nets.dynunet import DynUNet
+
+
+class DeeplySupervisedDynUNet(DynUNet):
+    """DynUNet whose auxiliary heads come out as a list at their own resolutions: MONAI's own would upsample and stack them.
+
+    `train()`: [logits at full resolution, at the next level, ...]; `eval()`: the logits [n, 1, i, j, k]. State-dict keys are MONAI's.
+    """
+
+    def forward(self, x: torch.Tensor) -> Any:
+        """Logits of x [n, c, i, j, k]."""
+        output = self.output_block(self.skip_layers(x))
+        if not self.deep_supervision:
+            return output
+        heads = list(self.heads)
+        # The skip layers keep their heads' outputs in this list: holding them would hold the graph, and forbid a deep copy.
+        self.heads[:] = [torch.empty(0)] * len(heads)
+        return [output, *heads] if self.training else output
+
+
+def dynunet(
+    *,
+    in_channels: int,
+    channels: Sequence[int],
+    strides: Sequence[Any],
+    kernels: Sequence[Any],
+    supervised_levels: int,
+    residual: bool = False,
+    dropout: float | None = None,
+) -> DeeplySupervisedDynUNet:
+    """A network with one level per entry of `channels`, `strides` and `kernels` (numbers, or three per axis).
+
+    `supervised_levels`: lower levels that get a loss of their own (0: none), at most two fewer than there are levels.
+    """
+    if not len(channels) == len(strides) == len(kernels):
+        raise ValueError(f"channels, strides and kernels have {len(channels)}, {len(strides)} and {len(kernels)} levels")
+    return DeeplySupervisedDynUNet(
+        spatial_dims=3,
+        in_channels=in_channels,
+        out_channels=1,
+        kernel_size=list(kernels),
+        strides=list(strides),
+        upsample_kernel_size=list(strides[1:]),
+        filters=list(channels),
+        dropout=dropout,
+        norm_name=("INSTANCE", {"affine": True}),
+        act_name=("leakyrelu", {"inplace": True, "negative_slope": 0.01}),
+        deep_supervision=supervised_levels > 0,
+        deep_supr_num=max(1, supervised_levels),
+        res_block=residual,
+    )
