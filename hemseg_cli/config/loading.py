@@ -78,6 +78,8 @@ def _template_section(name: str, model: type[BaseModel]) -> Iterator[str]:
         yield f"# {field.description}"
         if default is None or default is PydanticUndefined:
             yield f"# {key} ="
+        elif isinstance(default, dict):
+            yield f"{key} = {{}}"
         else:
             plain = model.model_construct(**{key: default}).model_dump(mode="json", include={key}, warnings=False)[key]
             yield tomli_w.dumps({key: plain}).strip()
