@@ -15,6 +15,12 @@ from hemseg_cli.run_directory import atomic_path
 _GZIP_LEVEL = 2  # ISA-L's levels are 0 to 3; 2 was measured within a few per cent of zlib 6 on head CT
 
 
+_PLACE = (
+    *("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
+    *("srow_x", "srow_y", "srow_z", "pixdim", "xyzt_units"),
+)
+
+
 @dataclass(frozen=True)
 class Volume:
     """An image with its place in the world: `array` is [i, j, k], `affine` goes from index to RAS mm (see `geometry`)."""
@@ -49,22 +55,20 @@ def read_volume(path: Path) -> Volume:
 
 def read_header(path: Path) -> tuple[tuple[int, ...], Affine]:
     """Shape and affine alone. For `.nii.gz` only the first bytes are unpacked."""
-    from isal import igzip
-
-    try:
-        opener = igzip.open(path, "rb") if path.name.endswith(".gz") else path.open("rb")
-        with opener as file:
-            head = file.read(352)
-    except (OSError, EOFError, _gzip_error()) as error:
-        raise _unreadable(path, error) from None
-    image = _parse(path, head, header_only=True)
+    image = read_nifti_header(path)
     return tuple(int(n) for n in image.get_data_shape()), np.asarray(image.get_best_affine(), dtype=np.float64)
 
 
-def write_volume(path: Path, volume: Volume, *, slope: float | None = None) -> None:
+def read_nifti_header(path: Path) -> Any:
+    """The header of a `.nii` or `.nii.gz`, of which only the first bytes are unpacked, as nibabel has it: what `write_volume` takes as `like`."""
+    return _parse(path, _read_head(path), header_only=True)
+
+
+def write_volume(path: Path, volume: Volume, *, slope: float | None = None, like: Any = None) -> None:
     """Write `.nii` or `.nii.gz` atomically, with sform and qform (a sheared affine has no qform: its code is then 0).
 
     The array's type is stored as it is (bool as uint8). `slope`: scale factor put into the header without changing the stored numbers.
+    `like`: header of a file on the same grid, whose sform, qform and their codes are taken over as they are instead.
     """
     import nibabel as nib
     from isal import igzip
@@ -77,9 +81,12 @@ def write_volume(path: Path, volume: Volume, *, slope: float | None = None) -> N
     image.set_sform(volume.affine, code=1)
     if not is_sheared(volume.affine):
         image.set_qform(volume.affine, code=1)
-    if slope is not None:
-        image.header.set_slope_inter(slope, 0.0)
     header = image.header.copy()
+    if like is not None:
+        for key in _PLACE:
+            header[key] = like[key]
+    if slope is not None:
+        header.set_slope_inter(slope, 0.0)
     header.set_data_offset(352)
     body = header.binaryblock + b"\0\0\0\0" + array.tobytes(order="F")
     with atomic_path(path) as temporary:
@@ -116,6 +123,17 @@ def _read_bytes(path: Path) -> bytes:
     try:
         data = path.read_bytes()
         return igzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+    except (OSError, EOFError, _gzip_error()) as error:
+        raise _unreadable(path, error) from None
+
+
+def _read_head(path: Path) -> bytes:
+    from isal import igzip
+
+    try:
+        opener = igzip.open(path, "rb") if path.name.endswith(".gz") else path.open("rb")
+        with opener as file:
+            return bytes(file.read(352))
     except (OSError, EOFError, _gzip_error()) as error:
         raise _unreadable(path, error) from None
 
