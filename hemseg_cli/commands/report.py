@@ -1,7 +1,33 @@
 """`hemseg report`."""
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
+
+from hemseg_cli import console, options
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the app."""
+    app.command("report")(report)
+
+
+def report(
+    runs: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Run names or folders (default: the newest run).")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="HTML file or folder (default: report.html in the run's folder).")
+    ] = None,
+    split: options.Split = None,
+    config_file: options.ConfigFile = None,
+    assignments: options.Assignments = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Write one self-contained HTML page, a Markdown file and CSV files of one run, or of several side by side."""
+    config = options.start(config_file, assignments, json=json, quiet=quiet, verbose=verbose, options={"report.split": split})
+    from hemseg_cli.reporting.report import report as make_report
+
+    result = make_report(config, runs=runs, out=out)
+    console.result(result.payload(), *result.tables())

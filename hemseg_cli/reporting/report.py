@@ -1,0 +1,119 @@
+"""`report`: reads runs, writes one HTML page, one Markdown file and the CSV files of everything shown."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hemseg_cli import console
+from hemseg_cli.config import Config
+from hemseg_cli.errors import UsageError
+from hemseg_cli.reporting import content
+from hemseg_cli.reporting.page import Page, render
+from hemseg_cli.reporting.results import RunResults, choose_split, read_run
+from hemseg_cli.reporting.tables import ReportTable, numeric_titles, to_csv, to_markdown
+from hemseg_cli.run_directory import RunDirectory, open_run, write_text
+
+_RESEARCH_ONLY = "Research use only. Not a medical device."
+
+
+@dataclass(frozen=True)
+class ReportResult:
+    """The files written, and what went into them."""
+
+    html: Path
+    markdown: Path
+    csv_files: tuple[Path, ...]
+    runs: tuple[str, ...]
+    split: str
+    size_bytes: int
+    summary: ReportTable
+    warnings: tuple[str, ...] = ()
+    viewer_scans: tuple[str, ...] = ()
+    viewer_left_out: dict[str, str] = field(default_factory=dict)
+
+    def payload(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "html": str(self.html),
+            "markdown": str(self.markdown),
+            "csv": [str(path) for path in self.csv_files],
+            "runs": list(self.runs),
+            "split": self.split,
+            "size_bytes": self.size_bytes,
+            "warnings": list(self.warnings),
+            "viewer": {"scans": list(self.viewer_scans), "left_out": self.viewer_left_out},
+        }
+
+    def tables(self) -> list[console.Table]:
+        """For a terminal."""
+        titles = [column.title for column in self.summary.columns]
+        written = [["page", str(self.html), f"{self.size_bytes / 1e6:.1f} MB"], ["tables", str(self.markdown), ""]]
+        if self.csv_files:
+            written.append(["CSV", f"{self.csv_files[0].parent}/", f"{len(self.csv_files)} files"])
+        return [
+            console.Table(self.summary.title, titles, self.summary.texts(), right=numeric_titles(self.summary)),
+            console.Table("", ["written", "path", ""], written, right=frozenset({""})),
+        ]
+
+
+def report(config: Config, *, runs: Sequence[str | Path] | None = None, out: Path | None = None) -> ReportResult:
+    """Write the report of the given runs (None: the newest).
+
+    One run: `report.html`, `report.md` and `report_csv/` in the run's folder; several: in the folder of the runs; `out`: an HTML file or
+    a folder instead. Raises HemsegError where a run has no evaluation, FileFormatError naming the cell of a table that cannot be read.
+    """
+    directories = [open_run(config.runs.root, name) for name in runs] if runs else [open_run(config.runs.root)]
+    _refuse_twice(directories)
+    split = choose_split(directories, config.report.split)
+    results = [read_run(run, split) for run in directories]
+    html, markdown, csv_folder = _output_files(config, directories, out)
+    tables = [table for table in _tables(results) if table is not None]
+    warnings = content.warnings(results)
+    page = Page(config.report.title, split, results, tables, warnings, datetime.now(UTC), _RESEARCH_ONLY)
+    text = render(page)
+    write_text(html, text)
+    write_text(markdown, _markdown(page))
+    csv_files = []
+    for table in tables:
+        csv_files.append(csv_folder / f"{table.key}.csv")
+        write_text(csv_files[-1], to_csv(table))
+    return ReportResult(
+        html, markdown, tuple(csv_files), tuple(run.name for run in results), split, html.stat().st_size, tables[0], tuple(warnings)
+    )
+
+
+def _tables(results: Sequence[RunResults]) -> list[ReportTable | None]:
+    return [content.summary_table(results), content.cases_table(results), content.history_table(results)]
+
+
+def _refuse_twice(directories: Sequence[RunDirectory]) -> None:
+    names = [run.name for run in directories]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"run {name} is named twice", hint="name each run once; runs of one name in two folders need other names")
+
+
+def _output_files(config: Config, directories: Sequence[RunDirectory], out: Path | None) -> tuple[Path, Path, Path]:
+    """The HTML file, the Markdown file and the folder of CSV files."""
+    if out is None:
+        folder = directories[0].path if len(directories) == 1 else config.runs.root
+        html = folder / "report.html"
+    elif out.is_dir() or out.suffix == "":
+        html = out / "report.html"
+    elif out.suffix.lower() in {".html", ".htm"}:
+        html = out
+    else:
+        raise UsageError(f"--out {out}: neither a folder nor an HTML file", hint=f"--out {out.with_suffix('.html')}")
+    return html, html.with_suffix(".md"), html.with_name(f"{html.stem}_csv")
+
+
+def _markdown(page: Page) -> str:
+    names = ", ".join(run.name for run in page.runs)
+    lines = [f"# {page.title}", "", f"Run: {names}. Split: {page.split}. Made {page.made:%Y-%m-%d %H:%M} UTC. {page.notice}", ""]
+    if page.warnings:
+        lines += ["## Warnings", "", *(f"- {warning}" for warning in page.warnings), ""]
+    lines += ["## Tables", ""]
+    lines += [to_markdown(table) for table in page.tables if table.key != "history"]
+    return "\n".join(lines)
