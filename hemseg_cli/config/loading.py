@@ -13,7 +13,7 @@ import tomli_w
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticUndefined
 
-from hemseg_cli.config.recipes import preset
+from hemseg_cli.config.recipes import preset, preset_values
 from hemseg_cli.config.root import Config
 from hemseg_cli.errors import ConfigError
 
@@ -60,8 +60,11 @@ def dump(config: Config) -> str:
 
 
 def template() -> str:
-    """A `hemseg.toml` with every key at its default, each under its description; keys without a default are commented out."""
-    lines = ["# hemseg.toml: every key with its default. Delete what you do not change."]
+    """A `hemseg.toml` with every key at its default, each under its description.
+
+    Keys without a default are commented out, and so are those that a recipe sets: stated in the file they would overrule it.
+    """
+    lines = ["# hemseg.toml: every key with its default. Delete what you do not change; what the recipe sets is commented out."]
     for section, field in Config.model_fields.items():
         lines += ["", f"# {field.description}", *_template_section(section, cast(type[BaseModel], field.annotation))]
     return "\n".join(lines) + "\n"
@@ -70,13 +73,16 @@ def template() -> str:
 def _template_section(name: str, model: type[BaseModel]) -> Iterator[str]:
     yield f"[{name}]"
     tables = []
+    of_recipe = {f"train.{key}": value for key, value in preset_values(Config().train.recipe, Config().train.model).items()}
     for key, field in model.model_fields.items():
         default = field.get_default(call_default_factory=True)
         if isinstance(default, BaseModel):
             tables.append((key, type(default), field.description))
             continue
         yield f"# {field.description}"
-        if default is None or default is PydanticUndefined:
+        if f"{name}.{key}" in of_recipe:
+            yield "# " + " ".join(tomli_w.dumps({key: of_recipe[f"{name}.{key}"]}, indent=0).split())
+        elif default is None or default is PydanticUndefined:
             yield f"# {key} ="
         elif isinstance(default, dict):
             yield f"{key} = {{}}"
