@@ -60,7 +60,7 @@ def read_header(path: Path) -> tuple[tuple[int, ...], Affine]:
 
 
 def read_nifti_header(path: Path) -> Any:
-    """The header of a `.nii` or `.nii.gz`, of which only the first bytes are unpacked, as nibabel has it: what `write_volume` takes as `like`."""
+    """Nibabel's header of a `.nii` or `.nii.gz`, read from the first bytes alone: what `write_volume` takes as `like`."""
     return _parse(path, _read_head(path), header_only=True)
 
 

@@ -7,7 +7,7 @@ the whole image is neither weighted nor copied, and mirrored copies.
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -111,8 +111,7 @@ def _windows(shape: Sequence[int], patch: Sequence[int], overlap: float) -> Iter
     steps = tuple(
         size if size == extent else max(1, int(size * (1 - overlap))) for extent, size in zip(shape, patch, strict=True)
     )  # MONAI's scan interval
-    for i, j, k in dense_patch_slices(tuple(shape), tuple(patch), steps):
-        yield i, j, k
+    yield from cast(list[Box], dense_patch_slices(tuple(shape), tuple(patch), steps))
 
 
 def _weight(patch: tuple[int, int, int], weighting: Weighting, device: torch.device) -> Tensor:

@@ -1,0 +1,107 @@
+"""One scan from input to outputs, in three stages that the pipeline overlaps: read, compute, write."""
+
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemseg_cli.config.predict import PredictConfig
+from hemseg_cli.inference.inputs import Scan, Source, read_scan
+from hemseg_cli.inference.masks import mask_of, write_mask, write_probability
+from hemseg_cli.inference.outputs import OutputFolder, claim, identity, write_record
+from hemseg_cli.inference.predictor import Predictor
+from hemseg_cli.inference.preview import write_preview
+from hemseg_cli.inference.volumes import Volumes, measure, row_of
+
+
+@dataclass(frozen=True)
+class Job:
+    """One scan to predict, with all that a worker process needs."""
+
+    source: Source
+    folder: OutputFolder
+    checkpoints: tuple[Path, ...]
+    config: PredictConfig
+    device: str
+    memory_mb: int | None
+    mark: str
+    inputs: frozenset[Path]
+    force: bool = False
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What the networks made of a scan."""
+
+    scan: Scan
+    mask: NDArray[np.uint8]
+    probability: NDArray[np.float32] | None
+    volumes: Volumes
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What is left of a scan when its files are written: its row of `volumes.csv` and what there was to say."""
+
+    volumes: dict[str, Any]
+    warnings: tuple[str, ...]
+
+
+def read_case(job: Job) -> Scan:
+    """Claim the scan's name in the output folder and read the scan."""
+    scan = read_scan(job.source)
+    claim(job.folder, job.source, job.mark, inputs=job.inputs, force=job.force)
+    return scan
+
+
+def compute_case(job: Job, scan: Scan) -> Computed:
+    """The probability, the mask and its volumes."""
+    predictor = predictor_of(job)
+    probability = predictor.probability(scan.volume)
+    mask = mask_of(probability, predictor.settings, scan.voxel_volume_mm3)
+    volumes = measure(job.source.name, mask, voxel_volume_mm3=scan.voxel_volume_mm3)
+    return Computed(scan, mask, probability if job.config.save_probabilities else None, volumes, scan.warnings)
+
+
+def write_case(job: Job, computed: Computed) -> Predicted:
+    """Write every output of the scan, its record last."""
+    name, folder = job.source.name, job.folder
+    if job.config.previews:
+        title = f"{name}   {computed.volumes.predicted_ml:.1f} mL"
+        write_preview(folder.preview(name), computed.scan.volume, computed.mask, title=title)
+    if computed.probability is not None:
+        write_probability(folder.probability(name), computed.probability, computed.scan)
+    write_mask(folder.mask(name), computed.mask, computed.scan)
+    row = row_of(computed.volumes)
+    write_record(
+        folder,
+        name,
+        {"done": True, "fingerprint": job.mark, "source": identity(job.source), "volumes": row, "warnings": computed.warnings},
+    )
+    return Predicted(row, computed.warnings)
+
+
+def predict_case(job: Job) -> Predicted:
+    """All three stages, for a worker process."""
+    return write_case(job, compute_case(job, read_case(job)))
+
+
+def predictor_of(job: Job) -> Predictor:
+    """The networks of a job; loaded once per process."""
+    return _loaded(job.checkpoints, job.config.model_dump_json(), job.device, job.memory_mb, job.threads)
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(checkpoints: tuple[Path, ...], config: str, device: str, memory_mb: int | None, threads: int | None) -> Predictor:
+    del memory_mb
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    return Predictor.load(checkpoints, PredictConfig.model_validate(json.loads(config)), device=device)

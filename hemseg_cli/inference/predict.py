@@ -1,0 +1,184 @@
+"""`hemseg predict`: masks, volumes and previews for a run's split or for any scans; only what is missing is done."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hemseg_cli import console
+from hemseg_cli.config import Config
+from hemseg_cli.console import Table
+from hemseg_cli.errors import HemsegError, UsageError
+from hemseg_cli.executor import Outcome, default_workers, map_cases
+from hemseg_cli.inference.case import Job, Predicted, predict_case
+from hemseg_cli.inference.inputs import Source, path_sources, split_sources
+from hemseg_cli.inference.outputs import OutputFolder, fingerprint, is_done, rebuild_volumes
+from hemseg_cli.inference.runs import Models, data_of, ensemble_run, find_models
+from hemseg_cli.run_directory import RunDirectory, write_text
+
+DEFAULT_OUT = Path("predictions")
+MASK_SUFFIX = "_mask"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A scan that could not be predicted, and why."""
+
+    scan: str
+    error: str
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class PredictResult:
+    """What one call did."""
+
+    folder: Path
+    run: str
+    predicted: list[dict[str, Any]] = field(default_factory=list)
+    already_done: list[str] = field(default_factory=list)
+    failed: list[Failure] = field(default_factory=list)
+    warnings: dict[str, list[str]] = field(default_factory=dict)
+
+    def payload(self) -> dict[str, Any]:
+        """The result as JSON has it."""
+        return {
+            "run": self.run,
+            "folder": str(self.folder),
+            "volumes": str(self.folder / "volumes.csv"),
+            "predicted": self.predicted,
+            "already_done": self.already_done,
+            "failed": [{"scan": failure.scan, "error": failure.error, "hint": failure.hint} for failure in self.failed],
+            "warnings": self.warnings,
+        }
+
+    def tables(self) -> list[Table]:
+        """The result as a person sees it."""
+        rows = [[str(row["scan"]), f"{row['predicted_ml']:.2f}", str(row["lesions"]), f"{row['largest_ml']:.2f}"] for row in self.predicted]
+        done = f"; {len(self.already_done)} were done already" if self.already_done else ""
+        tables = [
+            Table(
+                f"{len(self.predicted)} scans predicted by {self.run}",
+                ["scan", "mL", "lesions", "largest mL"],
+                rows,
+                caption=f"in {self.folder}{done}",
+                right=frozenset({"mL", "lesions", "largest mL"}),
+            )
+        ]
+        if self.failed:
+            reasons = [[failure.scan, failure.error, failure.hint] for failure in self.failed]
+            tables.append(Table(f"{len(self.failed)} scans failed", ["scan", "reason", "what helps"], reasons))
+        return tables
+
+
+def predict(
+    config: Config,
+    *,
+    runs: Sequence[str] | None = None,
+    inputs: Sequence[Path] = (),
+    out: Path | None = None,
+    part: str | None = None,
+    force: bool = False,
+) -> PredictResult:
+    """Predict `inputs` (none: the scans of split `predict.split`) with these runs (none: the newest; several: their mean).
+
+    Masks go to the run, or to `out/<name>_mask.nii.gz`. `part`: `K/N`, every N-th scan from the K-th on. `force`: also what is done.
+    A scan that fails is named in the result; the others go on. HemsegError if there is nothing to predict with or nothing to predict.
+    """
+    share = _share(part)
+    models = find_models(config, runs)
+    run = ensemble_run(config, models)
+    sources = path_sources(inputs) if inputs else split_sources(data_of(config, models.runs[0]), config.predict.split)
+    folder = _folder(config, run, inputs, out)
+    mark = fingerprint(models.checkpoints, config.predict)
+    mine = sources[share[0] :: share[1]]
+    waiting = mine if force else [source for source in mine if not _done(folder, source, config, mark)]
+    names = {source.name for source in waiting}
+    result = PredictResult(folder.path, run.name, already_done=[source.name for source in mine if source.name not in names])
+    if not inputs and len(models.runs) > 1 and out is None:
+        _describe_ensemble(run, models)
+    resolved = frozenset(source.path.resolve() for source in sources)
+    jobs = [_job(config, models, folder, source, mark, resolved, force) for source in waiting]
+    for outcome in console.progress(_outcomes(config, jobs), label="predict", total=len(jobs)):
+        _note(result, outcome)
+    rebuild_volumes(folder)
+    result.predicted.sort(key=lambda row: str(row["scan"]))
+    return result
+
+
+def _outcomes(config: Config, jobs: Sequence[Job]) -> Iterator[Outcome[Job, Predicted]]:
+    workers = config.compute.workers or 0
+    yield from map_cases(predict_case, jobs, workers=workers, scheduler=config.compute.scheduler)
+
+
+def _job(config: Config, models: Models, folder: OutputFolder, source: Source, mark: str, inputs: frozenset[Path], force: bool) -> Job:
+    workers = config.compute.workers or 0
+    return Job(
+        source,
+        folder,
+        models.checkpoints,
+        config.predict,
+        _device(config.compute.device),
+        config.compute.memory_mb,
+        mark,
+        inputs,
+        force,
+        threads=max(1, default_workers() // workers) if workers > 1 else None,
+    )
+
+
+def _note(result: PredictResult, outcome: Outcome[Job, Predicted]) -> None:
+    name = outcome.item.source.name
+    if outcome.value is None:
+        result.failed.append(Failure(name, outcome.error or "", outcome.hint))
+        console.warn(f"{name}: {outcome.error}")
+        return
+    result.predicted.append(outcome.value.volumes)
+    if outcome.value.warnings:
+        result.warnings[name] = list(outcome.value.warnings)
+    for warning in outcome.value.warnings:
+        console.warn(f"{name}: {warning}")
+
+
+def _folder(config: Config, run: RunDirectory, inputs: Sequence[Path], out: Path | None) -> OutputFolder:
+    if inputs or out is not None:
+        return OutputFolder((out or DEFAULT_OUT).absolute(), MASK_SUFFIX)
+    return OutputFolder(run.predictions(config.predict.split).absolute())
+
+
+def _done(folder: OutputFolder, source: Source, config: Config, mark: str) -> bool:
+    try:
+        return is_done(folder, source, config.predict, mark)
+    except HemsegError:  # the input cannot be read: said when its turn comes
+        return False
+
+
+def _describe_ensemble(run: RunDirectory, models: Models) -> None:
+    """An ensemble's folder is a run of its own, which evaluate and report take."""
+    first = models.runs[0].config_file
+    if first.is_file():
+        write_text(run.config_file, first.read_text(encoding="utf-8"))
+
+
+def _share(part: str | None) -> tuple[int, int]:
+    """Which scans are this call's: first and step. Under torchrun the part is divided among the ranks."""
+    first, step = 0, 1
+    if part is not None:
+        number, slash, count = part.partition("/")
+        if not slash or not number.isdigit() or not count.isdigit() or not 1 <= int(number) <= int(count):
+            raise UsageError(f"--part {part}: not of the form K/N with K from 1 to N", hint="for example --part 1/4")
+        first, step = int(number) - 1, int(count)
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    return first + rank * step, step * world
+
+
+def _device(name: str) -> str:
+    """Under torchrun each rank of a machine takes a GPU of its own."""
+    local = os.environ.get("LOCAL_RANK")
+    if local is not None and name in ("auto", "cuda"):
+        import torch
+
+        if torch.cuda.is_available():
+            return f"cuda:{int(local) % torch.cuda.device_count()}"
+    return name
