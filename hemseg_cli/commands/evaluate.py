@@ -1,7 +1,64 @@
 """`hemseg evaluate`."""
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
+
+from hemseg_cli import console, options
+
+_Bootstrap = Annotated[int | None, typer.Option("--bootstrap", metavar="N", help="Bootstrap resamples (default: 1000).")]
+_Confidence = Annotated[float | None, typer.Option("--confidence", metavar="SHARE", help="Confidence of the intervals (default: 0.95).")]
+_Protocol = Annotated[
+    str | None, typer.Option("--protocol", metavar="native|paper", help="native: mm, patients resampled; paper: as the published table.")
+]
+_Predictions = Annotated[Path | None, typer.Option("--predictions", metavar="DIR", help="Masks of any tool; needs --labels.")]
+_Labels = Annotated[Path | None, typer.Option("--labels", metavar="DIR", help="Labels of the same file names.")]
+_AllowMissing = Annotated[bool, typer.Option("--allow-missing", help="A scan without a mask counts as missed.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the app."""
+    app.command("evaluate")(evaluate)
+
+
+def evaluate(
+    runs: options.Runs = None,
+    split: options.Split = None,
+    bootstrap: _Bootstrap = None,
+    confidence: _Confidence = None,
+    protocol: _Protocol = None,
+    predictions: _Predictions = None,
+    labels: _Labels = None,
+    allow_missing: _AllowMissing = False,
+    workers: options.Workers = None,
+    scheduler: options.Scheduler = None,
+    config_file: options.ConfigFile = None,
+    assignments: options.Assignments = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Score masks against labels: metrics with confidence intervals, and the comparison of several runs."""
+    config = options.start(
+        config_file,
+        assignments,
+        json=json,
+        quiet=quiet,
+        verbose=verbose,
+        options={
+            "evaluate.split": split,
+            "evaluate.bootstrap": bootstrap,
+            "evaluate.confidence": confidence,
+            "evaluate.protocol": protocol,
+            "compute.workers": workers,
+            "compute.scheduler": scheduler,
+        },
+    )
+    # Brings numpy, which --help does without.
+    from hemseg_cli.evaluation.evaluate import evaluate as evaluate_runs
+
+    result = evaluate_runs(config, runs=runs, predictions=predictions, labels=labels, allow_missing=allow_missing)
+    console.result(result.payload(), *result.tables())
+    if result.failed:
+        raise typer.Exit(1)

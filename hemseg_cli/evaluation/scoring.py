@@ -1,0 +1,133 @@
+"""One case from its files to its numbers: what a worker process does."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from hemseg_cli.errors import CaseError
+from hemseg_cli.evaluation.metrics import CaseMetrics, metrics_of
+from hemseg_cli.evaluation.surfaces import Foreground, foreground
+from hemseg_cli.imaging.geometry import Affine, spacing_mm, tilt_deg, true_voxel_volume_mm3
+from hemseg_cli.imaging.orientation import to_canonical
+from hemseg_cli.imaging.volume import Volume, read_volume
+
+_GRID_TOLERANCE_MM = 0.1
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """What is needed to score one case. `prediction` None: there is none, and the case counts as missed.
+
+    `voxel_volume_mm3` and `tilt_deg` None: taken from the label's header (`imaging.geometry`). `scan_class`: "" where none is known.
+    """
+
+    scan: str
+    label: Path
+    prediction: Path | None
+    patient: str = ""
+    split: str = ""
+    voxel_volume_mm3: float | None = None
+    tilt_deg: float | None = None
+    scan_class: str = ""
+    tolerance_mm: float = 2.0
+    paper: bool = False
+
+
+@dataclass(frozen=True)
+class CaseScore:
+    """The numbers of one case. `paper_*`: on the published grid (NaN undefined), None under the native protocol.
+
+    `truth_digest` tells whether two runs were scored against the same label.
+    """
+
+    files: CaseFiles
+    metrics: CaseMetrics
+    tilt_deg: float
+    truth_digest: str
+    paper_dice: float | None = None
+    paper_iou: float | None = None
+    hd95_voxel: float | None = None
+
+    @property
+    def scan(self) -> str:
+        """Scan id."""
+        return self.files.scan
+
+    @property
+    def group(self) -> str:
+        """What the bootstrap draws: the patient, or the scan itself where no patient is known."""
+        return self.files.patient or f"scan {self.files.scan}"
+
+
+def score_case(files: CaseFiles) -> CaseScore:
+    """Read both masks and score them.
+
+    CaseError: values other than 0 and 1, or grids that differ. FileFormatError: a file that is not a volume.
+    """
+    truth = read_volume(files.label)
+    prediction = Volume(np.zeros(truth.array.shape, dtype=np.uint8), truth.affine)
+    if files.prediction is not None:
+        prediction, truth = _on_one_grid(read_volume(files.prediction), truth, files)
+    t = _mask(truth, files.label)
+    p = _mask(prediction, files.prediction or files.label)
+    volume = files.voxel_volume_mm3
+    metrics = metrics_of(
+        p,
+        t,
+        spacing_mm=spacing_mm(truth.affine),
+        voxel_volume_mm3=true_voxel_volume_mm3(truth.affine) if volume is None else volume,
+        tolerance_mm=files.tolerance_mm,
+    )
+    score = CaseScore(
+        files,
+        metrics,
+        tilt_deg=tilt_deg(truth.affine) if files.tilt_deg is None else files.tilt_deg,
+        truth_digest=hashlib.sha256(np.array(t.shape).tobytes() + t.flat.tobytes()).hexdigest(),
+    )
+    return _with_paper(score, prediction, truth) if files.paper else score
+
+
+def _with_paper(score: CaseScore, prediction: Volume, truth: Volume) -> CaseScore:
+    from hemseg_cli.evaluation.protocol import paper_metrics  # brings SimpleITK
+
+    paper = paper_metrics(prediction, truth)
+    return replace(score, paper_dice=paper.dice, paper_iou=paper.iou, hd95_voxel=paper.hd95_voxel)
+
+
+def _on_one_grid(prediction: Volume, truth: Volume, files: CaseFiles) -> tuple[Volume, Volume]:
+    """Both as they are if their grids agree, else both on canonical axes (a tool may store R-A-S), else CaseError."""
+    if _same_grid(prediction, truth):
+        return prediction, truth
+    canonical = to_canonical(prediction)[0], to_canonical(truth)[0]
+    if _same_grid(*canonical):
+        return canonical
+    raise CaseError(
+        f"scan {files.scan}: {files.prediction} ({_describe(prediction)}) is not on the grid of {files.label} ({_describe(truth)})",
+        hint="predict on the scan that the label belongs to, or resample the mask onto the label's grid",
+    )
+
+
+def _same_grid(a: Volume, b: Volume) -> bool:
+    """Equal shapes, and no corner of the scan further apart than the tolerance."""
+    if a.array.shape != b.array.shape:
+        return False
+    corners = np.array(np.meshgrid(*((0, size - 1) for size in a.array.shape), [1], indexing="ij")).reshape(4, -1)
+    apart: Affine = (a.affine - b.affine) @ corners
+    return bool(np.linalg.norm(apart[:3], axis=0).max() <= _GRID_TOLERANCE_MM)
+
+
+def _describe(volume: Volume) -> str:
+    spacing = " x ".join(f"{step:.4g}" for step in spacing_mm(volume.affine))
+    origin = ", ".join(f"{x:.1f}" for x in volume.affine[:3, 3])
+    return f"{' x '.join(map(str, volume.array.shape))} voxels of {spacing} mm from ({origin})"
+
+
+def _mask(volume: Volume, path: Path) -> Foreground:
+    voxels = foreground(volume.array)
+    values = volume.array[voxels.index]
+    if (values != 1).any():
+        found = ", ".join(f"{value:g}" for value in np.unique(values)[:6].astype(float))
+        raise CaseError(f"{path} is not a mask of 0 and 1: it holds {found}", hint="write hemorrhage as 1 and everything else as 0")
+    return voxels
