@@ -33,14 +33,22 @@ class Window:
 
 @dataclass(frozen=True)
 class Preprocess:
-    """`spacing_mm` along R, A, S (None keeps the scan's own); one channel per window."""
+    """`spacing_mm` along R, A, S; one channel per window.
+
+    An axis keeps the scan's own spacing where its `spacing_mm` is None, or where the two differ by less than the factor `keep_within`.
+    """
 
     spacing_mm: Spacing = (None, None, None)
     windows: tuple[Window, ...] = (Window.unit(0.0, 80.0),)
+    keep_within: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as a checkpoint stores them."""
-        return {"spacing_mm": list(self.spacing_mm), "windows": [asdict(window) for window in self.windows]}
+        return {
+            "spacing_mm": list(self.spacing_mm),
+            "windows": [asdict(window) for window in self.windows],
+            "keep_within": self.keep_within,
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocess":
@@ -50,9 +58,22 @@ class Preprocess:
             return cls(
                 (x, y, z),
                 tuple(Window(**{key: float(value) for key, value in window.items()}) for window in values["windows"]),
+                float(values.get("keep_within", 1.0)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise FileFormatError(f"preprocessing settings not understood: {error}") from None
+
+    def air(self) -> tuple[float, ...]:
+        """What air becomes in each channel: the lowest value."""
+        return tuple((window.low - window.mean) / window.std for window in self.windows)
+
+    def grid_spacing_mm(self, own_mm: tuple[float, float, float]) -> tuple[float, float, float]:
+        """The network's spacing for a scan whose own is `own_mm` (both along R, A, S)."""
+        x, y, z = (
+            own if wanted is None or wanted / self.keep_within < own < wanted * self.keep_within else wanted
+            for own, wanted in zip(own_mm, self.spacing_mm, strict=True)
+        )
+        return x, y, z
 
 
 @dataclass(frozen=True)
@@ -71,7 +92,7 @@ def network_grid(volume: Volume, settings: Preprocess) -> tuple[Volume, Grid]:
     """The canonical view of a volume, and the grid on which the network sees it."""
     canonical, change = to_canonical(volume)
     spacing = spacing_mm(canonical.affine)
-    x, y, z = (own if wanted is None else wanted for own, wanted in zip(spacing, settings.spacing_mm, strict=True))
+    x, y, z = settings.grid_spacing_mm(spacing)
     i, j, k = canonical.array.shape
     shape = resampled_shape((i, j, k), spacing, (x, y, z))
     si, sj, sk = volume.array.shape
