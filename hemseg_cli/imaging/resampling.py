@@ -44,3 +44,14 @@ def resample(
         True,
     )
     return np.asarray(sitk.GetArrayFromImage(target).transpose(2, 1, 0))
+
+
+def resample_planes(array: NDArray[Any], positions: NDArray[np.float64], new_positions: NDArray[np.float64]) -> NDArray[Any]:
+    """Planes `array` [k, ...] at ascending `positions` (mm), linearly interpolated at `new_positions`; integer types are rounded."""
+    after = np.clip(np.searchsorted(positions, new_positions, side="right"), 1, len(positions) - 1)
+    shares = (new_positions - positions[after - 1]) / (positions[after] - positions[after - 1])
+    planes = np.empty((len(new_positions), *array.shape[1:]), dtype=array.dtype)
+    for plane, index, share in zip(planes, after.tolist(), np.clip(shares, 0.0, 1.0).tolist(), strict=True):
+        mixed = array[index - 1] * np.float32(1 - share) + array[index] * np.float32(share)
+        plane[...] = np.rint(mixed) if array.dtype.kind in "iu" else mixed
+    return planes

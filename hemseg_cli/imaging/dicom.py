@@ -1,0 +1,73 @@
+"""A head CT from DICOM slices: read, checked, put in order, in Hounsfield units on the grid that ITK's reader would give.
+
+The pieces: `dicom_slice` (one file), `dicom_stack` (order, geometry, what has to agree), `dicom_hu` (rescale and repairs).
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from hemseg_cli.errors import FileFormatError, HemsegError
+from hemseg_cli.imaging import geometry
+from hemseg_cli.imaging.dicom_hu import to_hu
+from hemseg_cli.imaging.dicom_slice import Slice, quiet_pydicom, read_slice
+from hemseg_cli.imaging.dicom_stack import Faults, Stack, stack
+from hemseg_cli.imaging.resampling import resample_planes
+from hemseg_cli.imaging.volume import Volume
+
+Sidecar = dict[str, Any]
+
+
+def read_slices(scan: str, ids: Iterable[str], read: Callable[[str], bytes]) -> list[Slice]:
+    """The slices of a scan, `read` giving the bytes of each; CaseError names every one that cannot be used, and why."""
+    slices, faults = [], Faults()
+    with quiet_pydicom():
+        for name in dict.fromkeys(ids):
+            try:
+                slices.append(read_slice(read(name), name))
+            except FileFormatError as error:
+                faults.add(error.message, [name], error.hint)
+            except HemsegError as error:
+                faults.add(error.message, [name], error.hint)
+            except OSError as error:
+                faults.add(f"cannot be read ({error.strerror or error})", [name])
+    faults.raise_if_any(scan)
+    return slices
+
+
+def assemble(scan: str, slices: list[Slice], *, patient: str = "", uneven: str = "refuse") -> tuple[Volume, Sidecar]:
+    """One volume [i, j, k], int16 HU, on ITK's grid (RAS affine), and what is known of it beyond that grid.
+
+    CaseError where the slices do not make one volume (see `dicom_stack`). `slices` is emptied: each one's bytes are let go once used.
+    """
+    ordered = stack(scan, slices, uneven=uneven)
+    given = len(slices)
+    slices.clear()
+    hu, summary, notes = to_hu(ordered.slices)
+    if not ordered.even:
+        notes.append(f"uneven slice steps: {hu.shape[0]} slices interpolated to {ordered.even_count} at even steps")
+        hu = resample_planes(hu, ordered.distances_mm, np.linspace(0.0, ordered.length_mm, ordered.even_count))
+    volume = Volume(hu.transpose(2, 1, 0), ordered.label_affine(ordered.even_count))
+    return volume, _sidecar(scan, patient, volume, ordered, given, asdict(summary), notes)
+
+
+def _sidecar(scan: str, patient: str, volume: Volume, ordered: Stack, given: int, summary: dict[str, Any], notes: list[str]) -> Sidecar:
+    true = ordered.true_affine(ordered.even_count)
+    return {
+        "scan": scan,
+        "patient": patient,
+        "shape": list(volume.array.shape),
+        "spacing_mm": [round(step, 6) for step in geometry.spacing_mm(volume.affine)],
+        "tilt_deg": round(geometry.tilt_deg(true), 4),
+        "slice_distance_mm": round(ordered.length_mm / (ordered.even_count - 1), 6),
+        "voxel_volume_mm3": geometry.header_voxel_volume_mm3(true),
+        "affine": np.round(volume.affine, 9).tolist(),
+        "true_affine": np.round(true, 9).tolist(),
+        **summary,
+        "source_slices": [one.name for one in ordered.slices],
+        "slices_given": given,
+        "geometry": "label",
+        "warnings": [*ordered.warnings, *notes],
+    }
