@@ -49,7 +49,7 @@ TAGS = {
     "slope": 0x00281053,
     "pixels": 0x7FE00010,
 }
-_TAG_LIST: list[Any] = list(TAGS.values())
+TAG_LIST: list[Any] = list(TAGS.values())
 _MAGIC = b"DICM"
 _FARTHEST_MM = 10_000.0
 _LARGEST_SIDE = 8192
@@ -152,7 +152,7 @@ def parse(data: bytes, *, pixels: bool = True) -> FileDataset:
     if not looks_like_dicom(data[:132]):
         raise FileFormatError("not a DICOM file")
     try:
-        return dcmread(io.BytesIO(data), specific_tags=_TAG_LIST, stop_before_pixels=not pixels, force=data[128:132] != _MAGIC)
+        return dcmread(io.BytesIO(data), specific_tags=TAG_LIST, stop_before_pixels=not pixels, force=data[128:132] != _MAGIC)
     except DAMAGE as error:
         raise FileFormatError(f"unreadable DICOM ({type(error).__name__})") from None
 

@@ -1,0 +1,160 @@
+"""RSNA layout: slices picked by id, per manifest; each image on its label's grid; the case table brought up to the true geometry."""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hemseg_cli.cases import Case, read_cases, write_cases
+from hemseg_cli.config import Config
+from hemseg_cli.dataset.conversion_log import ConversionRow, ConvertResult, Need
+from hemseg_cli.dataset.conversion_run import Log, run_jobs, write_scan, written
+from hemseg_cli.dataset.manifest import ManifestRow, read_manifest
+from hemseg_cli.dataset.slice_sources import SliceSource, open_source
+from hemseg_cli.errors import CaseError, UsageError
+from hemseg_cli.imaging.dicom import Sidecar, assemble, read_slices
+from hemseg_cli.imaging.volume import Volume, read_header
+
+_GRID_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class ScanJob:
+    """One scan to convert; paths are absolute or relative to the current folder."""
+
+    scan: str
+    patient: str
+    slices: tuple[str, ...]
+    label: Path | None
+    image: Path
+
+
+def convert_rsna(config: Config, *, scans: Sequence[str] | None, dry_run: bool, force: bool) -> ConvertResult:
+    """See `convert.convert`."""
+    folder = config.data.folder
+    cases = read_cases(config.data.cases_file)
+    manifest = {row.scan: row for row in read_manifest(folder / "manifest.jsonl")}
+    jobs, refused = _jobs(folder, _chosen(cases, scans), manifest)
+    sidecars = {} if force else {job.scan: sidecar for job in jobs if (sidecar := written(job, "label")) is not None}
+    todo = [job for job in jobs if job.scan not in sidecars]
+    if dry_run:
+        return ConvertResult(folder, need=_need(config, todo, len(sidecars)))
+    log = Log(folder, refused)
+    for sidecar in sidecars.values():
+        log.found(sidecar)
+    done_before = len(sidecars)
+    try:
+        run_jobs(config, partial(_convert_scan, config), todo, log, lambda sidecar: sidecars.update({str(sidecar["scan"]): sidecar}))
+    finally:
+        # Also when interrupted: log and table then tell what is there, and the same command does the rest.
+        _close_source()
+        log.save()
+        write_cases(config.data.cases_file, [_with_geometry(case, sidecars.get(case.scan)) for case in cases])
+    return ConvertResult(folder, tuple(log.rows), done_before)
+
+
+def _chosen(cases: Sequence[Case], scans: Sequence[str] | None) -> list[Case]:
+    if not scans:
+        return [case for case in cases if case.split]
+    known = {case.scan: case for case in cases}
+    for scan in scans:
+        if scan not in known:
+            near = difflib.get_close_matches(scan, known, n=1)
+            raise UsageError(f"--scan {scan}: no such scan in the case table", hint=f"did you mean {near[0]}?" if near else "")
+    return [known[scan] for scan in dict.fromkeys(scans)]
+
+
+def _jobs(folder: Path, cases: Sequence[Case], manifest: Mapping[str, ManifestRow]) -> tuple[list[ScanJob], list[ConversionRow]]:
+    jobs, refused = [], []
+    for case in cases:
+        row = manifest.get(case.scan)
+        if row is None:
+            refused.append(ConversionRow(case.scan, "refused", "manifest.jsonl names no slices for it", hint="hemseg fetch-labels --force"))
+            continue
+        label = folder / case.label if case.label else None
+        split_folder = label.parent.parent if label is not None else folder / (case.split or "unsplit")
+        jobs.append(ScanJob(case.scan, row.patient, row.slices, label, split_folder / "image" / f"{case.scan}.nii.gz"))
+    return jobs, refused
+
+
+def _convert_scan(config: Config, job: ScanJob) -> Sidecar:
+    """Read, check, write one scan; in a worker process. Returns the sidecar."""
+    source = _source(config)
+    slices = read_slices(job.scan, job.slices, source.read)
+    volume, sidecar = assemble(job.scan, slices, patient=job.patient, uneven="refuse")
+    if job.label is not None:
+        check_label_grid(job.scan, volume, job.label)
+    write_scan(job.image, volume, sidecar)
+    return sidecar
+
+
+def check_label_grid(scan: str, volume: Volume, label: Path) -> None:
+    """CaseError where the image does not lie on its label's grid: shape, or affine by more than 1e-3 mm."""
+    shape, affine = read_header(label)
+    if tuple(shape) != volume.array.shape:
+        raise CaseError(f"{scan}: image shape {volume.array.shape} is not the label's {tuple(shape)}")
+    difference = float(np.abs(affine - volume.affine).max())
+    if difference > _GRID_TOLERANCE:
+        raise CaseError(f"{scan}: image grid differs from the label's by {difference:.4g} mm (affine; at most {_GRID_TOLERANCE:g})")
+
+
+def _with_geometry(case: Case, sidecar: Sidecar | None) -> Case:
+    """The case with its image and the geometry that its slice positions give; `truth_ml` is counted anew with the true voxel."""
+    if sidecar is None:
+        return case
+    volume = float(sidecar["voxel_volume_mm3"])
+    x, y, z = sidecar["spacing_mm"]
+    truth = case.truth_ml
+    if truth is not None and case.voxel_volume_mm3:
+        # The table's mL came from a whole number of voxels: taken back, nothing of its rounding stays.
+        truth = round(truth * 1000 / case.voxel_volume_mm3) * volume / 1000
+    split_folder = Path(case.label).parent.parent if case.label else Path(case.split or "unsplit")
+    return dataclasses.replace(
+        case,
+        image=(split_folder / "image" / f"{case.scan}.nii.gz").as_posix(),
+        n_slices=sidecar["shape"][2],
+        spacing_x_mm=x,
+        spacing_y_mm=y,
+        spacing_z_mm=z,
+        tilt_deg=sidecar["tilt_deg"],
+        voxel_volume_mm3=volume,
+        truth_ml=truth,
+        geometry_from="dicom",
+    )
+
+
+def _need(config: Config, jobs: Sequence[ScanJob], done: int) -> Need:
+    wanted = list(dict.fromkeys(name for job in jobs for name in job.slices))
+    with open_source(config) as source:
+        missing = set(source.missing(wanted))
+        size = _total_bytes(source.sizes([name for name in wanted if name not in missing]))
+    incomplete = tuple(job.scan for job in jobs if missing.intersection(job.slices))
+    return Need(len(jobs), done, len(wanted), len(missing), size, incomplete)
+
+
+def _total_bytes(sizes: Any) -> int | None:
+    values = list(sizes.values()) if isinstance(sizes, Mapping) else list(sizes or ())
+    return None if sizes is None or any(value is None for value in values) else sum(values)
+
+
+_open_sources: dict[str, SliceSource] = {}
+
+
+def _source(config: Config) -> SliceSource:
+    """The source of slices, opened once per process."""
+    key = f"{config.data.model_dump_json()} {config.convert.model_dump_json()}"
+    if key not in _open_sources:
+        _close_source()
+        _open_sources[key] = open_source(config).__enter__()
+    return _open_sources[key]
+
+
+def _close_source() -> None:
+    for source in _open_sources.values():
+        source.__exit__(None, None, None)
+    _open_sources.clear()
