@@ -57,7 +57,7 @@ class Blob:
         """Signed distance, mm, along the ray from the centre."""
         dx, dy, dz = x - self.centre[0], y - self.centre[1], z - self.centre[2]
         u, v, w = (a * dx + b * dy + c * dz for a, b, c in (self.axes / np.array(self.radii)[:, None]).tolist())
-        length = np.maximum(_norm(u, v, w), 1e-3)
+        length = np.maximum(_norm(u, v, w), 1e-4)
         return _radial(dx, dy, dz, length / self._stretch(u / length, v / length, w / length))
 
     def _stretch(self, u: Array, v: Array, w: Array) -> Array:
@@ -339,4 +339,4 @@ def _norm(x: Array, y: Array, z: Array) -> Array:
 
 def _radial(dx: Array, dy: Array, dz: Array, relative: Array) -> Array:
     """Distance to a star-shaped surface along the ray, where `relative` is 1 on the surface and grows in proportion from the centre."""
-    return _norm(dx, dy, dz) * (1.0 - 1.0 / np.maximum(relative, 1e-2))
+    return np.maximum(_norm(dx, dy, dz), 1e-3) * (1.0 - 1.0 / np.maximum(relative, 1e-4))
