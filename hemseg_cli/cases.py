@@ -91,10 +91,10 @@ def cases_in_split(cases: Iterable[Case], split: str) -> list[Case]:
 
 
 def patients_across_splits(cases: Iterable[Case]) -> dict[str, set[str]]:
-    """Patient -> splits, for each patient who stands in more than one."""
+    """Patient -> splits, for each patient who stands in more than one. A scan without a split takes part in none."""
     splits: dict[str, set[str]] = defaultdict(set)
     for case in cases:
-        if case.patient:
+        if case.patient and case.split:
             splits[case.patient].add(case.split)
     return {patient: names for patient, names in splits.items() if len(names) > 1}
 
@@ -104,12 +104,14 @@ def with_shared_patients(cases: Iterable[Case]) -> list[Case]:
     cases = list(cases)
     by_patient: dict[str, list[Case]] = defaultdict(list)
     for case in cases:
-        if case.patient:
+        if case.patient and case.split:
             by_patient[case.patient].append(case)
     return [
         dataclasses.replace(
             case,
-            shares_patient_with=tuple(sorted(other.scan for other in by_patient.get(case.patient, []) if other.split != case.split)),
+            shares_patient_with=tuple(
+                sorted(other.scan for other in by_patient.get(case.patient, []) if case.split and other.split != case.split)
+            ),
         )
         for case in cases
     ]

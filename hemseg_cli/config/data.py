@@ -38,6 +38,10 @@ class FetchConfig(Section):
     )
     timeout_s: float = Field(30.0, gt=0, description="seconds without a byte after which a connection is given up")
     retries: int = Field(5, ge=0, description="how often a broken download is taken up again")
+    backoff_s: float = Field(1.0, ge=0, description="seconds before the first retry, doubled before each further one")
+    redirect_hosts: tuple[str, ...] = Field(
+        (), description="hosts to which a download may be redirected, besides its own, GitHub's, Kaggle's and Google storage"
+    )
 
 
 class ConvertConfig(Section):

@@ -1,0 +1,198 @@
+"""Where the DICOM slices come from: a folder, a zip on this disk, a zip behind a URL, or Kaggle. One interface, by slice id.
+
+A source is opened once, pickled into the workers, and opens its file or connection there when the first slice is asked for.
+"""
+
+import hashlib
+import os
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from numpy.typing import NDArray
+
+from hemseg_cli.config import Config
+from hemseg_cli.dataset.manifest import SLICE_ID
+from hemseg_cli.dataset.zip_index import Member, build_index, find, load_index, read_member, save_index
+from hemseg_cli.errors import CaseError, FileFormatError, HemsegError, UsageError
+
+_SUBFOLDERS = ("stage_2_train", "rsna-intracranial-hemorrhage-detection/stage_2_train")
+
+
+class SliceSource(Protocol):
+    """Slices by id (9 hexadecimal digits). CaseError names a slice that is missing or damaged."""
+
+    @property
+    def place(self) -> str:
+        """What to call it in messages."""
+        ...
+
+    def read(self, slice_id: str) -> bytes:
+        """One slice's DICOM file."""
+        ...
+
+    def read_many(self, slice_ids: Sequence[str]) -> list[bytes]:
+        """The files of one scan, in the order asked; a remote source loads several at once."""
+        ...
+
+    def missing(self, slice_ids: Sequence[str]) -> list[str]:
+        """Those that the source does not have, in the order asked."""
+        ...
+
+    def sizes(self, slice_ids: Sequence[str]) -> dict[str, int]:
+        """Bytes to move for each slice that is there: the file's, or the packed member's; 0 where it has been loaded before."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+
+
+def open_source(config: Config) -> SliceSource:
+    """The source that `convert.dicom` names. UsageError where it is not set, HemsegError where it is not there."""
+    dicom = config.convert.dicom
+    if dicom is None:
+        raise UsageError("no DICOM source", hint="--dicom FOLDER|FILE.zip|https://...zip|kaggle   or convert.dicom in hemseg.toml")
+    if dicom == "kaggle" or "://" in dicom:
+        raise UsageError(f"--dicom {dicom}: remote sources are not there yet")
+    path = Path(dicom)
+    if path.is_dir():
+        return FolderSource(path)
+    if path.is_file():
+        return ZipSource(path, config.data.folder / ".cache" / "zip-index")
+    raise HemsegError(f"--dicom {dicom} does not exist", hint="a folder of ID_*.dcm files, the Kaggle zip, https://...zip, or kaggle")
+
+
+def checked(slice_id: str) -> str:
+    """The id, if it is one: no path or lookup is made from anything else. CaseError otherwise."""
+    if not SLICE_ID.fullmatch(slice_id):
+        raise CaseError(f"slice id {slice_id[:80]!r} is not 9 hexadecimal digits")
+    return slice_id
+
+
+def not_there(slice_id: str, place: str) -> CaseError:
+    """The error for a slice that the source does not have."""
+    return CaseError(f"slice {slice_id} is not in {place}", hint="hemseg convert --dry-run   counts what is missing")
+
+
+class FolderSource:
+    """`ID_<id>.dcm` in a folder, or in the `stage_2_train/` below it."""
+
+    def __init__(self, folder: Path) -> None:
+        below = [folder / name for name in _SUBFOLDERS]
+        self._folder = next((path for path in below if path.is_dir()), folder)
+
+    @property
+    def place(self) -> str:
+        """The folder."""
+        return str(self._folder)
+
+    def read(self, slice_id: str) -> bytes:
+        """One file."""
+        try:
+            with open(self._path(slice_id), "rb", buffering=0) as file:
+                return file.read()
+        except FileNotFoundError:
+            raise not_there(slice_id, self.place) from None
+        except OSError as error:
+            raise CaseError(f"slice {slice_id}: cannot read {error.filename}: {error.strerror}") from None
+
+    def read_many(self, slice_ids: Sequence[str]) -> list[bytes]:
+        """The files, one after the other."""
+        return [self.read(slice_id) for slice_id in slice_ids]
+
+    def missing(self, slice_ids: Sequence[str]) -> list[str]:
+        """Ids without a file."""
+        return [slice_id for slice_id in slice_ids if not os.path.isfile(self._path(slice_id))]
+
+    def sizes(self, slice_ids: Sequence[str]) -> dict[str, int]:
+        """File sizes."""
+        sizes = {}
+        for slice_id in slice_ids:
+            try:
+                sizes[slice_id] = os.stat(self._path(slice_id)).st_size
+            except FileNotFoundError:
+                continue
+        return sizes
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        return None
+
+    def _path(self, slice_id: str) -> str:
+        return os.path.join(self._folder, f"ID_{checked(slice_id)}.dcm")
+
+
+class ZipSource:
+    """A zip on this disk, read in place: nothing is unpacked. Its index is kept in `cache`."""
+
+    def __init__(self, path: Path, cache: Path) -> None:
+        self._path = path
+        state = path.stat()
+        key = f"{path.resolve()}|{state.st_size}|{state.st_mtime_ns}"
+        self._index_file = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
+        self._file: int | None = None
+        self._index: NDArray[Any] | None = load_index(self._index_file)
+        if self._index is None:
+            try:
+                with zipfile.ZipFile(path) as archive:
+                    table = build_index(str(path), archive.infolist())
+            except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+                raise FileFormatError(f"{path} is not a zip archive: {error}", hint="copy or download it again") from None
+            save_index(self._index_file, table)
+
+    @property
+    def place(self) -> str:
+        """The archive."""
+        return str(self._path)
+
+    def read(self, slice_id: str) -> bytes:
+        """One member."""
+        if self._file is None:
+            self._file = os.open(self._path, os.O_RDONLY)
+        return read_member(self.place, self._member(slice_id), self._read_at)
+
+    def read_many(self, slice_ids: Sequence[str]) -> list[bytes]:
+        """The members, one after the other."""
+        return [self.read(slice_id) for slice_id in slice_ids]
+
+    def missing(self, slice_ids: Sequence[str]) -> list[str]:
+        """Ids without a member."""
+        return [slice_id for slice_id in slice_ids if find(self._table(), checked(slice_id)) is None]
+
+    def sizes(self, slice_ids: Sequence[str]) -> dict[str, int]:
+        """Packed sizes."""
+        found = {slice_id: find(self._table(), checked(slice_id)) for slice_id in slice_ids}
+        return {slice_id: member.packed for slice_id, member in found.items() if member is not None}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_file": None, "_index": None}  # opened anew where it is read
+
+    def _table(self) -> NDArray[Any]:
+        if self._index is None:
+            self._index = load_index(self._index_file)
+        if self._index is None:
+            raise HemsegError(f"the index {self._index_file} of {self._path} went away", hint="run the command again")
+        return self._index
+
+    def _member(self, slice_id: str) -> Member:
+        member = find(self._table(), checked(slice_id))
+        if member is None:
+            raise not_there(slice_id, self.place)
+        return member
+
+    def _read_at(self, offset: int, size: int) -> bytes:
+        assert self._file is not None
+        return os.pread(self._file, size, offset)
