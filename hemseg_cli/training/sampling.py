@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from hemseg_cli.errors import HemsegError
-from hemseg_cli.training.augment import augment
+from hemseg_cli.training.augment import augmented_patch
 from hemseg_cli.training.cache import PreparedCase, preprocess_of
 
 if TYPE_CHECKING:
@@ -44,8 +43,8 @@ class PatchDataset(Dataset[dict[str, Any]]):
         random = np.random.default_rng((self.seed, self.epoch, index))
         case = self.cases[self._order[index]]
         start = _patch_start(case, self.train, self.patch, random)
-        image, label = augment(case, start, self.patch, self.train.augment, padding=self._padding, random=random)
-        return {"image": torch.from_numpy(image), "label": torch.from_numpy(label), "scan": case.scan}
+        image, label = augmented_patch(case, start, self.patch, self.train.augment, padding=self._padding, random=random)
+        return {"image": image, "label": label, "scan": case.scan}
 
     def _draw_order(self) -> list[int]:
         random = np.random.default_rng((self.seed, self.epoch, _ORDER_STREAM))
