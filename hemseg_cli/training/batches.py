@@ -1,0 +1,166 @@
+"""The stream of training batches: one loader for the whole training, each patch derived from (seed, epoch, index) alone.
+
+A key of the loader is (epoch, index). Workers are started once, and run ahead into the next epoch; the stream can begin at any batch of
+any epoch, and gives the same batches whatever the number of workers.
+"""
+
+import contextlib
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+
+from hemseg_cli.errors import HemsegError, UsageError
+from hemseg_cli.training.distributed import World
+
+Key = tuple[int, int]
+
+# A worker outlives SIGTERM to the whole process group by this much, so that the running batch can be finished and saved.
+_GRACE_S = 60
+_LOADER_DIED = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
+
+
+class Patches(Protocol):
+    """The patches of one epoch."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+    def scan(self, index: int) -> str:
+        """The scan that a patch is cut from, without cutting it."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images [n, c, i, j, k] and labels [n, 1, i, j, k] of this process, and the scans they are cut from."""
+
+    images: Tensor
+    labels: Tensor
+    scans: list[str]
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """How an epoch's patches fall into batches, and a batch onto processes."""
+
+    patches: int
+    batch_size: int
+    world: World
+
+    def __post_init__(self) -> None:
+        if self.batch_size % self.world.size:
+            raise UsageError(
+                f"train.batch_size = {self.batch_size} does not share out over {self.world.size} processes",
+                hint=f"--set train.batch_size={self.world.size * max(1, round(self.batch_size / self.world.size))}",
+            )
+
+    def __len__(self) -> int:
+        """Batches per epoch; the last may be smaller, but never too small to give every process as many patches."""
+        full, rest = divmod(self.patches, self.batch_size)
+        return full + (rest >= self.world.size)
+
+    def indices(self, batch: int) -> list[int]:
+        """The patches of a batch that fall to this process."""
+        start = batch * self.batch_size
+        stop = min(start + self.batch_size, self.patches)
+        stop -= (stop - start) % self.world.size
+        return list(range(start + self.world.rank, stop, self.world.size))
+
+
+class _Keys(Sampler[list[Key]]):
+    def __init__(self, plan: BatchPlan, epoch: int, batch: int, epochs: int) -> None:
+        self._plan, self._epoch, self._batch, self._epochs = plan, epoch, batch, epochs
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        for epoch in range(self._epoch, self._epochs):
+            for batch in range(self._batch if epoch == self._epoch else 0, len(self._plan)):
+                yield [(epoch, index) for index in self._plan.indices(batch)]
+
+    def __len__(self) -> int:
+        return max(0, (self._epochs - self._epoch) * len(self._plan) - self._batch)
+
+
+class _EveryEpoch(Dataset[dict[str, Any]]):
+    """The patches of all epochs, by key. Each worker notes what it is at, so that a dead one can be named with its scan."""
+
+    def __init__(self, patches_of: Callable[[int], Patches], workers: int) -> None:
+        self._patches_of = patches_of
+        self._current: tuple[int, Patches] | None = None
+        self.notes = torch.full((max(1, workers), 3), -1, dtype=torch.int64).share_memory_()  # pid, epoch, index
+
+    def __getitem__(self, key: Key) -> dict[str, Any]:
+        epoch, index = key
+        worker = get_worker_info()
+        if worker is not None:
+            self.notes[worker.id] = torch.tensor([os.getpid(), epoch, index])
+        if self._current is None or self._current[0] != epoch:
+            self._current = (epoch, self._patches_of(epoch))
+        return self._current[1][index]
+
+    def scan_of_worker(self, pids: set[int]) -> str | None:
+        for pid, epoch, index in self.notes.tolist():
+            if pid in pids:
+                return self._patches_of(epoch).scan(index)
+        return None
+
+
+@contextlib.contextmanager
+def batch_stream(
+    patches_of: Callable[[int], Patches], plan: BatchPlan, *, epoch: int, batch: int, epochs: int, workers: int, pin: bool = False
+) -> Iterator[Iterator[Batch]]:
+    """Every batch from `batch` of `epoch` (both from 0) to the end of epoch `epochs` - 1, in order.
+
+    `workers`: processes that cut patches ahead (0: none). The iterator raises HemsegError naming the scan whose worker died.
+    """
+    dataset = _EveryEpoch(patches_of, workers)
+    loader = DataLoader(
+        dataset,
+        batch_sampler=_Keys(plan, epoch, batch, epochs),
+        num_workers=workers,
+        pin_memory=pin,
+        worker_init_fn=_begin_worker,
+        generator=torch.Generator(),  # the loader draws a number for itself: not from the generator that dropout uses
+        prefetch_factor=2 if workers else None,
+        multiprocessing_context="fork" if workers else None,
+    )
+    stream = iter(loader)
+    try:
+        yield _batches(stream, dataset)
+    finally:
+        del stream  # ends the workers
+
+
+def _batches(stream: Iterator[dict[str, Any]], dataset: _EveryEpoch) -> Iterator[Batch]:
+    while True:
+        try:
+            items = next(stream)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            died = _LOADER_DIED.search(str(error))
+            if died is None:
+                raise
+            scan = dataset.scan_of_worker({int(pid) for pid in died[1].split(",")})
+            raise HemsegError(
+                f"a loader worker died while it was cutting a patch from scan {scan or 'unknown'}: {str(error).splitlines()[0]}",
+                hint="often too little memory: --set compute.workers=0 or fewer; then hemseg train --resume",
+            ) from None
+        yield Batch(items["image"], items["label"], list(items["scan"]))
+
+
+def _begin_worker(_worker: int) -> None:
+    """Leave Ctrl-C and SIGTERM to the main process, which finishes the batch first: a terminal sends them to the whole group."""
+
+    def leave_later(_signal: int, _frame: FrameType | None) -> None:
+        signal.alarm(_GRACE_S)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, leave_later)

@@ -1,0 +1,83 @@
+"""What a person sees of a training: epoch, loss, validation Dice, best, rate, time left, memory; and TensorBoard, where it is on."""
+
+import time
+from typing import Any
+
+import torch
+
+from hemseg_cli import console
+from hemseg_cli.training.loop import EpochDone, Event, StepDone
+from hemseg_cli.training.state import Engine
+
+_SMOOTH = 0.95  # of the running mean of the loss that is shown
+
+
+class Display:
+    """Follows the loop's events. `track` is None where this process does not talk, `board` where TensorBoard is off."""
+
+    def __init__(self, engine: Engine, track: console.Track | None, board: Any, *, steps: int, batches: int) -> None:
+        self._engine, self._track, self._board, self._steps, self._batches = engine, track, board, steps, batches
+        self._loss: float | None = None
+        self._begun, self._share_at_begin = time.monotonic(), self._share()
+
+    def show(self, event: Event) -> None:
+        """Show one event."""
+        if isinstance(event, StepDone):
+            self._show_step(event)
+        elif isinstance(event, EpochDone):
+            self._show_epoch(event)
+
+    def _show_step(self, event: StepDone) -> None:
+        progress = self._engine.progress
+        if event.loss is not None:
+            self._loss = event.loss if self._loss is None else _SMOOTH * self._loss + (1 - _SMOOTH) * event.loss
+            if self._board is not None:
+                self._board.add_scalar("loss/step", event.loss, progress.step)
+        if self._track is not None:
+            self._track.update(
+                done=progress.epoch * self._batches + progress.batch,
+                epoch=f"{progress.epoch + 1}/{self._engine.config.train.epochs}",
+                loss="-" if self._loss is None else f"{self._loss:.4f}",
+                rate=f"{event.rate:.1f} patches/s",
+                left=self._time_left(),
+                memory=memory_text(self._engine.device),
+            )
+
+    def _show_epoch(self, event: EpochDone) -> None:
+        row = event.row
+        progress = self._engine.progress
+        if self._track is not None and event.validation is not None:
+            self._track.update(dice=f"{row['val_dice']:.4f}", best=f"{progress.best_dice:.4f} (epoch {progress.best_epoch})")
+        console.log.info("epoch %s", "  ".join(f"{key} {value}" for key, value in row.items()))
+        if self._board is not None:
+            for key in ("train_loss", "val_loss", "val_dice", "lr"):
+                if row[key] is not None:
+                    self._board.add_scalar(key, row[key], row["epoch"])
+
+    def _share(self) -> float:
+        """The share of the training that is done, by steps or by minutes."""
+        progress, train = self._engine.progress, self._engine.config.train
+        share = (progress.epoch * self._batches + progress.batch) / self._steps
+        return min(1.0, max(share, progress.seconds / (60 * train.max_minutes) if train.max_minutes else 0.0))
+
+    def _time_left(self) -> str:
+        gained = self._share() - self._share_at_begin
+        if gained <= 0:
+            return "-"
+        return duration_text((time.monotonic() - self._begun) / gained * (1 - self._share()))
+
+
+def duration_text(seconds: float) -> str:
+    """`12 s`, `3 min` or `2.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def memory_text(device: torch.device) -> str:
+    """The most memory taken so far on a GPU, or what this process holds, in GB."""
+    if device.type == "cuda":
+        return f"{torch.cuda.max_memory_allocated(device) / 1e9:.1f} GB"
+    import psutil
+
+    return f"{psutil.Process().memory_info().rss / 1e9:.1f} GB"

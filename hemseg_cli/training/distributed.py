@@ -1,0 +1,92 @@
+"""One process or many (`torchrun`): who I am, and the few things that processes tell each other."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from torch import distributed, nn
+
+from hemseg_cli.errors import HemsegError
+
+T = TypeVar("T")
+
+# Preparing the scans of a large data set happens on rank 0 while the others wait.
+_TIMEOUT = timedelta(hours=3)
+
+
+@dataclass(frozen=True)
+class World:
+    """One process among `size`: rank 0 writes files and talks. With a single process every method is the identity."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes."""
+        return self.rank == 0
+
+    def device(self, device: torch.device) -> torch.device:
+        """The device of this process: a GPU each, where the device is a GPU."""
+        if self.size > 1 and str(device) == "cuda":
+            return torch.device("cuda", self.local_rank % torch.cuda.device_count())
+        return device
+
+    def gather(self, value: T) -> list[T]:
+        """The values of all processes, by rank, in every process."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        distributed.all_gather_object(values, value)
+        return values
+
+    def same(self, make: Callable[[], T]) -> T:
+        """What `make` returns on rank 0, in every process; the others wait for it. An error there is raised in all."""
+        if self.size == 1:
+            return make()
+        answer: list[Any] = [None, None]
+        if self.first:
+            try:
+                answer[0] = make()
+            except HemsegError as error:
+                answer[1] = error
+        distributed.broadcast_object_list(answer, src=0)
+        if answer[1] is not None:
+            raise answer[1]
+        value: T = answer[0]
+        return value
+
+    def parallel(self, network: nn.Module, device: torch.device) -> nn.Module:
+        """The network with gradients averaged over all processes; batch statistics are shared too, where the device can."""
+        if self.size == 1:
+            return network
+        from torch.nn.parallel import DistributedDataParallel
+
+        if device.type == "cuda":
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        return DistributedDataParallel(network, device_ids=[device.index] if device.type == "cuda" else None)
+
+
+@contextlib.contextmanager
+def world(device_type: str) -> Iterator[World]:
+    """The world that `torchrun` announces in the environment, its process group open for the block; else this process alone."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1 or "RANK" not in os.environ:
+        yield World()
+        return
+    backend = "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo"
+    distributed.init_process_group(backend, timeout=_TIMEOUT)
+    try:
+        yield World(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", "0")))
+    finally:
+        distributed.destroy_process_group()
+
+
+def announced_rank() -> int:
+    """The rank that `torchrun` gave this process, 0 without it."""
+    return int(os.environ.get("RANK", "0"))

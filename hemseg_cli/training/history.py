@@ -1,0 +1,31 @@
+"""`history.csv`: one row per epoch, written whole each time so that it always agrees with the state it belongs to."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hemseg_cli.run_directory import write_text
+
+COLUMNS = (
+    "epoch",  # from 1
+    "seconds",  # since the training began, pauses between resumes left out
+    "lr",  # at the end of the epoch
+    "train_loss",  # mean over the batches that were not skipped
+    "val_loss",  # mean over the validated scans of 1 - soft Dice
+    "val_dice",  # mean Dice of whole scans at probability 0.5
+    "best",  # 1 where val_dice is the best so far
+    "skipped",  # batches skipped because their loss was not finite
+    "patches_per_s",
+)
+
+
+def write_history(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write all rows; None is an empty cell, floats keep every digit."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in rows:
+        writer.writerow(["" if row.get(column) is None else repr(row[column]) for column in COLUMNS])
+    write_text(path, text.getvalue())

@@ -1,0 +1,139 @@
+"""What a run trains on: its scans by split or fold, its networks and numbers, put together from the config."""
+
+import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from hemseg_cli import console
+from hemseg_cli.cases import Case, cases_in_split, patient_folds, read_cases
+from hemseg_cli.config import Config
+from hemseg_cli.errors import HemsegError, UsageError
+from hemseg_cli.executor import default_workers
+from hemseg_cli.models.registry import build_network, check_patch, full_config
+from hemseg_cli.training.batches import BatchPlan
+from hemseg_cli.training.cache import PreparedCase, prepared_cases, preprocess_of
+from hemseg_cli.training.distributed import World
+from hemseg_cli.training.ema import WeightMean
+from hemseg_cli.training.loop import Material, step_seed
+from hemseg_cli.training.losses import make_loss
+from hemseg_cli.training.sampling import PatchDataset
+from hemseg_cli.training.schedule import make_optimizer, make_schedule
+from hemseg_cli.training.state import Engine
+
+if TYPE_CHECKING:
+    from hemseg_cli.config.train import TrainConfig
+
+_MOST_WORKERS = 8
+_PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def training_cases(config: Config) -> tuple[list[Case], list[Case]]:
+    """The scans to train on and to validate on: the table's splits, or with `train.fold` all but one and one fold of train + val.
+
+    HemsegError if a split is empty, UsageError if there is no such fold.
+    """
+    train = config.train
+    cases = read_cases(config.data.cases_file)
+    if train.fold is None:
+        return cases_in_split(cases, "train"), cases_in_split(cases, "val")
+    if not isinstance(train.fold, int) or train.fold >= train.folds:
+        raise UsageError(f"train.fold = {train.fold}: folds are 0 to {train.folds - 1}", hint="--fold K --folds N, or --fold all")
+    pool = sorted((case for case in cases if case.split in ("train", "val")), key=lambda case: case.scan)
+    folds = patient_folds(pool, train.folds, seed=train.seed)
+    kept, held_out = ([case for case in pool if (folds[case.scan] == train.fold) is held] for held in (False, True))
+    return kept, held_out
+
+
+def check_config(config: Config) -> None:
+    """UsageError for a patch that the model cannot take, HemsegError for a split without scans; before a run is made."""
+    train = config.train
+    check_patch(train.model, full_config(train.model, train.network, train.patch), train.patch)
+    training_cases(config)
+
+
+def make_material(config: Config, device: torch.device, world: World) -> Material:
+    """Prepare the scans (rank 0 first, the others find them in the cache) and put together what the loop needs."""
+    train = config.train
+    train_cases, val_cases = training_cases(config)
+    if train.validation_cases is not None:
+        val_cases = val_cases[: train.validation_cases]
+    prepared = _prepare(config, [*train_cases, *val_cases], world)
+    kept = [prepared[case.scan] for case in train_cases if case.scan in prepared]
+    validated = [prepared[case.scan] for case in val_cases if case.scan in prepared]
+    if not validated:
+        raise HemsegError("no scan of the val split can be used", hint="hemseg doctor   says what is wrong with them")
+    _warn_of_size(train, kept)
+    patches_of = functools.partial(_patches_of, kept, train)
+    plan = BatchPlan(len(patches_of(0)), train.batch_size, world)
+    if not len(plan):
+        raise HemsegError(f"{len(patches_of(0))} patches do not fill one batch of {train.batch_size}", hint="lower train.batch_size")
+    return Material(patches_of, plan, make_loss(train), validated, loader_workers(config, device, world))
+
+
+def make_engine(config: Config, material: Material, device: torch.device, world: World) -> Engine:
+    """A new network, from the seed alone, with its optimiser and schedule, on the device."""
+    train = config.train
+    preprocess = preprocess_of(train)
+    model_config = full_config(train.model, train.network, train.patch)
+    torch.manual_seed(step_seed(train.seed))
+    network = build_network(train.model, model_config, len(preprocess.windows)).to(device)
+    if device.type == "cuda":
+        network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # not in torch's annotations
+    mean = WeightMean(network, train.ema_decay)
+    parallel = world.parallel(network, device)
+    optimizer = make_optimizer(network, train)
+    precision = _precision(train, device)
+    i, j, k = train.patch
+    return Engine(
+        config=config,
+        network=network,
+        parallel=parallel,
+        mean=mean,
+        optimizer=optimizer,
+        schedule=make_schedule(optimizer, train, train.epochs * len(material.plan)),
+        scaler=torch.amp.GradScaler(device.type, enabled=precision == torch.float16),
+        device=device,
+        precision=precision,
+        preprocess=preprocess,
+        patch=(i, j, k),
+        model_config=model_config,
+    )
+
+
+def loader_workers(config: Config, device: torch.device, world: World) -> int:
+    """`compute.workers`; not set: none on a CPU, whose cores compute the network, else the cores of this process's share but one."""
+    if config.compute.workers is not None:
+        return config.compute.workers
+    if device.type == "cpu":
+        return 0
+    return max(1, min(_MOST_WORKERS, default_workers() // world.size - 1))
+
+
+def _patches_of(cases: Sequence[PreparedCase], train: "TrainConfig", epoch: int) -> PatchDataset:
+    return PatchDataset(cases, train, train.patch, seed=train.seed, epoch=epoch)
+
+
+def _prepare(config: Config, cases: Sequence[Case], world: World) -> dict[str, PreparedCase]:
+    preprocess = preprocess_of(config.train)
+    if world.size > 1:
+        world.same(lambda: len(prepared_cases(config, cases, preprocess)))
+    return {case.scan: case for case in prepared_cases(config, cases, preprocess)}
+
+
+def _warn_of_size(train: "TrainConfig", cases: Sequence[PreparedCase]) -> None:
+    """A patch larger than a scan is legal, and costs: most of it is padding."""
+    small = [case for case in cases if any(size > n for size, n in zip(train.patch, case.shape, strict=True))]
+    if small:
+        shape = min((case.shape for case in small), key=lambda shape: shape[0] * shape[1] * shape[2])
+        console.warn(
+            f"train.patch = {list(train.patch)} is larger than {len(small)} of {len(cases)} training scans on the network's grid "
+            f"(the smallest is {list(shape)}): they are padded"
+        )
+
+
+def _precision(train: "TrainConfig", device: torch.device) -> torch.dtype:
+    if train.precision != "auto":
+        return _PRECISIONS[train.precision]
+    return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32

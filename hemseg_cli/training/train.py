@@ -1,0 +1,208 @@
+"""`hemseg train`: one system into a run directory. The loop says what happens; here it is shown, saved and, where asked, stopped."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from hemseg_cli import console
+from hemseg_cli.config import Config, dump
+from hemseg_cli.errors import HemsegError, Stopped, UsageError
+from hemseg_cli.inference.predictor import torch_device
+from hemseg_cli.models.checkpoint import write_checkpoint
+from hemseg_cli.models.registry import NNUNET, entry
+from hemseg_cli.run_directory import RunDirectory, create_run, mark_latest, open_run, remove_leftovers, write_text
+from hemseg_cli.training.display import Display
+from hemseg_cli.training.distributed import World, world
+from hemseg_cli.training.environment import environment, write_environment
+from hemseg_cli.training.history import write_history
+from hemseg_cli.training.loop import EpochDone, Material, StepDone, run_epochs
+from hemseg_cli.training.material import check_config, make_engine, make_material
+from hemseg_cli.training.signals import StopRequest, stop_requests
+from hemseg_cli.training.state import Engine, check_resumable, load_last, save_last
+from hemseg_cli.training.validation import predict_settings
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished training. `best_dice`: mean Dice of the val split's whole scans at the best epoch."""
+
+    run: RunDirectory
+    model: str
+    epochs: int
+    best_epoch: int
+    best_dice: float
+    seconds: float
+
+    def payload(self) -> dict[str, Any]:
+        """The result as plain values."""
+        return {
+            "run": str(self.run.path),
+            "model": self.model,
+            "epochs": self.epochs,
+            "best_epoch": self.best_epoch,
+            "best_dice": self.best_dice,
+            "seconds": round(self.seconds, 1),
+            "checkpoint": str(self.run.checkpoint("best")),
+            "next": f"hemseg predict --run {self.run.name}",
+        }
+
+    def tables(self) -> list[console.Table]:
+        """The result as a table, with the next command below it."""
+        row = [str(self.run.path), self.model, str(self.epochs), str(self.best_epoch), f"{self.best_dice:.4f}", f"{self.seconds / 60:.1f}"]
+        columns = ["run", "model", "epochs", "best epoch", "val Dice", "minutes"]
+        return [
+            console.Table("Trained", columns, [row], caption=f"next: hemseg predict --run {self.run.name}", right=frozenset(columns[2:]))
+        ]
+
+
+def train(config: Config, *, run: str | None = None, resume: bool = False) -> TrainResult:
+    """Train one system as `config.train` says.
+
+    `run`: name of the run directory below `runs.root` (None: a new one, or with `resume` the newest). HemsegError if it cannot be done,
+    Stopped if SIGTERM or Ctrl-C came and the state was saved.
+    """
+    entry(config.train.model)
+    if config.train.model == NNUNET:
+        raise UsageError(
+            "train.model = nnunet: nnU-Net's own trainer is not part of this version", hint="--model dynunet   is its topology"
+        )
+    check_config(config)
+    device = torch_device(config.compute.device)
+    with world(device.type) as processes:
+        device = processes.device(device)
+        directory = processes.same(lambda: _directory(config, run, resume=resume))
+        with directory.lock() if processes.first else contextlib.nullcontext():
+            if processes.first:
+                console.add_log_file(directory.log_file)
+                remove_leftovers(directory.path)
+            material = make_material(config, device, processes)
+            engine = make_engine(config, material, device, processes)
+            if resume:
+                _resume(directory, engine)
+            if processes.first:
+                _write_setup(directory, engine, processes, resumed=resume)
+            _train_to_the_end(directory, engine, material, processes)
+    progress = engine.progress
+    return TrainResult(directory, config.train.model, progress.epoch, progress.best_epoch, progress.best_dice, progress.seconds)
+
+
+def _directory(config: Config, name: str | None, *, resume: bool) -> RunDirectory:
+    if resume:
+        run = open_run(config.runs.root, name)
+        check_resumable(run, load_last(run), config)
+        return run
+    if name is not None and (config.runs.root / name / "checkpoints" / "last.pt").exists():
+        raise UsageError(f"run {name} has been trained already", hint=f"--resume --run {name}   goes on with it; or give another --run")
+    return create_run(config.runs.root, model=config.train.model, name=name)
+
+
+def _resume(run: RunDirectory, engine: Engine) -> None:
+    state = load_last(run)
+    engine.restore(state)
+    progress = engine.progress
+    console.say(f"resuming run {run.name} in epoch {progress.epoch + 1} after {progress.batch} batches")
+
+
+def _write_setup(run: RunDirectory, engine: Engine, processes: World, *, resumed: bool) -> None:
+    if not resumed:
+        write_text(run.config_file, dump(engine.config))
+    write_environment(run.environment_file, environment(engine.device, processes=processes.size))
+    mark_latest(run)
+
+
+def _train_to_the_end(run: RunDirectory, engine: Engine, material: Material, processes: World) -> None:
+    """Follow the loop: show, save, and stop when a signal asks for it."""
+    with stop_requests() as request, _display(run, engine, material, processes) as display, _Saver(run, engine, processes) as saver:
+        events = run_epochs(engine, material, processes)
+        with contextlib.closing(events):
+            for event in events:
+                display.show(event)
+                if isinstance(event, EpochDone):
+                    saver.epoch(event)
+                elif isinstance(event, StepDone):
+                    saver.step()
+                    _check_losses(engine, run)
+                if not engine.progress.finished:
+                    _leave_if_asked(request, saver, run, processes)
+
+
+def _leave_if_asked(request: StopRequest, saver: "_Saver", run: RunDirectory, processes: World) -> None:
+    codes = [code for code in processes.gather(request.exit_code) if code is not None]
+    if codes:
+        saver.save()
+        raise Stopped(codes[0], f"stopped; the state is saved: hemseg train --resume --run {run.name}   goes on exactly there")
+
+
+def _check_losses(engine: Engine, run: RunDirectory) -> None:
+    progress = engine.progress
+    if progress.bad_in_a_row == 0:
+        return
+    scans = sorted(set(progress.bad_scans))
+    console.log.warning(
+        "epoch %d batch %d: the loss is not finite; batch skipped (%s)", progress.epoch + 1, progress.batch, ", ".join(scans)
+    )
+    if progress.bad_in_a_row >= engine.config.train.non_finite_batches:
+        raise HemsegError(
+            f"the loss was not finite in {progress.bad_in_a_row} batches in a row, of the scans {', '.join(scans)}",
+            hint=f"the last good checkpoint is {run.checkpoint('last')}; look at these scans (hemseg doctor), or lower train.lr",
+        )
+
+
+class _Saver:
+    """Writes checkpoints and history, on rank 0 alone."""
+
+    def __init__(self, run: RunDirectory, engine: Engine, processes: World) -> None:
+        self._run, self._engine, self._writes = run, engine, processes.first
+        self._saved_at = time.monotonic()
+
+    def __enter__(self) -> "_Saver":
+        if self._writes and not self._run.checkpoint("last").exists():
+            self.save()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        pass
+
+    def step(self) -> None:
+        if time.monotonic() - self._saved_at >= 60 * self._engine.config.train.save_minutes:
+            self.save()
+
+    def epoch(self, event: EpochDone) -> None:
+        if not self._writes:
+            return
+        if event.best:
+            self._engine.predict = predict_settings(self._engine, event.validation)
+            write_checkpoint(self._run.checkpoint("best"), self._engine.weights())
+        if event.best or self._engine.progress.finished:
+            self.save()
+        else:
+            self.step()
+        write_history(self._run.history_file, self._engine.progress.history)
+
+    def save(self) -> None:
+        if self._writes:
+            save_last(self._run, self._engine.state())
+            write_history(self._run.history_file, self._engine.progress.history)
+        self._saved_at = time.monotonic()
+
+
+@contextlib.contextmanager
+def _display(run: RunDirectory, engine: Engine, material: Material, processes: World) -> Iterator[Display]:
+    steps = engine.config.train.epochs * len(material.plan)
+    with contextlib.ExitStack() as stack:
+        board = stack.enter_context(tensorboard(run)) if engine.config.train.tensorboard and processes.first else None
+        track = stack.enter_context(console.live("training", total=steps)) if processes.first else None
+        yield Display(engine, track, board, steps=steps, batches=len(material.plan))
+
+
+@contextlib.contextmanager
+def tensorboard(run: RunDirectory) -> Iterator[Any]:
+    """A TensorBoard writer into `train/tensorboard`; HemsegError naming the extra where it is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # an extra
+    except ImportError:
+        raise HemsegError("train.tensorboard = true needs TensorBoard", hint="pip install 'hemseg[tensorboard]'") from None
+    with SummaryWriter(str(run.history_file.parent / "tensorboard")) as writer:
+        yield writer

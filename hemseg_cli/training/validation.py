@@ -1,0 +1,130 @@
+"""Validation: whole scans through the sliding window, scored on the grid that the user asked for."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hemseg_cli.errors import CaseError
+from hemseg_cli.evaluation.metrics import dice
+from hemseg_cli.imaging.preprocess import restore_probability
+from hemseg_cli.imaging.volume import read_volume
+from hemseg_cli.inference.settings import Settings, chosen_settings
+from hemseg_cli.inference.sliding_window import sliding_window
+from hemseg_cli.training.distributed import World
+from hemseg_cli.training.state import Engine
+
+if TYPE_CHECKING:
+    from hemseg_cli.training.cache import PreparedCase
+
+USUAL_THRESHOLD = 0.5
+THRESHOLDS = (0.3, 0.4, USUAL_THRESHOLD, 0.6, 0.7)
+# A threshold other than 0.5 has to gain this much mean Dice, or a small val split would choose by noise.
+_WORTH_IT = 0.005
+
+
+@dataclass(frozen=True)
+class ValidatedCase:
+    """One scan: `dice` by threshold, `loss` = 1 - soft Dice."""
+
+    scan: str
+    dice: dict[float, float]
+    loss: float
+
+
+@dataclass(frozen=True)
+class Validation:
+    """All scans: means over them."""
+
+    cases: tuple[ValidatedCase, ...]
+
+    @property
+    def dice(self) -> float:
+        """Mean Dice at probability 0.5."""
+        return self.dice_at(USUAL_THRESHOLD)
+
+    def dice_at(self, threshold: float) -> float:
+        """Mean Dice at another threshold of `THRESHOLDS`."""
+        return float(np.mean([case.dice[threshold] for case in self.cases]))
+
+    @property
+    def loss(self) -> float:
+        """Mean of 1 - soft Dice."""
+        return float(np.mean([case.loss for case in self.cases]))
+
+    def best_threshold(self) -> float:
+        """The threshold with the best mean Dice; 0.5 unless another is clearly better."""
+        best = max(THRESHOLDS, key=self.dice_at)
+        return best if self.dice_at(best) > self.dice + _WORTH_IT else USUAL_THRESHOLD
+
+
+def validate(engine: Engine, cases: "Sequence[PreparedCase]", world: World) -> Iterator[Validation | None]:
+    """Validate the averaged weights on `cases`, shared out over the processes.
+
+    Yields None after each round of scans (one per process), so that the caller can stop in between, and the result at the end. Random
+    generators are left as they were.
+    """
+    network = engine.mean.network.eval()
+    mine: list[ValidatedCase] = []
+    for start in range(0, len(cases), world.size):
+        if start + world.rank < len(cases):
+            mine.append(_validate_case(engine, network, cases[start + world.rank]))
+        yield None
+    by_rank = world.gather(mine)
+    yield Validation(tuple(by_rank[index % world.size][index // world.size] for index in range(len(cases))))
+
+
+def predict_settings(engine: Engine, validation: Validation | None) -> dict[str, Any]:
+    """The settings of prediction that a checkpoint carries: those validated with, and the threshold that validation chose."""
+    settings = _settings(engine).to_dict()
+    if validation is not None and engine.config.train.choose_threshold and engine.config.predict.threshold is None:
+        settings["threshold"] = validation.best_threshold()
+    return settings
+
+
+def _settings(engine: Engine) -> Settings:
+    return chosen_settings(engine.config.predict, {"weighting": engine.config.train.validation_weighting})
+
+
+def _validate_case(engine: Engine, network: torch.nn.Module, case: "PreparedCase") -> ValidatedCase:
+    settings = _settings(engine)
+    image = torch.from_numpy(np.array(case.image, dtype=np.float32))
+    lowest = [(window.low - window.mean) / window.std for window in engine.preprocess.windows]
+    occupied = (image > torch.tensor(lowest).view(-1, 1, 1, 1) + 1e-3).any(dim=0)
+    probability = sliding_window(
+        network,
+        image,
+        patch=engine.patch,
+        overlap=settings.overlap,
+        weighting=settings.weighting,
+        device=engine.device,
+        precision=engine.precision,
+        occupied=occupied if occupied.any() else None,
+        pad_value=float(image.min()),
+    ).numpy()
+    if engine.config.train.validation_grid == "native":
+        probability = restore_probability(probability, case.grid)
+        truth = _native_truth(engine.config.data.folder / case.case.label, probability.shape, case.scan)
+    else:
+        truth = np.asarray(case.label) > 0
+    return _score(case.scan, probability, truth)
+
+
+def _score(scan: str, probability: NDArray[np.float32], truth: NDArray[np.bool_]) -> ValidatedCase:
+    overlap, both = float(probability[truth].sum()), float(probability.sum()) + float(truth.sum())
+    return ValidatedCase(
+        scan,
+        {threshold: dice(probability >= threshold, truth) for threshold in THRESHOLDS},
+        1.0 - 2.0 * overlap / both if both > 0 else 0.0,
+    )
+
+
+def _native_truth(path: Path, shape: tuple[int, ...], scan: str) -> NDArray[np.bool_]:
+    label = read_volume(path)
+    if label.array.shape != shape:
+        raise CaseError(f"{path}: the label has shape {label.array.shape}, the image of scan {scan} {shape}", hint="hemseg convert --force")
+    return np.asarray(label.array > 0)
