@@ -1,11 +1,30 @@
 """The page: one HTML file that needs nothing else. Autoescaped, with a Content-Security-Policy that names its own parts by hash."""
 
-from collections.abc import Sequence
+import base64
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from importlib import resources
+from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from hemseg_cli import __version__
+from hemseg_cli.reporting.content import confidence_text, metric_columns
+from hemseg_cli.reporting.figures import Figure
+from hemseg_cli.reporting.published import Estimate
 from hemseg_cli.reporting.results import RunResults
-from hemseg_cli.reporting.tables import ReportTable
+from hemseg_cli.reporting.tables import Column, ReportTable, cell_text, sort_value, to_csv
+from hemseg_cli.reporting.viewer import HU_HIGH, HU_LOW, Viewer
+
+_SIZES = ("<1", "1-5", "5-30", ">=30")
+_NOTHING = ""  # plotly makes an empty style element and fills it by script
+_TILES = (
+    Column("volume_error_ml", "Volume error (mL)", 2),
+    Column("lesion_sensitivity", "Lesion sensitivity", 3),
+)
 
 
 @dataclass(frozen=True)
@@ -16,14 +35,26 @@ class Page:
     split: str
     runs: Sequence[RunResults]
     tables: Sequence[ReportTable]
+    figures: Sequence[Figure]
+    viewer: Viewer
+    matrix: int
     warnings: Sequence[str]
     made: datetime
     notice: str
 
 
+@dataclass(frozen=True)
+class Tile:
+    """One number at the top of the page."""
+
+    name: str
+    value: str
+    range: str
+
+
 def render(page: Page) -> str:
     """The HTML text."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from plotly.offline import get_plotlyjs  # half a second to import
 
     environment = Environment(
         loader=PackageLoader("hemseg_cli.reporting", "templates"),
@@ -32,4 +63,130 @@ def render(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html").render(page=page)
+    css = _asset("page.css")
+    scripts = [_inline_script(text) for text in (get_plotlyjs(), _asset("viewer.js"), _asset("page.js"))]
+    figures = {figure.key: figure for figure in page.figures}
+    tables = {table.key: table for table in page.tables}
+    return environment.get_template("page.html").render(
+        page=page,
+        version=__version__,
+        policy=content_security_policy(scripts, [css, _NOTHING]),
+        css=Markup(css),
+        scripts=[Markup(script) for script in scripts],
+        names=[run.name for run in page.runs],
+        tiles=tiles(page.runs[0]),
+        glance=_glance(page.runs),
+        tables=tables,
+        viewer=page.viewer,
+        matrix=page.matrix,
+        hu_low=HU_LOW,
+        hu_high=HU_HIGH,
+        sizes=_SIZES,
+        sections=list(_sections(tables, figures)),
+        definitions=page.runs[0].summary.get("definitions") or {},
+        sort_value=sort_value,
+        flat=flat,
+        data=_data(page),
+        **_places(figures, tables, several=len(page.runs) > 1),
+    )
+
+
+def content_security_policy(scripts: Sequence[str], styles: Sequence[str]) -> str:
+    """Nothing but the given inline scripts and styles, by SHA-256, and pictures made on the page.
+
+    Style *attributes* stay allowed: plotly sets them. CSP level 3, section 6.
+    """
+    return "; ".join(
+        [
+            "default-src 'none'",
+            "script-src " + " ".join(_hash_source(text) for text in scripts),
+            "style-src-elem " + " ".join(_hash_source(text) for text in styles),
+            "style-src-attr 'unsafe-inline'",
+            "img-src data: blob:",
+            "base-uri 'none'",
+            "form-action 'none'",
+        ]
+    )
+
+
+def tiles(run: RunResults) -> list[Tile]:
+    """The run's key numbers with their intervals."""
+    made = []
+    for column in (*metric_columns([run]), *_TILES):
+        estimate = run.estimate(column.key)
+        if estimate is not None and estimate.mean is not None:
+            shown = Column(column.key, column.title, min(3, column.digits or 0))
+            text = cell_text(Estimate(estimate.mean), shown)
+            interval = cell_text(estimate, shown).partition(" ")[2]
+            made.append(Tile(column.title, text, f"{confidence_text(run)} {interval}" if interval else "no interval"))
+    return made
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(dotted key, text) of every value of nested mappings."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _glance(runs: Sequence[RunResults]) -> ReportTable:
+    columns = (Column("run", "Run"), Column("model", "Model"), Column("n", "Scans", 0), *metric_columns(runs), *_TILES)
+    rows = tuple(
+        (run.name, run.model, run.n_cases, *(run.estimate(column.key) for column in (*metric_columns(runs), *_TILES))) for run in runs
+    )
+    return ReportTable("glance", "Runs at a glance", columns, rows).without_empty_columns()
+
+
+def _places(figures: Mapping[str, Figure], tables: Mapping[str, ReportTable], *, several: bool) -> dict[str, Any]:
+    """Which charts stand where."""
+    hero = ["forest"] if several else ["dice", "dice_volume"]
+    known = {"forest", "dice_volume", "bland_altman", "strata", "loss", "val_dice", *hero}
+    chosen = {
+        "hero": hero,
+        "beside": [] if several else ["forest"],
+        "distributions": [key for key in figures if key not in known],
+        "volumes": [key for key in ("bland_altman", "dice_volume") if key not in hero],
+        "strata": ["strata"],
+        "training": ["loss", "val_dice"],
+    }
+    places: dict[str, Any] = {name: [figures[key] for key in keys if key in figures] for name, keys in chosen.items()}
+    return places | {"comparisons": [table for key, table in tables.items() if key.startswith("comparison")]}
+
+
+def _sections(tables: Mapping[str, ReportTable], figures: Mapping[str, Figure]) -> Iterator[tuple[str, str]]:
+    yield "overview", "Overview"
+    yield "summary", "Published"
+    yield from ((key, "Comparison") for key in list(tables) if key == "comparison")
+    yield "distributions", "Distributions"
+    if "volumes_lesions" in tables or "bland_altman" in figures:
+        yield "volumes", "Volumes"
+    if "strata" in tables:
+        yield "strata", "Strata"
+    yield "scans", "Scans"
+    if "loss" in figures or "val_dice" in figures:
+        yield "training", "Training"
+    yield "provenance", "Provenance"
+
+
+def _data(page: Page) -> dict[str, Any]:
+    """What the page's scripts read."""
+    return {
+        "figures": [{"key": f.key, "data": f.data, "layout": f.layout, "height": f.height} for f in page.figures],
+        "csv": {table.key: to_csv(table) for table in page.tables},
+        "viewer": {"hu": [HU_LOW, HU_HIGH], "scans": [{"scan": scan.scan, **scan.values} for scan in page.viewer.scans]},
+    }
+
+
+def _asset(name: str) -> str:
+    return (resources.files("hemseg_cli.reporting") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _inline_script(text: str) -> str:
+    """A script that can stand inside a script element: it must not seem to end it, and browsers hash it with newlines as LF."""
+    return text.replace("\r\n", "\n").replace("</script", "<\\/script").replace("<!--", "<\\!--")
+
+
+def _hash_source(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from hemseg_cli import console
+from hemseg_cli.cases import read_cases
 from hemseg_cli.config import Config
-from hemseg_cli.errors import UsageError
+from hemseg_cli.errors import HemsegError, UsageError
 from hemseg_cli.reporting import content
+from hemseg_cli.reporting.figures import figures
 from hemseg_cli.reporting.page import Page, render
 from hemseg_cli.reporting.results import RunResults, choose_split, read_run
 from hemseg_cli.reporting.tables import ReportTable, numeric_titles, to_csv, to_markdown
+from hemseg_cli.reporting.viewer import Viewer, build_viewer, choose_scans
 from hemseg_cli.run_directory import RunDirectory, open_run, write_text
 
 _RESEARCH_ONLY = "Research use only. Not a medical device."
@@ -71,7 +74,19 @@ def report(config: Config, *, runs: Sequence[str | Path] | None = None, out: Pat
     html, markdown, csv_folder = _output_files(config, directories, out)
     tables = [table for table in _tables(results) if table is not None]
     warnings = content.warnings(results)
-    page = Page(config.report.title, split, results, tables, warnings, datetime.now(UTC), _RESEARCH_ONLY)
+    viewer = _viewer(config, results)
+    page = Page(
+        title=config.report.title,
+        split=split,
+        runs=results,
+        tables=tables,
+        figures=figures(results),
+        viewer=viewer,
+        matrix=config.report.viewer_matrix,
+        warnings=warnings,
+        made=datetime.now(UTC),
+        notice=_RESEARCH_ONLY,
+    )
     text = render(page)
     write_text(html, text)
     write_text(markdown, _markdown(page))
@@ -80,12 +95,39 @@ def report(config: Config, *, runs: Sequence[str | Path] | None = None, out: Pat
         csv_files.append(csv_folder / f"{table.key}.csv")
         write_text(csv_files[-1], to_csv(table))
     return ReportResult(
-        html, markdown, tuple(csv_files), tuple(run.name for run in results), split, html.stat().st_size, tables[0], tuple(warnings)
+        html=html,
+        markdown=markdown,
+        csv_files=tuple(csv_files),
+        runs=tuple(run.name for run in results),
+        split=split,
+        size_bytes=html.stat().st_size,
+        summary=tables[0],
+        warnings=tuple(warnings),
+        viewer_scans=tuple(scan.scan for scan in viewer.scans),
+        viewer_left_out=viewer.left_out,
     )
 
 
 def _tables(results: Sequence[RunResults]) -> list[ReportTable | None]:
-    return [content.summary_table(results), content.cases_table(results), content.history_table(results)]
+    return [
+        content.summary_table(results),
+        content.volumes_table(results),
+        content.strata_table(results),
+        content.cases_table(results),
+        content.history_table(results),
+    ]
+
+
+def _viewer(config: Config, results: Sequence[RunResults]) -> Viewer:
+    """The scans for the viewer. Without a case table every chosen scan is left out, with the reason."""
+    if config.report.viewer_cases == 0:
+        return Viewer()
+    try:
+        cases = read_cases(config.data.cases_file)
+    except HemsegError as error:
+        chosen = choose_scans(results[0].cases, config.report.viewer_cases)
+        return Viewer((), {case.scan: error.message for _, case in chosen})
+    return build_viewer(results, cases, config.data.folder, count=config.report.viewer_cases, matrix=config.report.viewer_matrix)
 
 
 def _refuse_twice(directories: Sequence[RunDirectory]) -> None:

@@ -44,6 +44,7 @@ class RunResults:
     cases: tuple[CaseResult, ...]
     summary: Mapping[str, Any]
     config: Mapping[str, Any] = field(default_factory=dict)
+    config_text: str = ""
     environment: Mapping[str, Any] = field(default_factory=dict)
     history: tuple[Mapping[str, float | None], ...] = ()
 
@@ -74,10 +75,22 @@ class RunResults:
 
     def estimate(self, metric: str) -> Estimate | None:
         """Mean and interval of a metric; None where the evaluation has no such metric."""
-        entry = _at(self.summary, "metrics", metric)
-        if not isinstance(entry, Mapping):
-            return None
-        return Estimate(_number(entry.get("mean")), _number(entry.get("ci_low")), _number(entry.get("ci_high")))
+        return _estimate(_at(self.summary, "metrics", metric))
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """The metrics of the summary."""
+        return tuple(self.summary["metrics"])
+
+    def agreement(self, key: str) -> float | None:
+        """A number of the agreement of volumes: `bias_ml`, `loa_low_ml`, `loa_high_ml`, `ccc`."""
+        return _number(_at(self.summary, "agreement", key))
+
+    def strata(self, by: str) -> dict[str, "Stratum"]:
+        """The strata of one grouping (`volume`, `tilt`, `class`), in the evaluation's order; empty where there are none."""
+        groups = _at(self.summary, "strata", by)
+        found = groups.items() if isinstance(groups, Mapping) else ()
+        return {str(name): Stratum(values) for name, values in found if isinstance(values, Mapping)}
 
     def count(self, key: str) -> int:
         """A count of the summary (`n_cases`, `n_missed`, `n_false_positive`), 0 where it is not given."""
@@ -88,6 +101,23 @@ class RunResults:
     def n_cases(self) -> int:
         """Scans evaluated."""
         return self.count("n_cases") or len(self.cases)
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """A part of the scans: how many, and the estimate of each metric."""
+
+    values: Mapping[str, Any]
+
+    @property
+    def n(self) -> int | None:
+        """Scans in it."""
+        value = _number(self.values.get("n"))
+        return None if value is None else int(value)
+
+    def estimate(self, metric: str) -> Estimate | None:
+        """Mean and interval of a metric; None where there is none."""
+        return _estimate(self.values.get(metric))
 
 
 def evaluated_splits(run: RunDirectory) -> list[str]:
@@ -121,6 +151,7 @@ def read_run(run: RunDirectory, split: str) -> RunResults:
         cases=tuple(read_case_results(run.evaluation_cases_file(split))),
         summary=_read_summary(run.evaluation_summary_file(split)),
         config=_read_toml(run.config_file),
+        config_text=run.config_file.read_text(encoding="utf-8") if run.config_file.is_file() else "",
         environment=_read_json(run.environment_file) if run.environment_file.is_file() else {},
         history=tuple(_read_history(run.history_file)) if run.history_file.is_file() else (),
     )
@@ -230,6 +261,12 @@ def _at(tree: Mapping[str, Any], *keys: str) -> Any:
     for key in keys:
         value = value.get(key) if isinstance(value, Mapping) else None
     return value
+
+
+def _estimate(entry: Any) -> Estimate | None:
+    if not isinstance(entry, Mapping):
+        return None
+    return Estimate(_number(entry.get("mean")), _number(entry.get("ci_low")), _number(entry.get("ci_high")))
 
 
 def _number(value: Any) -> float | None:

@@ -32,7 +32,11 @@ class ReportTable:
 
     def texts(self) -> list[list[str]]:
         """The cells as people read them."""
-        return [[cell_text(value, column) for value, column in zip(row, self.columns, strict=True)] for row in self.rows]
+        return [self.texts_of(row) for row in self.rows]
+
+    def texts_of(self, row: tuple[Value, ...]) -> list[str]:
+        """The cells of one row as people read them."""
+        return [cell_text(value, column) for value, column in zip(row, self.columns, strict=True)]
 
     def without_empty_columns(self) -> "ReportTable":
         """The same without columns that have no value in any row."""
