@@ -2,6 +2,7 @@
 
 import csv
 import io
+import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from hemseg_cli.run_directory import write_text
 LOG_NAME = "conversion.csv"
 _COLUMNS = ("scan", "status", "reason", "warnings", "seconds")
 _ROWS_SHOWN = 30
+_REASON_WIDTH = 150  # the whole reason stands in the log, and in the warning on stderr
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,13 @@ class ConversionRow:
 
 @dataclass(frozen=True)
 class Need:
-    """What a conversion takes, as `--dry-run` prints it. `bytes_to_move` is None where the source cannot tell."""
+    """What a conversion takes, as `--dry-run` prints it."""
 
     scans: int
     scans_done: int
     slices: int
     slices_missing: int
-    bytes_to_move: int | None
+    bytes_to_move: int
     scans_incomplete: tuple[str, ...] = ()
 
 
@@ -99,7 +101,11 @@ class ConvertResult:
             Table("", ["converted", "done before", "refused", "log"], totals, right=frozenset({"converted", "done before", "refused"}))
         ]
         if self.refused:
-            tables.append(_capped("Refused", ["scan", "reason"], [[row.scan, row.reason] for row in self.refused], log))
+            tables.append(
+                _capped(
+                    "Refused", ["scan", "reason"], [[row.scan, textwrap.shorten(row.reason, _REASON_WIDTH)] for row in self.refused], log
+                )
+            )
         noted = [[row.scan, warning] for row in self.rows for warning in row.warnings]
         if noted:
             tables.append(_capped("Warnings", ["scan", "warning"], noted, log))
@@ -145,7 +151,7 @@ def write_log(path: Path, rows: Mapping[str, ConversionRow] | Iterable[Conversio
 
 
 def _need_table(need: Need) -> Table:
-    size = "unknown" if need.bytes_to_move is None else f"{need.bytes_to_move / 1e6:,.1f} MB"
+    size = f"{need.bytes_to_move / 1e6:,.1f} MB"
     rows = [
         ["scans to convert", f"{need.scans:,}"],
         ["scans done before", f"{need.scans_done:,}"],

@@ -2,11 +2,10 @@
 
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -85,12 +84,21 @@ def _jobs(folder: Path, cases: Sequence[Case], manifest: Mapping[str, ManifestRo
 def _convert_scan(config: Config, job: ScanJob) -> Sidecar:
     """Read, check, write one scan; in a worker process. Returns the sidecar."""
     source = _source(config)
-    slices = read_slices(job.scan, job.slices, source.read)
+    slices = read_slices(job.scan, job.slices, _reader(source, job.slices))
     volume, sidecar = assemble(job.scan, slices, patient=job.patient, uneven="refuse")
     if job.label is not None:
         check_label_grid(job.scan, volume, job.label)
     write_scan(job.image, volume, sidecar)
     return sidecar
+
+
+def _reader(source: SliceSource, names: Sequence[str]) -> Callable[[str], bytes]:
+    """Slices by name, all loaded at once; where one is missing or damaged each is asked for by itself, so that every bad one is named."""
+    try:
+        loaded = dict(zip(names, source.read_many(names), strict=True))
+    except CaseError:
+        return source.read
+    return loaded.pop
 
 
 def check_label_grid(scan: str, volume: Volume, label: Path) -> None:
@@ -132,14 +140,9 @@ def _need(config: Config, jobs: Sequence[ScanJob], done: int) -> Need:
     wanted = list(dict.fromkeys(name for job in jobs for name in job.slices))
     with open_source(config) as source:
         missing = set(source.missing(wanted))
-        size = _total_bytes(source.sizes([name for name in wanted if name not in missing]))
+        size = sum(source.sizes([name for name in wanted if name not in missing]).values())
     incomplete = tuple(job.scan for job in jobs if missing.intersection(job.slices))
     return Need(len(jobs), done, len(wanted), len(missing), size, incomplete)
-
-
-def _total_bytes(sizes: Any) -> int | None:
-    values = list(sizes.values()) if isinstance(sizes, Mapping) else list(sizes or ())
-    return None if sizes is None or any(value is None for value in values) else sum(values)
 
 
 _open_sources: dict[str, SliceSource] = {}

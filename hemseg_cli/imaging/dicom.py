@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hemseg_cli.errors import FileFormatError, HemsegError
+from hemseg_cli.errors import CaseError, FileFormatError, HemsegError
 from hemseg_cli.imaging import geometry as geometry_of
 from hemseg_cli.imaging.dicom_hu import AIR_HU, to_hu
 from hemseg_cli.imaging.dicom_slice import Slice, quiet_pydicom, read_slice
@@ -30,10 +30,8 @@ def read_slices(scan: str, ids: Iterable[str], read: Callable[[str], bytes]) -> 
         for name in dict.fromkeys(ids):
             try:
                 slices.append(read_slice(read(name), name))
-            except FileFormatError as error:
-                faults.add(error.message, [name], error.hint)
-            except HemsegError as error:
-                faults.add(error.message, [name], error.hint)
+            except (FileFormatError, CaseError) as error:
+                faults.add(error.message.removeprefix(f"slice {name}").lstrip(": "), [name], error.hint)
             except OSError as error:
                 faults.add(f"cannot be read ({error.strerror or error})", [name])
     faults.raise_if_any(scan)

@@ -96,12 +96,12 @@ def _fill_padding(hu: NDArray[np.int16], padded: Sequence[tuple[int, Pixels]]) -
     """Set padding to the scan's air: the median of what is near -1000 HU in the padded slices, -1000 where there is none."""
     samples = []
     for index, mask in padded:
-        values = hu[index][~mask]
+        values = hu[index, ::4, ::4][~mask[::4, ::4]]  # every sixteenth voxel tells the median as well
         samples.append(values[(values >= -1100) & (values <= -900)])
     air = np.concatenate(samples)
     value = round(float(np.median(air))) if air.size else AIR_HU
     for index, mask in padded:
-        hu[index][mask] = value
+        np.putmask(hu[index], mask, value)
 
 
 def _summary(hu: NDArray[np.int16]) -> tuple[HuSummary, list[int]]:
