@@ -68,13 +68,17 @@ class StalledError(ConnectionError):
 
 @dataclass(frozen=True)
 class HttpSettings:
-    """`hosts`: where redirects may lead, besides the first host and `REDIRECT_HOSTS`. `header`: Authorization, for the first host alone."""
+    """`hosts`: where redirects may lead, besides the first host and `REDIRECT_HOSTS`.
+
+    `header`: the Authorization sent to the server of the URL `header_for`, and to no other.
+    """
 
     timeout_s: float = 30.0
     retries: int = 5
     backoff_s: float = 1.0
     hosts: tuple[str, ...] = ()
     header: str | None = field(default=None, repr=False)
+    header_for: str = ""
 
 
 class _Authorization(AuthBase):
@@ -127,7 +131,7 @@ class Client:
         first = current = url
         for _ in range(_MAX_REDIRECTS + 1):
             check_url(current)
-            secret = self.settings.header if _origin(current) == _origin(first) else None
+            secret = self.settings.header if _origin(current) == _origin(self.settings.header_for) else None
             with self._request(method, current, headers or {}, secret) as response:
                 if response.status_code not in _REDIRECTS:
                     _check_status(response, current)

@@ -3,6 +3,7 @@
 A source is opened once, pickled into the workers, and opens its file or connection there when the first slice is asked for.
 """
 
+import dataclasses
 import hashlib
 import os
 import zipfile
@@ -17,6 +18,7 @@ from hemseg_cli.config import Config
 from hemseg_cli.dataset.manifest import SLICE_ID
 from hemseg_cli.dataset.zip_index import Member, build_index, find, load_index, read_member, save_index
 from hemseg_cli.errors import CaseError, FileFormatError, HemsegError, UsageError
+from hemseg_cli.executor import default_workers
 
 _SUBFOLDERS = ("stage_2_train", "rsna-intracranial-hemorrhage-detection/stage_2_train")
 
@@ -33,8 +35,8 @@ class SliceSource(Protocol):
         """One slice's DICOM file."""
         ...
 
-    def read_many(self, slice_ids: Sequence[str]) -> list[bytes]:
-        """The files of one scan, in the order asked; a remote source loads several at once."""
+    def load(self, slice_ids: Sequence[str]) -> None:
+        """Bring the slices of a scan near: a remote source moves several at once and keeps each; the others have nothing to do."""
         ...
 
     def missing(self, slice_ids: Sequence[str]) -> list[str]:
@@ -56,13 +58,30 @@ def open_source(config: Config) -> SliceSource:
     if dicom is None:
         raise UsageError("no DICOM source", hint="--dicom FOLDER|FILE.zip|https://...zip|kaggle   or convert.dicom in hemseg.toml")
     if dicom == "kaggle" or "://" in dicom:
-        raise UsageError(f"--dicom {dicom}: remote sources are not there yet")
+        return _remote_source(dicom, config)
     path = Path(dicom)
     if path.is_dir():
         return FolderSource(path)
     if path.is_file():
         return ZipSource(path, config.data.folder / ".cache" / "zip-index")
     raise HemsegError(f"--dicom {dicom} does not exist", hint="a folder of ID_*.dcm files, the Kaggle zip, https://...zip, or kaggle")
+
+
+def _remote_source(dicom: str, config: Config) -> SliceSource:
+    # requests is slow to import: a folder or a local zip does without it.
+    from hemseg_cli.dataset import kaggle
+    from hemseg_cli.dataset.http_ranges import RangeSettings
+    from hemseg_cli.dataset.label_source import http_settings
+    from hemseg_cli.dataset.remote_zip import RemoteZipSource
+
+    settings, url = RangeSettings(http_settings(config)), dicom
+    if dicom == "kaggle":
+        url = kaggle.archive_url(config.convert.kaggle_url)
+        secret = dataclasses.replace(settings.http, header=kaggle.authorization(), header_for=url)
+        settings = RangeSettings(secret, kaggle.EXPLAIN)
+    workers = config.compute.workers if config.compute.workers is not None else default_workers()
+    connections = max(1, config.convert.connections // max(1, workers))
+    return RemoteZipSource(url, config.data.folder / ".cache", settings, connections=connections)
 
 
 def checked(slice_id: str) -> str:
@@ -99,9 +118,8 @@ class FolderSource:
         except OSError as error:
             raise CaseError(f"slice {slice_id}: cannot read {error.filename}: {error.strerror}") from None
 
-    def read_many(self, slice_ids: Sequence[str]) -> list[bytes]:
-        """The files, one after the other."""
-        return [self.read(slice_id) for slice_id in slice_ids]
+    def load(self, slice_ids: Sequence[str]) -> None:
+        """Nothing to do: the files are here."""
 
     def missing(self, slice_ids: Sequence[str]) -> list[str]:
         """Ids without a file."""
@@ -156,9 +174,8 @@ class ZipSource:
             self._file = os.open(self._path, os.O_RDONLY)
         return read_member(self.place, self._member(slice_id), self._read_at)
 
-    def read_many(self, slice_ids: Sequence[str]) -> list[bytes]:
-        """The members, one after the other."""
-        return [self.read(slice_id) for slice_id in slice_ids]
+    def load(self, slice_ids: Sequence[str]) -> None:
+        """Nothing to do: the members are here."""
 
     def missing(self, slice_ids: Sequence[str]) -> list[str]:
         """Ids without a member."""

@@ -102,25 +102,33 @@ def find(table: NDArray[Any], slice_id: str) -> Member | None:
 
 
 def read_member(place: str, member: Member, read_at: ReadAt) -> bytes:
-    """The slice's bytes. `read_at(offset, size)` gives bytes of the archive, fewer at its end. CaseError names the slice if damaged."""
-    raw = read_at(member.offset, member.span)
-    if len(raw) < _LOCAL_HEADER.size or raw[:4] != b"PK\3\4":
+    """The slice's bytes, of an archive on this disk. `read_at(offset, size)` gives bytes of the archive, fewer at its end.
+
+    CaseError names the slice if the archive is cut off or the member damaged.
+    """
+    start = member.offset + data_start(place, member, read_at(member.offset, _LOCAL_HEADER.size))
+    return unpack(place, member, read_at(start, member.packed))
+
+
+def data_start(place: str, member: Member, head: bytes) -> int:
+    """Bytes from the member's local header, which starts `head`, to its packed data."""
+    if len(head) < _LOCAL_HEADER.size or head[:4] != b"PK\3\4":
         raise CaseError(f"{place}: slice {member.slice_id}: no member where the index says", hint="the archive changed or is cut off")
-    fields = _LOCAL_HEADER.unpack_from(raw)
-    start = _LOCAL_HEADER.size + fields[9] + fields[10]
-    end = start + member.packed
-    if len(raw) < end:
-        raw += read_at(member.offset + len(raw), end - len(raw))
-    packed = memoryview(raw)[start:end]
-    data = bytes(packed) if member.method == _STORED else _inflate(place, member, packed)
+    fields = _LOCAL_HEADER.unpack_from(head)
+    return int(_LOCAL_HEADER.size + fields[9] + fields[10])
+
+
+def unpack(place: str, member: Member, packed: bytes) -> bytes:
+    """The slice's bytes from its packed ones; CaseError unless size and checksum are those of the index."""
     from isal import isal_zlib
 
+    data = packed if member.method == _STORED else _inflate(place, member, packed)
     if len(data) != member.size or isal_zlib.crc32(data) != member.crc:
         raise CaseError(f"{place}: slice {member.slice_id} is damaged: {len(data):,} of {member.size:,} bytes, or a wrong checksum")
     return data
 
 
-def _inflate(place: str, member: Member, packed: memoryview) -> bytes:
+def _inflate(place: str, member: Member, packed: bytes) -> bytes:
     from isal import isal_zlib
 
     try:
