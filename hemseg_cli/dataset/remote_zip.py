@@ -47,16 +47,15 @@ class RemoteZipSource:
 
     def read(self, slice_id: str) -> bytes:
         """One slice: kept from before, or loaded now."""
-        member = self._member(slice_id)
-        return self._kept(member) or self._load(member)
+        return self._get(self._member(slice_id))
 
-    def load(self, slice_ids: Sequence[str]) -> None:
-        """Load those that are not kept yet, several at once; the first error stops the others."""
-        wanted = [member for member in map(self._member, dict.fromkeys(slice_ids)) if self._kept(member) is None]
+    def read_many(self, slice_ids: Sequence[str]) -> list[bytes]:
+        """The slices in the order asked, several moved at once. The first error stops the others; what has come is kept."""
+        members = [self._member(slice_id) for slice_id in slice_ids]
         with concurrent.futures.ThreadPoolExecutor(self._connections) as pool:
+            futures = [pool.submit(self._get, member) for member in members]
             try:
-                for future in concurrent.futures.as_completed([pool.submit(self._load, member) for member in wanted]):
-                    future.result()
+                return [future.result() for future in futures]
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
@@ -103,6 +102,9 @@ class RemoteZipSource:
         except FileNotFoundError:
             return None
         return data if len(data) == member.size and isal_zlib.crc32(data) == member.crc else None
+
+    def _get(self, member: Member) -> bytes:
+        return self._kept(member) or self._load(member)
 
     def _load(self, member: Member) -> bytes:
         try:

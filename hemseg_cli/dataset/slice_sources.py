@@ -35,8 +35,8 @@ class SliceSource(Protocol):
         """One slice's DICOM file."""
         ...
 
-    def load(self, slice_ids: Sequence[str]) -> None:
-        """Bring the slices of a scan near: a remote source moves several at once and keeps each; the others have nothing to do."""
+    def read_many(self, slice_ids: Sequence[str]) -> list[bytes]:
+        """The files of one scan, in the order asked; a remote source moves several at once."""
         ...
 
     def missing(self, slice_ids: Sequence[str]) -> list[str]:
@@ -118,8 +118,9 @@ class FolderSource:
         except OSError as error:
             raise CaseError(f"slice {slice_id}: cannot read {error.filename}: {error.strerror}") from None
 
-    def load(self, slice_ids: Sequence[str]) -> None:
-        """Nothing to do: the files are here."""
+    def read_many(self, slice_ids: Sequence[str]) -> list[bytes]:
+        """The files, one after the other."""
+        return [self.read(slice_id) for slice_id in slice_ids]
 
     def missing(self, slice_ids: Sequence[str]) -> list[str]:
         """Ids without a file."""
@@ -174,8 +175,9 @@ class ZipSource:
             self._file = os.open(self._path, os.O_RDONLY)
         return read_member(self.place, self._member(slice_id), self._read_at)
 
-    def load(self, slice_ids: Sequence[str]) -> None:
-        """Nothing to do: the members are here."""
+    def read_many(self, slice_ids: Sequence[str]) -> list[bytes]:
+        """The members, one after the other."""
+        return [self.read(slice_id) for slice_id in slice_ids]
 
     def missing(self, slice_ids: Sequence[str]) -> list[str]:
         """Ids without a member."""
