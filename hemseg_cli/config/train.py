@@ -6,6 +6,7 @@ from pydantic import Field
 
 from hemseg_cli.config.augment import AugmentConfig, Probability
 from hemseg_cli.config.loss import LossConfig
+from hemseg_cli.config.nnunet import NnunetConfig
 from hemseg_cli.config.section import Section
 
 Count = Annotated[int, Field(ge=1)]
@@ -83,3 +84,4 @@ class TrainConfig(Section):
     step_factor: float = Field(0.9, gt=0, le=1, description="factor of each fall of schedule step")
     loss: LossConfig = Field(default_factory=LossConfig, description="the loss")
     augment: AugmentConfig = Field(default_factory=AugmentConfig, description="augmentation of training patches")
+    nnunet: NnunetConfig = Field(default_factory=NnunetConfig, description="nnU-Net's own trainer (model nnunet)")

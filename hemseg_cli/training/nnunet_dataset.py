@@ -1,0 +1,115 @@
+"""Our data set in nnU-Net's format, with our splits, and its own fingerprint, plan and preprocessing."""
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hemseg_cli.cases import Case
+from hemseg_cli.config.nnunet import NnunetConfig
+from hemseg_cli.errors import CaseError
+from hemseg_cli.imaging.orientation import to_canonical
+from hemseg_cli.imaging.volume import Volume, read_header, read_volume, write_volume
+from hemseg_cli.run_directory import write_text
+
+DATASET_ID = 1
+DATASET_NAME = "Dataset001_hemseg"
+DATASET_JSON = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "hemorrhage": 1}, "file_ending": ".nii.gz"}
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """nnU-Net's three folders below one of ours."""
+
+    root: Path
+
+    @property
+    def raw(self) -> Path:
+        """Images and labels under nnU-Net's names."""
+        return self.root / "raw" / DATASET_NAME
+
+    @property
+    def preprocessed(self) -> Path:
+        """Fingerprint, plans, splits and preprocessed arrays."""
+        return self.root / "preprocessed" / DATASET_NAME
+
+    @property
+    def log(self) -> Path:
+        """What nnU-Net printed."""
+        return self.root / "nnunet.log"
+
+    def use(self, *, workers: int) -> None:
+        """Name the folders to nnU-Net, which reads them from the environment when it needs them."""
+        for variable, name in (("nnUNet_raw", "raw"), ("nnUNet_preprocessed", "preprocessed"), ("nnUNet_results", "results")):
+            (self.root / name).mkdir(parents=True, exist_ok=True)
+            os.environ[variable] = str(self.root / name)
+        os.environ.update({"nnUNet_n_proc_DA": str(workers), "nnUNet_compile": "false"})
+
+
+def write_dataset(workspace: Workspace, folder: Path, *, train: Sequence[Case], val: Sequence[Case]) -> None:
+    """Write raw images, labels, `dataset.json` and our split. Files that lie on L-P-S axes are linked, others written anew.
+
+    `folder`: the data set's, which the cases' paths are relative to. Raises CaseError naming a case without image or label.
+    """
+    for case in (*train, *val):
+        for path, name in ((case.image, f"imagesTr/{case.scan}_0000.nii.gz"), (case.label, f"labelsTr/{case.scan}.nii.gz")):
+            if not path or not (folder / path).is_file():
+                raise CaseError(f"scan {case.scan}: {folder / (path or 'its image')} is missing", hint="hemseg convert   writes it")
+            _link_or_write(folder / path, workspace.raw / name)
+    dataset = {**DATASET_JSON, "numTraining": len(train) + len(val)}
+    splits = [{"train": [case.scan for case in train], "val": [case.scan for case in val]}]
+    write_text(workspace.raw / "dataset.json", json.dumps(dataset, indent=2))
+    write_text(workspace.preprocessed / "splits_final.json", json.dumps(splits, indent=2))
+
+
+def plan_and_preprocess(workspace: Workspace, config: NnunetConfig, *, workers: int) -> dict[str, Any]:
+    """nnU-Net's fingerprint, plan and preprocessing; what is done and unchanged is kept. Returns the plans."""
+    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
+    from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+
+    done = workspace.preprocessed / f"{config.plans}-{config.configuration}-{config.memory_gb or 'default'}.done"
+    planner_class, plans_name = _planner(config)
+    if not done.is_file():
+        extractor = DatasetFingerprintExtractor(DATASET_ID, workers)
+        extractor.show_progress_bar = False
+        extractor.run(overwrite_existing=True)
+        memory = {} if config.memory_gb is None else {"gpu_memory_target_in_gb": config.memory_gb}
+        planner_class(DATASET_ID, **memory).plan_experiment()
+        shutil.copyfile(workspace.raw / "dataset.json", workspace.preprocessed / "dataset.json")
+        preprocessor = DefaultPreprocessor(verbose=False)
+        preprocessor.show_progress_bar = False
+        preprocessor.run(DATASET_ID, config.configuration, plans_name, num_processes=workers)
+        write_text(done, "")
+    plans: dict[str, Any] = json.loads((workspace.preprocessed / f"{plans_name}.json").read_text())
+    return plans
+
+
+def _planner(config: NnunetConfig) -> tuple[Any, str]:
+    if config.plans == "default":
+        from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+
+        return ExperimentPlanner, "nnUNetPlans"
+    from nnunetv2.experiment_planning.experiment_planners.residual_unets import residual_encoder_unet_planners as residual
+
+    if config.plans == "resenc-m":
+        return residual.nnUNetPlannerResEncM, "nnUNetResEncUNetMPlans"
+    return residual.nnUNetPlannerResEncL, "nnUNetResEncUNetLPlans"
+
+
+def _link_or_write(source: Path, target: Path) -> None:
+    import nibabel as nib
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    _, affine = read_header(source)
+    if source.name.endswith(".nii.gz") and nib.aff2axcodes(affine) == ("L", "P", "S"):
+        target.symlink_to(source.resolve())
+        return
+    canonical, _ = to_canonical(read_volume(source))
+    to_lps = affine * 0
+    to_lps[[0, 1, 2, 3], [0, 1, 2, 3]] = [-1, -1, 1, 1]
+    to_lps[:2, 3] = [canonical.array.shape[0] - 1, canonical.array.shape[1] - 1]
+    write_volume(target, Volume(canonical.array[::-1, ::-1], canonical.affine @ to_lps))

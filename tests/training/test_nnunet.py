@@ -1,0 +1,141 @@
+"""nnU-Net's own trainer on a CPU, for a few batches: plan, train, resume, predict."""
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hemseg_cli.cases import Case
+from hemseg_cli.config import Config, load
+from hemseg_cli.errors import CaseError, FileFormatError, HemsegError
+from hemseg_cli.imaging.volume import Volume, read_volume, write_volume
+from hemseg_cli.inference.nnunet import load_nnunet, quiet_stdout
+from hemseg_cli.models.checkpoint import read_checkpoint
+from hemseg_cli.run_directory import RunDirectory, create_run
+from hemseg_cli.training.nnunet import train_nnunet
+from hemseg_cli.training.nnunet_dataset import Workspace, write_dataset
+
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec("nnunetv2") is None, reason="extra nnunet is not installed"),
+    # nnU-Net's own code and its dependencies warn of what is none of ours.
+    pytest.mark.filterwarnings("ignore"),
+]
+
+LPS = np.diag([-2.0, -2.0, 5.0, 1.0])
+RAS = np.diag([2.0, 2.0, 5.0, 1.0])
+
+
+def _draw(folder: Path, scan: str, seed: int, affine: np.ndarray) -> Case:
+    random = np.random.default_rng(seed)
+    hu = random.normal(30, 4, (48, 40, 10)).astype(np.int16)
+    label = np.zeros(hu.shape, dtype=np.uint8)
+    x, y = random.integers(10, 28, 2)
+    label[x : x + 10, y : y + 10, 3:7] = 1
+    hu[label > 0] += 40
+    write_volume(folder / "image" / f"{scan}.nii.gz", Volume(hu, affine))
+    write_volume(folder / "label" / f"{scan}.nii.gz", Volume(label, affine))
+    return Case(scan=scan, patient=scan, split="train", image=f"image/{scan}.nii.gz", label=f"label/{scan}.nii.gz")
+
+
+def _config(root: Path, epochs: int) -> Config:
+    keys = {"plans": "default", "memory_gb": 1.0, "iterations_per_epoch": 2, "validation_iterations": 1, "mirror": False}
+    return load(
+        environ={},
+        options={
+            "data.root": root,
+            "data.dataset": "drawn",
+            "train.model": "nnunet",
+            "train.epochs": epochs,
+            "compute.workers": 0,
+            **{f"train.nnunet.{key}": value for key, value in keys.items()},
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunDirectory, list[Case]]:
+    root = tmp_path_factory.mktemp("nnunet")
+    cases = [_draw(root / "drawn", f"000000000{n}", n, LPS if n else RAS) for n in range(4)]
+    run = create_run(root / "runs", model="nnunet", name="a")
+    config = _config(root, epochs=1)
+    for _ in train_nnunet(config, run, train=cases[:3], val=cases[3:], device=torch.device("cpu")):
+        pass
+    return root, run, cases
+
+
+def test_our_split_and_orientation_reach_nnunet(trained: tuple[Path, RunDirectory, list[Case]]) -> None:
+    _, run, cases = trained
+    workspace = Workspace(run.path / "nnunet")
+    [split] = json.loads((workspace.preprocessed / "splits_final.json").read_text())
+    assert split == {"train": [case.scan for case in cases[:3]], "val": [cases[3].scan]}
+    turned = read_volume(workspace.raw / "labelsTr" / f"{cases[0].scan}.nii.gz")
+    assert np.array_equal(np.sign(np.diag(turned.affine)[:3]), [-1, -1, 1])
+    drawn = read_volume(run.path.parent.parent / "drawn" / cases[0].label)
+    assert np.array_equal(turned.array, drawn.array[::-1, ::-1])
+    index = np.array([5, 7, 2, 1])
+    mirrored = np.array([drawn.array.shape[0] - 6, drawn.array.shape[1] - 8, 2, 1])
+    assert np.allclose(turned.affine @ index, drawn.affine @ mirrored)
+
+
+def test_checkpoint_loads_without_code_and_predicts_on_the_scans_own_grid(trained: tuple[Path, RunDirectory, list[Case]]) -> None:
+    root, run, cases = trained
+    model = load_nnunet(read_checkpoint(run.checkpoint("best")), torch.device("cpu"))
+    straight = read_volume(root / "drawn" / cases[1].image)
+    probability = model.probability(straight)
+    assert probability.shape == straight.array.shape
+    assert probability.dtype == np.float32
+    assert 0 <= probability.min() <= probability.max() <= 1
+    # The same scan stored in another orientation gives the same answer in that orientation.
+    index = np.array([[0, 0, -1.0, straight.array.shape[0] - 1], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
+    turned = Volume(straight.array.transpose(1, 2, 0)[:, :, ::-1], straight.affine @ index)
+    assert np.allclose(model.probability(turned), probability.transpose(1, 2, 0)[:, :, ::-1], atol=1e-5)
+
+
+def test_resume_goes_on_where_it_stopped_and_keeps_the_history(trained: tuple[Path, RunDirectory, list[Case]]) -> None:
+    root, run, cases = trained
+    before = read_checkpoint(run.checkpoint("last"))
+    steps = list(train_nnunet(_config(root, epochs=2), run, train=cases[:3], val=cases[3:], device=torch.device("cpu"), resume=True))
+    assert len(steps) == 1
+    assert [row["epoch"] for row in steps[0].rows] == [1, 2]
+    after = read_checkpoint(run.checkpoint("last"))
+    assert after["epoch"] == 2
+    assert any(not torch.equal(before["model"][key], after["model"][key]) for key in before["model"])
+    header, *lines = run.history_file.read_text().splitlines()
+    assert header.startswith("epoch,seconds,lr,train_loss,val_loss,val_dice,best")
+    assert [line.split(",")[0] for line in lines] == ["1", "2"]
+
+
+def test_plans_that_name_foreign_code_are_refused(trained: tuple[Path, RunDirectory, list[Case]]) -> None:
+    _, run, _ = trained
+    checkpoint: dict[str, Any] = read_checkpoint(run.checkpoint("best"))
+    plans = json.loads(checkpoint["model_config"]["plans"])
+    plans["configurations"]["3d_fullres"]["architecture"]["network_class_name"] = "os.system"
+    checkpoint["model_config"]["plans"] = json.dumps(plans)
+    with pytest.raises(FileFormatError, match=r"code outside nnU-Net: os\.system"):
+        load_nnunet(checkpoint, torch.device("cpu"))
+
+
+def test_missing_image_is_named(tmp_path: Path) -> None:
+    case = Case(scan="0123456789", split="train", image="", label="label/x.nii.gz")
+    with pytest.raises(CaseError, match="scan 0123456789"):
+        write_dataset(Workspace(tmp_path), tmp_path, train=[case], val=[])
+
+
+def test_without_validation_cases_it_says_how_to_get_some(tmp_path: Path) -> None:
+    case = Case(scan="0123456789", split="train")
+    with pytest.raises(HemsegError, match="needs training and validation cases") as caught:
+        next(train_nnunet(_config(tmp_path, 1), RunDirectory(tmp_path), train=[case], val=[], device=torch.device("cpu")))
+    assert "--fold" in caught.value.hint
+
+
+def test_what_nnunet_prints_goes_to_its_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "log"
+    with quiet_stdout(str(log)):
+        print("from python")
+    print("afterwards")
+    assert capfd.readouterr().out == "afterwards\n"
+    assert log.read_text() == "from python\n"
