@@ -13,8 +13,9 @@ from hemseg_cli.cases import Case, read_cases, write_cases
 from hemseg_cli.config import Config
 from hemseg_cli.dataset.conversion_log import ConversionRow, ConvertResult, Need
 from hemseg_cli.dataset.conversion_run import Log, run_jobs, write_scan, written
-from hemseg_cli.dataset.manifest import ManifestRow, read_manifest
+from hemseg_cli.dataset.manifest import ManifestRow, read_manifest, write_manifest
 from hemseg_cli.dataset.slice_sources import SliceSource, open_source
+from hemseg_cli.dataset.upright_pair import upright_pair
 from hemseg_cli.errors import CaseError, UsageError
 from hemseg_cli.imaging.dicom import Sidecar, assemble, read_slices
 from hemseg_cli.imaging.volume import Volume, read_header
@@ -24,22 +25,26 @@ _GRID_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class ScanJob:
-    """One scan to convert; paths are absolute or relative to the current folder."""
+    """One scan to convert. `label` is the published one, None where there is none; `new_label` where it is written when it is resampled."""
 
     scan: str
     patient: str
     slices: tuple[str, ...]
     label: Path | None
     image: Path
+    new_label: Path | None
 
 
 def convert_rsna(config: Config, *, scans: Sequence[str] | None, dry_run: bool, force: bool) -> ConvertResult:
-    """See `convert.convert`."""
-    folder = config.data.folder
+    """See `convert.convert`.
+
+    With `convert.geometry = "true"` images and labels both change, so that they make a data set of their own, `<data.dataset>-true`.
+    """
+    folder = output_folder(config)
     cases = read_cases(config.data.cases_file)
-    manifest = {row.scan: row for row in read_manifest(folder / "manifest.jsonl")}
-    jobs, refused = _jobs(folder, _chosen(cases, scans), manifest)
-    sidecars = {} if force else {job.scan: sidecar for job in jobs if (sidecar := written(job, "label")) is not None}
+    manifest = read_manifest(config.data.folder / "manifest.jsonl")
+    jobs, refused = _jobs(config, _chosen(cases, scans), manifest)
+    sidecars = {} if force else {job.scan: found for job in jobs if (found := written(job, config.convert.geometry)) is not None}
     todo = [job for job in jobs if job.scan not in sidecars]
     if dry_run:
         return ConvertResult(folder, need=_need(config, todo, len(sidecars)))
@@ -53,8 +58,29 @@ def convert_rsna(config: Config, *, scans: Sequence[str] | None, dry_run: bool, 
         # Also when interrupted: log and table then tell what is there, and the same command does the rest.
         _close_source()
         log.save()
-        write_cases(config.data.cases_file, [_with_geometry(case, sidecars.get(case.scan)) for case in cases])
+        _write_tables(config, cases, manifest, sidecars)
     return ConvertResult(folder, tuple(log.rows), done_before)
+
+
+def output_folder(config: Config) -> Path:
+    """The data set's folder, or that of its upright copy."""
+    folder = config.data.folder
+    return folder if config.convert.geometry == "label" else folder.with_name(f"{folder.name}-true")
+
+
+def _write_tables(config: Config, cases: Sequence[Case], manifest: Sequence[ManifestRow], sidecars: Mapping[str, Sidecar]) -> None:
+    if config.convert.geometry == "label":
+        now = read_cases(config.data.cases_file)  # as it is by now: another `convert --scan` may have added its own
+        write_cases(config.data.cases_file, [with_geometry(case, sidecars.get(case.scan)) for case in now])
+        return
+    folder = output_folder(config)
+    table = folder / config.data.cases_file.name
+    before = {case.scan: case for case in read_cases(table)} if table.is_file() else {}
+    new = {case.scan: with_geometry(case, sidecars[case.scan]) for case in cases if case.scan in sidecars}
+    known = before | new
+    if known:
+        write_cases(table, known.values())
+        write_manifest(folder / "manifest.jsonl", [row for row in manifest if row.scan in known])
 
 
 def _chosen(cases: Sequence[Case], scans: Sequence[str] | None) -> list[Case]:
@@ -68,26 +94,38 @@ def _chosen(cases: Sequence[Case], scans: Sequence[str] | None) -> list[Case]:
     return [known[scan] for scan in dict.fromkeys(scans)]
 
 
-def _jobs(folder: Path, cases: Sequence[Case], manifest: Mapping[str, ManifestRow]) -> tuple[list[ScanJob], list[ConversionRow]]:
+def _jobs(config: Config, cases: Sequence[Case], manifest: Sequence[ManifestRow]) -> tuple[list[ScanJob], list[ConversionRow]]:
+    rows = {row.scan: row for row in manifest}
+    folder, new_folder = config.data.folder, output_folder(config)
     jobs, refused = [], []
     for case in cases:
-        row = manifest.get(case.scan)
+        row = rows.get(case.scan)
         if row is None:
             refused.append(ConversionRow(case.scan, "refused", "manifest.jsonl names no slices for it", hint="hemseg fetch-labels --force"))
             continue
         label = folder / case.label if case.label else None
-        split_folder = label.parent.parent if label is not None else folder / (case.split or "unsplit")
-        jobs.append(ScanJob(case.scan, row.patient, row.slices, label, split_folder / "image" / f"{case.scan}.nii.gz"))
+        new_label = new_folder / case.label if case.label and new_folder != folder else None
+        jobs.append(ScanJob(case.scan, row.patient, row.slices, label, new_folder / _image_path(case), new_label))
     return jobs, refused
+
+
+def _image_path(case: Case) -> str:
+    """Beside the label's folder; relative to the data set."""
+    split_folder = Path(case.label).parent.parent if case.label else Path(case.split or "unsplit")
+    return (split_folder / "image" / f"{case.scan}.nii.gz").as_posix()
 
 
 def _convert_scan(config: Config, job: ScanJob) -> Sidecar:
     """Read, check, write one scan; in a worker process. Returns the sidecar."""
+    upright = config.convert.geometry == "true"
     source = _source(config)
     slices = read_slices(job.scan, job.slices, _reader(source, job.slices))
-    volume, sidecar = assemble(job.scan, slices, patient=job.patient, uneven="refuse")
+    # On the label's grid slices stay where they are, or the image would leave its label: uneven steps need geometry true.
+    volume, sidecar = assemble(job.scan, slices, patient=job.patient, uneven=config.convert.uneven if upright else "refuse")
     if job.label is not None:
-        check_label_grid(job.scan, volume, job.label)
+        check_label_grid(job.scan, volume, sidecar, job.label)
+    if upright:
+        volume, sidecar = upright_pair(volume, sidecar, job.label, job.new_label)
     write_scan(job.image, volume, sidecar)
     return sidecar
 
@@ -101,30 +139,35 @@ def _reader(source: SliceSource, names: Sequence[str]) -> Callable[[str], bytes]
     return loaded.pop
 
 
-def check_label_grid(scan: str, volume: Volume, label: Path) -> None:
-    """CaseError where the image does not lie on its label's grid: shape, or affine by more than 1e-3 mm."""
+def check_label_grid(scan: str, volume: Volume, sidecar: Sidecar, label: Path) -> None:
+    """CaseError where the slices do not lie on their label's grid: shape, or affine by more than 1e-3 mm."""
     shape, affine = read_header(label)
-    if tuple(shape) != volume.array.shape:
-        raise CaseError(f"{scan}: image shape {volume.array.shape} is not the label's {tuple(shape)}")
-    difference = float(np.abs(affine - volume.affine).max())
+    i, j, k = volume.array.shape
+    count = len(sidecar["slice_positions_mm"])
+    expected = volume.affine.copy()
+    expected[:3, 2] *= (k - 1) / (count - 1)  # differs from 1 where uneven slices were interpolated
+    if tuple(shape) != (i, j, count):
+        raise CaseError(f"{scan}: image shape {(i, j, count)} is not that of its label {label.name}, {tuple(shape)}")
+    difference = float(np.abs(affine - expected).max())
     if difference > _GRID_TOLERANCE:
-        raise CaseError(f"{scan}: image grid differs from the label's by {difference:.4g} mm (affine; at most {_GRID_TOLERANCE:g})")
+        raise CaseError(f"{scan}: image grid differs from that of its label {label.name} by {difference:.4g} mm (affine)")
 
 
-def _with_geometry(case: Case, sidecar: Sidecar | None) -> Case:
+def with_geometry(case: Case, sidecar: Sidecar | None) -> Case:
     """The case with its image and the geometry that its slice positions give; `truth_ml` is counted anew with the true voxel."""
     if sidecar is None:
         return case
     volume = float(sidecar["voxel_volume_mm3"])
     x, y, z = sidecar["spacing_mm"]
     truth = case.truth_ml
-    if truth is not None and case.voxel_volume_mm3:
+    if "label_voxels" in sidecar:
+        truth = sidecar["label_voxels"] * volume / 1000
+    elif truth is not None and case.voxel_volume_mm3:
         # The table's mL came from a whole number of voxels: taken back, nothing of its rounding stays.
         truth = round(truth * 1000 / case.voxel_volume_mm3) * volume / 1000
-    split_folder = Path(case.label).parent.parent if case.label else Path(case.split or "unsplit")
     return dataclasses.replace(
         case,
-        image=(split_folder / "image" / f"{case.scan}.nii.gz").as_posix(),
+        image=_image_path(case),
         n_slices=sidecar["shape"][2],
         spacing_x_mm=x,
         spacing_y_mm=y,

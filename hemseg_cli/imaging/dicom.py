@@ -119,6 +119,7 @@ def _sidecar(scan: str, patient: str, volume: Volume, ordered: Stack, given: int
         **summary,
         "source_slices": [one.name for one in ordered.slices],
         "slices_given": given,
+        "slice_positions_mm": np.round(ordered.distances_mm, 4).tolist(),
         "geometry": "label",
         "warnings": [*ordered.warnings, *notes],
     }

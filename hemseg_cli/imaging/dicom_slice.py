@@ -12,7 +12,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,10 @@ TAGS = {
 }
 TAG_LIST: list[Any] = list(TAGS.values())
 _MAGIC = b"DICM"
+_HEADER_BYTES = 16 * 1024
+"""A slice's header is shorter than this, but for the rare one: that is parsed as a whole."""
+_PIXEL_TAG_LITTLE, _PIXEL_TAG_BIG = b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10"
+_UNDEFINED_LENGTH = 0xFFFFFFFF
 _FARTHEST_MM = 10_000.0
 _LARGEST_SIDE = 8192
 _UNIT_TOLERANCE = 1e-3
@@ -119,7 +123,7 @@ def read_slice(data: bytes, name: str) -> Slice:
 
     Call it inside `quiet_pydicom`.
     """
-    dataset = parse(data)
+    dataset, pixels = parse(data)
     rows, columns = _size(dataset)
     position, orientation, spacing = _placement(dataset)
     slope, intercept = (_numbers(dataset, key, 1, f"rescale {key}")[0] for key in ("slope", "intercept"))
@@ -141,20 +145,47 @@ def read_slice(data: bytes, name: str) -> Slice:
         bits_stored=stored_bits,
         signed=signed,
         padding=_padding(dataset, signed),
-        stored=_stored_pixels(dataset, rows, columns, allocated // 8, signed),
+        stored=_stored_pixels(dataset, pixels, rows, columns, allocated // 8, signed),
     )
 
 
-def parse(data: bytes, *, pixels: bool = True) -> FileDataset:
-    """The elements of TAGS of one file; FileFormatError where the bytes are not a DICOM file."""
+def parse(data: bytes) -> tuple[FileDataset, memoryview | None]:
+    """The elements of TAGS of one file; FileFormatError where the bytes are not a DICOM file.
+
+    Pixels that are not compressed are returned beside them as a view of `data`: nothing is copied. Else None: the data set holds them.
+    """
     if not data:
         raise FileFormatError("the file is empty (0 bytes)")
     if not looks_like_dicom(data[:132]):
         raise FileFormatError("not a DICOM file")
     try:
-        return dcmread(io.BytesIO(data), specific_tags=TAG_LIST, stop_before_pixels=not pixels, force=data[128:132] != _MAGIC)
+        if len(data) > _HEADER_BYTES:
+            dataset, end = _parse_head(data[:_HEADER_BYTES], data)
+            pixels = _pixels_at(dataset, data, end) if end < _HEADER_BYTES else None
+            if pixels is not None:
+                return dataset, pixels
+        return dcmread(io.BytesIO(data), specific_tags=TAG_LIST, force=data[128:132] != _MAGIC), None
     except DAMAGE as error:
         raise FileFormatError(f"unreadable DICOM ({type(error).__name__})") from None
+
+
+def _parse_head(head: bytes, data: bytes) -> tuple[FileDataset, int]:
+    file = io.BytesIO(head)
+    dataset = dcmread(file, specific_tags=TAG_LIST, stop_before_pixels=True, force=data[128:132] != _MAGIC)
+    return dataset, file.tell()
+
+
+def _pixels_at(dataset: FileDataset, data: bytes, at: int) -> memoryview | None:
+    """The value of the PixelData element that begins at this byte; None where none does, or its length is not defined."""
+    implicit, little = dataset.original_encoding
+    order: Literal["little", "big"] = "little" if little else "big"
+    if data[at : at + 4] != (_PIXEL_TAG_LITTLE if little else _PIXEL_TAG_BIG):
+        return None
+    if not implicit and data[at + 4 : at + 6] not in (b"OW", b"OB"):
+        return None
+    start = at + (8 if implicit else 12)  # PS3.5 7.1: tag, length; or tag, VR, two reserved bytes, length
+    length = int.from_bytes(data[start - 4 : start], order)
+    return None if length == _UNDEFINED_LENGTH else memoryview(data)[start : start + length]
 
 
 def text_value(dataset: FileDataset, key: str) -> str:
@@ -231,12 +262,12 @@ def _is_little_endian(dataset: FileDataset) -> bool:
     return dataset.original_encoding[1] is not False
 
 
-def _stored_pixels(dataset: FileDataset, rows: int, columns: int, size: int, signed: bool) -> NDArray[Any]:
+def _stored_pixels(dataset: FileDataset, pixels: memoryview | None, rows: int, columns: int, size: int, signed: bool) -> NDArray[Any]:
     """The stored values [rows, columns]: a read-only view of the file's bytes where they are not compressed."""
     syntax = dataset.file_meta.get("TransferSyntaxUID", "")
     if isinstance(syntax, UID) and syntax.is_valid and syntax.is_transfer_syntax and syntax.is_encapsulated:
         return _decoded(dataset, syntax, rows, columns)
-    raw = _raw(dataset, "pixels")
+    raw = _raw(dataset, "pixels") if pixels is None else pixels
     expected = rows * columns * size
     if not raw:
         raise FileFormatError("no pixel data")

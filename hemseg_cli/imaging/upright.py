@@ -50,9 +50,13 @@ def image_on(grid: Grid, image: Volume, *, outside: float) -> NDArray[Any]:
 
 
 def label_on(grid: Grid, label: Volume) -> NDArray[np.uint8]:
-    """A mask on the grid with its volume kept: of the linearly interpolated mask the highest voxels, as many as make the same mm3."""
-    mask = (label.array > 0).astype(np.float32)
-    wanted = round(int(np.count_nonzero(mask)) * header_voxel_volume_mm3(label.affine) / header_voxel_volume_mm3(grid.affine))
+    """A mask (0 and 1, or the share of each voxel inside) on the grid with its volume kept.
+
+    Of the linearly interpolated mask the highest voxels are taken, as many as make the same mm3.
+    """
+    mask = label.array.astype(np.float32)
+    volume_mm3 = float(mask.sum(dtype=np.float64)) * header_voxel_volume_mm3(label.affine)
+    wanted = round(volume_mm3 / header_voxel_volume_mm3(grid.affine))
     share = _resample(mask, label.affine, grid, 0.0)
     inside = np.flatnonzero(share)
     # A stable sort decides ties by place, so that the result does not depend on the machine.

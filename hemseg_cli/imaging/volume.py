@@ -1,6 +1,7 @@
 """NIfTI files: read as an array with its affine, written whole or not at all. gzip by ISA-L."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +13,9 @@ from hemseg_cli.errors import FileFormatError
 from hemseg_cli.imaging.geometry import Affine
 from hemseg_cli.run_directory import atomic_path
 
-_GZIP_LEVEL = 2  # ISA-L's levels are 0 to 3; 2 was measured within a few per cent of zlib 6 on head CT
+_GZIP_LEVEL = 2  # ISA-L's levels are 0 to 3; on head CT 2 is 5 to 7 % larger than zlib 6, 20 times faster, and smaller than 3
+_GZIP_WINDOW = 31  # a gzip header and the full window
+_CHUNK = 1 << 20
 
 
 _PLACE = (
@@ -71,7 +74,6 @@ def write_volume(path: Path, volume: Volume, *, slope: float | None = None, like
     `like`: header of a file on the same grid, whose sform, qform and their codes are taken over as they are instead.
     """
     import nibabel as nib
-    from isal import igzip
 
     from hemseg_cli.imaging.geometry import is_sheared
 
@@ -88,9 +90,22 @@ def write_volume(path: Path, volume: Volume, *, slope: float | None = None, like
     if slope is not None:
         header.set_slope_inter(slope, 0.0)
     header.set_data_offset(352)
-    body = header.binaryblock + b"\0\0\0\0" + array.tobytes(order="F")
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(igzip.compress(body, compresslevel=_GZIP_LEVEL, mtime=0) if path.name.endswith(".gz") else body)
+    head = header.binaryblock + b"\0\0\0\0"
+    voxels = np.ascontiguousarray(array.T).data.cast("B")  # no copy of an array in the file's own order
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        for part in _packed(head, voxels) if path.name.endswith(".gz") else (head, voxels):
+            file.write(part)
+
+
+def _packed(*parts: bytes | memoryview) -> Iterator[bytes]:
+    """The parts as one gzip stream, without a time in its header: the same voxels give the same file."""
+    from isal import isal_zlib
+
+    packer = isal_zlib.compressobj(_GZIP_LEVEL, isal_zlib.DEFLATED, _GZIP_WINDOW)
+    for part in parts:
+        for start in range(0, len(part), _CHUNK):
+            yield packer.compress(part[start : start + _CHUNK])
+    yield packer.flush()
 
 
 def read_sidecar(image_path: Path) -> dict[str, Any] | None:
