@@ -23,9 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemseg_cli.evaluation.lesions import LesionCounts, count_lesions
-from hemseg_cli.evaluation.surfaces import Foreground, foreground, surface_distances_mm
+from hemseg_cli.evaluation.surfaces import MaskPair, mask_pair, surface_distances_mm, surfaces
 
 MM3_PER_ML = 1000.0
+_PERCENTILE = 95.0
+_UNIT = (1.0, 1.0, 1.0)
 Mask = NDArray[Any]
 
 
@@ -78,22 +80,22 @@ def case_metrics(
 
     `spacing_mm` (i, j, k) is for distances, `voxel_volume_mm3` (tilt accounted for) for volumes. ValueError if the shapes differ.
     """
-    p, t = _pair(prediction, truth)
-    return metrics_of(p, t, spacing_mm=spacing_mm, voxel_volume_mm3=voxel_volume_mm3, tolerance_mm=tolerance_mm)
+    pair = mask_pair(prediction, truth, spacing_mm)
+    return metrics_of(pair, voxel_volume_mm3=voxel_volume_mm3, tolerance_mm=tolerance_mm)
 
 
-def metrics_of(p: Foreground, t: Foreground, *, spacing_mm: Sequence[float], voxel_volume_mm3: float, tolerance_mm: float) -> CaseMetrics:
+def metrics_of(pair: MaskPair, *, voxel_volume_mm3: float, tolerance_mm: float) -> CaseMetrics:
     """`case_metrics` of masks that were already read."""
-    overlap = _overlap(p, t)
+    p, t, overlap = pair.prediction, pair.truth, pair.overlap
     if p.count and t.count:
-        distances = surface_distances_mm(p, t, spacing_mm)
+        distances = surface_distances_mm(surfaces(pair), percentile=_PERCENTILE, tolerance_mm=tolerance_mm)
         hd95, nsd_value = _hd95(*distances), _nsd(*distances, tolerance_mm)
     else:
-        hd95 = 0.0 if p.count == t.count else diagonal_mm(t.shape, spacing_mm)
+        hd95 = 0.0 if p.count == t.count else diagonal_mm(t.shape, pair.spacing_mm)
         nsd_value = float(p.count == t.count)
     return CaseMetrics(
-        dice=_dice(p, t, overlap),
-        iou=_iou(p, t, overlap),
+        dice=_dice(pair, overlap),
+        iou=_iou(pair, overlap),
         hd95_mm=hd95,
         nsd=nsd_value,
         truth_ml=t.count * voxel_volume_mm3 / MM3_PER_ML,
@@ -104,14 +106,14 @@ def metrics_of(p: Foreground, t: Foreground, *, spacing_mm: Sequence[float], vox
 
 def dice(prediction: Mask, truth: Mask) -> float:
     """Dice coefficient 2 |P and T| / (|P| + |T|); 1 if both are empty, 0 if one is."""
-    p, t = _pair(prediction, truth)
-    return _dice(p, t, _overlap(p, t))
+    pair = mask_pair(prediction, truth, _UNIT)
+    return _dice(pair, pair.overlap)
 
 
 def iou(prediction: Mask, truth: Mask) -> float:
     """Intersection over union (Jaccard); 1 if both are empty, 0 if one is."""
-    p, t = _pair(prediction, truth)
-    return _iou(p, t, _overlap(p, t))
+    pair = mask_pair(prediction, truth, _UNIT)
+    return _iou(pair, pair.overlap)
 
 
 def hd95_mm(prediction: Mask, truth: Mask, *, spacing_mm: Sequence[float]) -> float:
@@ -119,10 +121,10 @@ def hd95_mm(prediction: Mask, truth: Mask, *, spacing_mm: Sequence[float]) -> fl
 
     Between surface voxels (a face on background), percentiles interpolated linearly. 0 if both are empty, infinite if one is.
     """
-    p, t = _pair(prediction, truth)
-    if not p.count or not t.count:
-        return 0.0 if p.count == t.count else math.inf
-    return _hd95(*surface_distances_mm(p, t, spacing_mm))
+    pair = mask_pair(prediction, truth, spacing_mm)
+    if not pair.prediction.count or not pair.truth.count:
+        return 0.0 if pair.prediction.count == pair.truth.count else math.inf
+    return _hd95(*surface_distances_mm(surfaces(pair), percentile=_PERCENTILE))
 
 
 def nsd(prediction: Mask, truth: Mask, *, spacing_mm: Sequence[float], tolerance_mm: float) -> float:
@@ -130,10 +132,10 @@ def nsd(prediction: Mask, truth: Mask, *, spacing_mm: Sequence[float], tolerance
 
     Nikolov et al. 2018 (arXiv:1809.04430), counted in voxels as MONAI's `SurfaceDiceMetric`. 1 if both are empty, 0 if one is.
     """
-    p, t = _pair(prediction, truth)
-    if not p.count or not t.count:
-        return float(p.count == t.count)
-    return _nsd(*surface_distances_mm(p, t, spacing_mm), tolerance_mm)
+    pair = mask_pair(prediction, truth, spacing_mm)
+    if not pair.prediction.count or not pair.truth.count:
+        return float(pair.prediction.count == pair.truth.count)
+    return _nsd(*surface_distances_mm(surfaces(pair), percentile=_PERCENTILE, tolerance_mm=tolerance_mm), tolerance_mm)
 
 
 def diagonal_mm(shape: Sequence[int], spacing_mm: Sequence[float]) -> float:
@@ -141,29 +143,18 @@ def diagonal_mm(shape: Sequence[int], spacing_mm: Sequence[float]) -> float:
     return math.hypot(*(size * step for size, step in zip(shape, spacing_mm, strict=True)))
 
 
-def _pair(prediction: Mask, truth: Mask) -> tuple[Foreground, Foreground]:
-    if prediction.shape != truth.shape:
-        raise ValueError(f"prediction {prediction.shape} and truth {truth.shape} differ in shape")
-    return foreground(prediction), foreground(truth)
-
-
-def _overlap(p: Foreground, t: Foreground) -> int:
-    small, large = sorted((p, t), key=lambda mask: mask.count)
-    return int(np.count_nonzero(large.contains(small.flat)))
-
-
-def _dice(p: Foreground, t: Foreground, overlap: int) -> float:
-    total = p.count + t.count
+def _dice(pair: MaskPair, overlap: int) -> float:
+    total = pair.prediction.count + pair.truth.count
     return 2 * overlap / total if total else 1.0
 
 
-def _iou(p: Foreground, t: Foreground, overlap: int) -> float:
-    union = p.count + t.count - overlap
+def _iou(pair: MaskPair, overlap: int) -> float:
+    union = pair.prediction.count + pair.truth.count - overlap
     return overlap / union if union else 1.0
 
 
 def _hd95(to_truth: NDArray[np.float64], to_prediction: NDArray[np.float64]) -> float:
-    return max(float(np.quantile(to_truth, 0.95)), float(np.quantile(to_prediction, 0.95)))
+    return max(float(np.percentile(to_truth, _PERCENTILE)), float(np.percentile(to_prediction, _PERCENTILE)))
 
 
 def _nsd(to_truth: NDArray[np.float64], to_prediction: NDArray[np.float64], tolerance_mm: float) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 
 from hemseg_cli.errors import CaseError
 from hemseg_cli.evaluation.metrics import CaseMetrics, metrics_of
-from hemseg_cli.evaluation.surfaces import Foreground, foreground
+from hemseg_cli.evaluation.surfaces import Foreground, foreground, mask_pair
 from hemseg_cli.imaging.geometry import Affine, spacing_mm, tilt_deg, true_voxel_volume_mm3
 from hemseg_cli.imaging.orientation import to_canonical
 from hemseg_cli.imaging.volume import Volume, read_volume
@@ -66,27 +66,25 @@ def score_case(files: CaseFiles) -> CaseScore:
 
     CaseError: values other than 0 and 1, or grids that differ. FileFormatError: a file that is not a volume.
     """
-    truth = read_volume(files.label)
-    prediction = Volume(np.zeros(truth.array.shape, dtype=np.uint8), truth.affine)
+    label = truth = read_volume(files.label)
+    prediction = Volume(np.zeros_like(truth.array, dtype=np.uint8), truth.affine)
     if files.prediction is not None:
         prediction, truth = _on_one_grid(read_volume(files.prediction), truth, files)
-    t = _mask(truth, files.label)
-    p = _mask(prediction, files.prediction or files.label)
-    volume = files.voxel_volume_mm3
-    metrics = metrics_of(
-        p,
-        t,
-        spacing_mm=spacing_mm(truth.affine),
-        voxel_volume_mm3=true_voxel_volume_mm3(truth.affine) if volume is None else volume,
-        tolerance_mm=files.tolerance_mm,
-    )
+    pair = mask_pair(prediction.array, truth.array, spacing_mm(truth.affine))
+    _refuse_other_values(pair.truth, files.label)
+    _refuse_other_values(pair.prediction, files.prediction)
+    volume = true_voxel_volume_mm3(truth.affine) if files.voxel_volume_mm3 is None else files.voxel_volume_mm3
     score = CaseScore(
         files,
-        metrics,
+        metrics_of(pair, voxel_volume_mm3=volume, tolerance_mm=files.tolerance_mm),
         tilt_deg=tilt_deg(truth.affine) if files.tilt_deg is None else files.tilt_deg,
-        truth_digest=hashlib.sha256(np.array(t.shape).tobytes() + t.flat.tobytes()).hexdigest(),
+        truth_digest=_digest(pair.truth if truth is label else foreground(label.array.T)),
     )
     return _with_paper(score, prediction, truth) if files.paper else score
+
+
+def _digest(truth: Foreground) -> str:
+    return hashlib.sha256(np.array(truth.shape).tobytes() + truth.flat.tobytes()).hexdigest()
 
 
 def _with_paper(score: CaseScore, prediction: Volume, truth: Volume) -> CaseScore:
@@ -124,10 +122,8 @@ def _describe(volume: Volume) -> str:
     return f"{' x '.join(map(str, volume.array.shape))} voxels of {spacing} mm from ({origin})"
 
 
-def _mask(volume: Volume, path: Path) -> Foreground:
-    voxels = foreground(volume.array)
-    values = volume.array[voxels.index]
+def _refuse_other_values(mask: Foreground, path: Path | None) -> None:
+    values = mask.line[mask.flat]
     if (values != 1).any():
         found = ", ".join(f"{value:g}" for value in np.unique(values)[:6].astype(float))
         raise CaseError(f"{path} is not a mask of 0 and 1: it holds {found}", hint="write hemorrhage as 1 and everything else as 0")
-    return voxels
