@@ -20,9 +20,59 @@ _TITLES = {
 
 
 def evaluation_tables(runs: Sequence[tuple[str, Mapping[str, Any]]], comparison: Mapping[str, Any] | None) -> tuple[Table, ...]:
-    """One table of metrics per run (name, summary)."""
-    del comparison
-    return tuple(_metrics_table(name, summary) for name, summary in runs)
+    """One table of metrics per run (name, summary) and one of its strata; with several runs their differences and ranking."""
+    tables = [table for name, summary in runs for table in (_metrics_table(name, summary), _strata_table(name, summary))]
+    if comparison is not None:
+        tables += [_pairs_table(comparison), _ranking_table(comparison)]
+    return tuple(tables)
+
+
+def _strata_table(name: str, summary: Mapping[str, Any]) -> Table:
+    metrics = [metric for metric in summary["metrics"] if metric in ("dice", "hd95_mm", "hd95_voxel", "lesion_sensitivity")]
+    rows = []
+    for grouping, strata in summary["strata"].items():
+        unit = " mL" if grouping == "volume" else ""
+        for stratum, found in strata.items():
+            cells = [f"{number(found[metric]['mean'])} {interval(found[metric])}" for metric in metrics]
+            rows.append([grouping, f"{stratum}{unit}", str(found["n"]), *cells])
+    agreement = summary["agreement"]
+    caption = (
+        f"Volumes: bias {number(agreement['bias_ml'])} mL, limits of agreement [{number(agreement['loa_low_ml'])}, "
+        f"{number(agreement['loa_high_ml'])}] mL, concordance {number(agreement['ccc'])} ({agreement['n']} scans)."
+    )
+    return Table(f"{name}: strata", ["by", "stratum", "scans", *map(title, metrics)], rows, caption=caption, right=frozenset({"scans"}))
+
+
+def _pairs_table(comparison: Mapping[str, Any]) -> Table:
+    confidence = f"{comparison['confidence'] * 100:g} % interval"
+    rows = [
+        [
+            title(pair["metric"]),
+            f"{pair['a']} - {pair['b']}",
+            number(pair["difference"]),
+            interval(pair),
+            _p_value(pair["p_bootstrap_holm"]),
+            _p_value(pair["p_wilcoxon_holm"]),
+        ]
+        for pair in comparison["pairs"]
+    ]
+    return Table(
+        f"Differences on {comparison['n_scans']} scans of {comparison['n_patients']} patients",
+        ["metric", "runs", "difference", confidence, "p bootstrap", "p Wilcoxon"],
+        rows,
+        caption="Paired, patient by patient; p values two-sided and Holm-corrected over the pairs of a metric.",
+        right=frozenset({"difference", confidence, "p bootstrap", "p Wilcoxon"}),
+    )
+
+
+def _ranking_table(comparison: Mapping[str, Any]) -> Table:
+    confidence = f"{comparison['confidence'] * 100:g} % of ranks"
+    rows = [
+        [f"{rank['rank']:g}", rank["run"], number(rank["mean"]), f"{rank['rank_low']:g} to {rank['rank_high']:g}", f"{rank['p_best']:.0%}"]
+        for rank in comparison["ranking"]
+    ]
+    columns = ["rank", "run", f"mean {title(comparison['ranked_by'])}", confidence, "first in"]
+    return Table("Ranking", columns, rows, caption="Ranks over resamples of the patients.", right=frozenset(columns) - {"run"})
 
 
 def _metrics_table(name: str, summary: Mapping[str, Any]) -> Table:
@@ -69,3 +119,9 @@ def interval(found: Mapping[str, Any]) -> str:
     """`[low, high]`, or a dash where undefined."""
     low, high = found["ci_low"], found["ci_high"]
     return "undefined" if low is None or high is None else f"[{number(low)}, {number(high)}]"
+
+
+def _p_value(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return "<0.001" if value < 0.001 else f"{value:.3f}"

@@ -13,6 +13,7 @@ from hemseg_cli import console
 from hemseg_cli.config import Config
 from hemseg_cli.errors import HemsegError, UsageError
 from hemseg_cli.evaluation.display import evaluation_tables
+from hemseg_cli.evaluation.run_comparison import compare_runs, refuse_different_splits
 from hemseg_cli.evaluation.scoring import CaseScore, score_case
 from hemseg_cli.evaluation.sources import Source, folder_source, run_source
 from hemseg_cli.evaluation.summary import case_values, nsd_name, summarise
@@ -83,9 +84,14 @@ def evaluate(
             raise UsageError("--run and --predictions exclude each other", hint="--predictions DIR --labels DIR")
         sources = [folder_source(config, predictions, labels, allow_missing=allow_missing)]
     else:
-        names: list[str | None] = [*dict.fromkeys(runs or ())] or [None]
-        sources = [run_source(config, name, allow_missing=allow_missing) for name in names]
-    return EvaluationResult(tuple(_evaluate_source(config, source) for source in sources))
+        wanted: list[str | None] = [*dict.fromkeys(runs or ())] or [None]
+        sources = [run_source(config, name, allow_missing=allow_missing) for name in wanted]
+        sources = list({source.summary_file: source for source in sources}.values())  # `latest` may name a run twice
+    refuse_different_splits(sources)
+    evaluated = tuple(_evaluate_source(config, source) for source in sources)
+    if len(evaluated) == 1:
+        return EvaluationResult(evaluated)
+    return EvaluationResult(evaluated, compare_runs({run.name: run.scores for run in evaluated}, config.evaluate))
 
 
 def _evaluate_source(config: Config, source: Source) -> RunEvaluation:
