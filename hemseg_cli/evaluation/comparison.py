@@ -167,5 +167,5 @@ def _complete(values: Mapping[str, Sequence[float]], patients: Sequence[Hashable
     """Names, values [scans, runs] and patients of the scans in which every run has a value."""
     names = list(values)
     table = np.array([values[name] for name in names], dtype=np.float64).T
-    whole: NDArray[np.bool_] = ~np.isnan(table).any(axis=1)
+    whole = np.asarray(~np.isnan(table).any(axis=1))
     return names, table[whole], [patient for patient, keep in zip(patients, whole, strict=True) if keep]
