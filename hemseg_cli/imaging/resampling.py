@@ -20,14 +20,15 @@ def resample(
     new_shape: Sequence[int],
     *,
     linear: bool,
+    origin_mm: Sequence[float] = (0.0, 0.0, 0.0),
 ) -> NDArray[Any]:
     """`array` [i, j, k] with spacing (mm) on the grid of `new_spacing` and `new_shape`; linear gives float32, nearest keeps the type.
 
-    Beyond the last voxel centre the edge is repeated.
+    Beyond the last voxel centre the edge is repeated. `origin_mm`: where the new grid's first voxel centre lies, from the old one's.
     """
     import SimpleITK as sitk  # slow to import
 
-    if tuple(array.shape) == tuple(new_shape) and np.allclose(spacing, new_spacing, rtol=1e-6):
+    if tuple(array.shape) == tuple(new_shape) and np.allclose(spacing, new_spacing, rtol=1e-6) and not any(origin_mm):
         return array.astype(np.float32) if linear else array
     source = sitk.GetImageFromArray(np.ascontiguousarray((array.astype(np.float32) if linear else array).transpose(2, 1, 0)))
     source.SetSpacing([float(step) for step in spacing])
@@ -36,7 +37,7 @@ def resample(
         [int(n) for n in new_shape],
         sitk.Transform(3, sitk.sitkIdentity),
         sitk.sitkLinear if linear else sitk.sitkNearestNeighbor,
-        [0.0, 0.0, 0.0],
+        [float(start) for start in origin_mm],
         [float(step) for step in new_spacing],
         list(np.eye(3).ravel()),
         0.0,

@@ -2,7 +2,7 @@
 
 import functools
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemseg_cli.config.predict import PredictConfig
+from hemseg_cli.imaging.orientation import to_canonical
+from hemseg_cli.inference.head import Head, find_head
 from hemseg_cli.inference.inputs import Scan, Source, read_scan
+from hemseg_cli.inference.intake import checked_scan
 from hemseg_cli.inference.masks import mask_of, write_mask, write_probability
 from hemseg_cli.inference.outputs import OutputFolder, claim, identity, write_record
-from hemseg_cli.inference.predictor import Predictor
+from hemseg_cli.inference.predictor import Answer, Predictor
 from hemseg_cli.inference.preview import write_preview
 from hemseg_cli.inference.volumes import Volumes, measure, row_of
 
@@ -35,12 +38,20 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Ready:
+    """A scan in memory, checked, and where its head is."""
+
+    scan: Scan
+    head: Head
+
+
+@dataclass(frozen=True)
 class Computed:
     """What the networks made of a scan."""
 
     scan: Scan
     mask: NDArray[np.uint8]
-    probability: NDArray[np.float32] | None
+    answer: Answer
     volumes: Volumes
     warnings: tuple[str, ...]
 
@@ -53,20 +64,24 @@ class Predicted:
     warnings: tuple[str, ...]
 
 
-def read_case(job: Job) -> Scan:
-    """Claim the scan's name in the output folder and read the scan."""
+def read_case(job: Job) -> Ready:
+    """Claim the scan's name in the output folder, read the scan, check it, find the head."""
     scan = read_scan(job.source)
     claim(job.folder, job.source, job.mark, inputs=job.inputs, force=job.force)
-    return scan
+    scan = checked_scan(scan)
+    head = find_head(to_canonical(scan.volume)[0])
+    if not head.is_head:
+        scan = replace(scan, warnings=(*scan.warnings, "no head was recognised in this scan: its mask means little"))
+    return Ready(scan, head)
 
 
-def compute_case(job: Job, scan: Scan) -> Computed:
+def compute_case(job: Job, ready: Ready) -> Computed:
     """The probability, the mask and its volumes."""
-    predictor = predictor_of(job)
-    probability = predictor.probability(scan.volume)
-    mask = mask_of(probability, predictor.settings, scan.voxel_volume_mm3)
+    predictor, scan = predictor_of(job), ready.scan
+    answer = predictor.answer(scan.volume, ready.head)
+    mask = mask_of(answer.probability, predictor.settings, scan.voxel_volume_mm3)
     volumes = measure(job.source.name, mask, voxel_volume_mm3=scan.voxel_volume_mm3)
-    return Computed(scan, mask, probability if job.config.save_probabilities else None, volumes, scan.warnings)
+    return Computed(scan, mask, answer, volumes, (*scan.warnings, *predictor.notes()))
 
 
 def write_case(job: Job, computed: Computed) -> Predicted:
@@ -75,8 +90,8 @@ def write_case(job: Job, computed: Computed) -> Predicted:
     if job.config.previews:
         title = f"{name}   {computed.volumes.predicted_ml:.1f} mL"
         write_preview(folder.preview(name), computed.scan.volume, computed.mask, title=title)
-    if computed.probability is not None:
-        write_probability(folder.probability(name), computed.probability, computed.scan)
+    if job.config.save_probabilities:
+        write_probability(folder.probability(name), computed.answer.probability, computed.scan)
     write_mask(folder.mask(name), computed.mask, computed.scan)
     row = row_of(computed.volumes)
     write_record(
@@ -99,9 +114,8 @@ def predictor_of(job: Job) -> Predictor:
 
 @functools.lru_cache(maxsize=1)
 def _loaded(checkpoints: tuple[Path, ...], config: str, device: str, memory_mb: int | None, threads: int | None) -> Predictor:
-    del memory_mb
     if threads is not None:
         import torch
 
         torch.set_num_threads(threads)
-    return Predictor.load(checkpoints, PredictConfig.model_validate(json.loads(config)), device=device)
+    return Predictor.load(checkpoints, PredictConfig.model_validate(json.loads(config)), device=device, memory_mb=memory_mb)

@@ -7,21 +7,25 @@ from numpy.typing import NDArray
 
 from hemseg_cli.imaging.components import label_components
 from hemseg_cli.imaging.volume import Volume, write_volume
+from hemseg_cli.inference.crops import Probability
 from hemseg_cli.inference.inputs import Scan
 from hemseg_cli.inference.settings import Settings
 
 PROBABILITY_SLOPE = 1 / 255
 
 
-def mask_of(probability: NDArray[np.float32], settings: Settings, voxel_volume_mm3: float) -> NDArray[np.uint8]:
-    """The mask, uint8 {0, 1} [i, j, k]: the voxels from the threshold on, less the 26-connected components below the smallest volume."""
-    mask = probability >= np.float32(settings.threshold)
+def mask_of(probability: Probability, settings: Settings, voxel_volume_mm3: float) -> NDArray[np.uint8]:
+    """The mask on the scan's own grid, uint8 {0, 1} [i, j, k].
+
+    The voxels from the threshold on, less the 26-connected components below the smallest volume.
+    """
+    mask = probability.values >= np.float32(settings.threshold)
     if settings.min_component_ml > 0 and mask.any():
         labels, _ = label_components(mask)
         large = np.bincount(labels.ravel()) * voxel_volume_mm3 / 1000 >= settings.min_component_ml
         large[0] = False
         mask = large[labels]
-    return mask.view(np.uint8)
+    return probability.embed(mask.view(np.uint8))
 
 
 def write_mask(path: Path, mask: NDArray[np.uint8], scan: Scan) -> None:
@@ -29,7 +33,7 @@ def write_mask(path: Path, mask: NDArray[np.uint8], scan: Scan) -> None:
     write_volume(path, Volume(mask, scan.volume.affine), like=scan.header)
 
 
-def write_probability(path: Path, probability: NDArray[np.float32], scan: Scan) -> None:
+def write_probability(path: Path, probability: Probability, scan: Scan) -> None:
     """Write the probabilities in 8 bits; the scale 1/255 stands in the header, so a reader gets 0 to 1 with a step of 0.004."""
-    stored = np.rint(probability * 255).astype(np.uint8)
+    stored = probability.embed(np.rint(probability.values * 255).astype(np.uint8))
     write_volume(path, Volume(stored, scan.volume.affine), slope=PROBABILITY_SLOPE, like=scan.header)

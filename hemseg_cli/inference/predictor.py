@@ -10,41 +10,38 @@ import torch
 from numpy.typing import NDArray
 
 from hemseg_cli.config.predict import PredictConfig
-from hemseg_cli.errors import HemsegError, UsageError
-from hemseg_cli.imaging.preprocess import Preprocess, prepare_image, restore_probability
+from hemseg_cli.errors import UsageError
+from hemseg_cli.imaging.orientation import to_canonical
+from hemseg_cli.imaging.preprocess import Preprocess
 from hemseg_cli.imaging.volume import Volume
+from hemseg_cli.inference.crops import Probability, combined
+from hemseg_cli.inference.head import Head, find_head
+from hemseg_cli.inference.members import Member, NnunetMember, load_member, network_member
 from hemseg_cli.inference.settings import Settings, chosen_settings, joint_settings
-from hemseg_cli.inference.sliding_window import sliding_window
-from hemseg_cli.models.checkpoint import network_of, read_checkpoint
 from hemseg_cli.models.registry import entry
 
 
 @dataclass(frozen=True)
-class Member:
-    """One network of an ensemble with everything that it needs; `multiple`: what window sizes must be multiples of."""
+class Answer:
+    """The mean of the members' probabilities, and their standard deviation where there are several."""
 
-    name: str
-    network: torch.nn.Module
-    preprocess: Preprocess
-    patch: tuple[int, int, int]
-    multiple: tuple[int, int, int]
-    convolutional: bool
-    settings: Settings
+    probability: Probability
+    deviation: Probability | None = None
 
 
 @dataclass(frozen=True)
 class Predictor:
     """Networks loaded once, for any number of scans."""
 
-    members: tuple[Member, ...]
+    members: tuple[Member | NnunetMember, ...]
     config: PredictConfig
     device: torch.device
 
     @classmethod
-    def load(cls, checkpoints: Sequence[Path], config: PredictConfig, *, device: str = "auto") -> "Predictor":
+    def load(cls, checkpoints: Sequence[Path], config: PredictConfig, *, device: str = "auto", memory_mb: int | None = None) -> "Predictor":
         """The networks of these checkpoint files; HemsegError or FileFormatError naming a file that cannot be used."""
         target = torch_device(device)
-        return cls(tuple(_member(path, config, target) for path in checkpoints), config, target)
+        return cls(tuple(load_member(path, config, target, memory_mb) for path in checkpoints), config, target)
 
     @classmethod
     def from_network(
@@ -57,50 +54,39 @@ class Predictor:
         model_config: Mapping[str, Any],
         config: PredictConfig | None = None,
         device: str = "auto",
+        memory_mb: int | None = None,
     ) -> "Predictor":
         """A network that is at hand, e.g. in training."""
         config, target = config or PredictConfig(), torch_device(device)
         i, j, k = (int(n) for n in patch)
+        settings = chosen_settings(config, None)
         kind = entry(model_name)
-        member = Member(
-            model_name,
-            network.to(target).eval(),
-            preprocess,
-            (i, j, k),
-            kind.patch_multiple(model_config),
-            kind.convolutional,
-            chosen_settings(config, None),
+        return cls(
+            (network_member(network, kind, model_config, preprocess, (i, j, k), settings, config, target, memory_mb),), config, target
         )
-        return cls((member,), config, target)
 
     @property
     def settings(self) -> Settings:
         """Threshold and smallest component for the mask."""
         return joint_settings([member.settings for member in self.members])
 
+    def answer(self, volume: Volume, head: Head | None = None) -> Answer:
+        """What the networks say of one scan in HU; `head`: where it is found already."""
+        found = head or find_head(to_canonical(volume)[0])
+        return Answer(*combined([member.answer(volume, found, self.config, self.device) for member in self.members]))
+
     def probability(self, volume: Volume) -> NDArray[np.float32]:
         """The mean of the members' probabilities, float32 [i, j, k] on the volume's own grid."""
-        total: NDArray[np.float32] | None = None
-        for member in self.members:
-            own = self._probability(member, volume)
-            total = own if total is None else np.add(total, own, out=total)
-        assert total is not None
-        return total / np.float32(len(self.members)) if len(self.members) > 1 else total
+        return self.answer(volume).probability.full()
 
-    def _probability(self, member: Member, volume: Volume) -> NDArray[np.float32]:
-        image, grid = prepare_image(volume, member.preprocess)
-        probability = sliding_window(
-            member.network,
-            torch.from_numpy(image),
-            patch=member.patch,
-            overlap=member.settings.overlap,
-            weighting=member.settings.weighting,
-            device=self.device,
-            batch=self.config.batch,
-            tta=member.settings.tta,
-            pad_value=float(image.min()),
-        )
-        return restore_probability(probability.numpy(), grid)
+    def notes(self) -> list[str]:
+        """What there is to say of how the networks are run: windows smaller than the training patch, for want of memory."""
+        return [
+            f"memory for {member.rule.most_voxels} voxels at once: {member.name} is computed in windows smaller than its training patch "
+            f"{list(member.rule.patch)}"
+            for member in self.members
+            if isinstance(member, Member) and member.rule.most_voxels < np.prod(member.rule.patch)
+        ]
 
 
 def torch_device(name: str) -> torch.device:
@@ -112,21 +98,3 @@ def torch_device(name: str) -> torch.device:
     if not there or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
         raise UsageError(f"compute.device = {name}: there is no such device here", hint="hemseg doctor   shows the devices; --device cpu")
     return device
-
-
-def _member(path: Path, config: PredictConfig, device: torch.device) -> Member:
-    checkpoint = read_checkpoint(path)
-    name = str(checkpoint["model_name"])
-    kind = entry(name)
-    if not kind.factory:
-        raise HemsegError(f"{path}: {name} is predicted by its own package", hint="hemseg predict --run RUN   of another model")
-    i, j, k = (int(n) for n in checkpoint["patch"])
-    return Member(
-        name,
-        network_of(checkpoint).to(device),
-        Preprocess.from_dict(checkpoint["preprocess"]),
-        (i, j, k),
-        kind.patch_multiple(checkpoint["model_config"]),
-        kind.convolutional,
-        chosen_settings(config, checkpoint.get("predict")),
-    )

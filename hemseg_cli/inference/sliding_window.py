@@ -1,23 +1,53 @@
-"""Sliding window: a network over an image of any size, the logits of overlapping windows averaged with weights, then the sigmoid.
+"""Windows over an image: the logits of overlapping windows averaged with weights, then the sigmoid.
 
-The windows, weights and padding are MONAI's (`monai.inferers.sliding_window_inference`), so that with `occupied` left out the result is
-the sigmoid of MONAI's, voxel by voxel; what this adds is that windows without anything to see are not computed, that a window that covers
-the whole image is neither weighted nor copied, and mirrored copies.
+`sliding_window` lays windows, weights and padding as MONAI's `sliding_window_inference` does, so that its result is the sigmoid of
+MONAI's, voxel by voxel. `run_windows` takes any windows, of any sizes: those that are worth computing (see `windows`).
 """
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, cast
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 Weighting = Literal["gaussian", "constant"]
-Box = tuple[slice, slice, slice]
-Network = Callable[[Tensor], Tensor]
+Network = Callable[[Tensor], Any]
+Size = tuple[int, int, int]
 
 # Every combination of the three axes: the identity and seven mirrored copies.
 _MIRRORED = tuple(axes for count in range(4) for axes in itertools.combinations((2, 3, 4), count))
+_SIGMA_SCALE = 0.125  # MONAI's
+
+
+@dataclass(frozen=True)
+class Window:
+    """A box of voxels; where it reaches beyond the image (`start` may be negative) the image is padded."""
+
+    start: Size
+    size: Size
+
+    def inside(self, shape: Sequence[int]) -> tuple[slice, slice, slice]:
+        """The part of an image of that shape that the window covers."""
+        i, j, k = (slice(max(a, 0), min(a + n, extent)) for a, n, extent in zip(self.start, self.size, shape, strict=True))
+        return i, j, k
+
+    def own(self, shape: Sequence[int]) -> tuple[slice, slice, slice]:
+        """The same part, in the window's own voxels."""
+        i, j, k = (slice(part.start - a, part.stop - a) for part, a in zip(self.inside(shape), self.start, strict=True))
+        return i, j, k
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How windows are computed. `precision`: float32, or a half precision for autocast; `channels_last`: memory format of the input."""
+
+    device: torch.device
+    batch: int = 1
+    tta: bool = False
+    precision: torch.dtype = torch.float32
+    channels_last: bool = False
 
 
 def sliding_window(
@@ -32,111 +62,104 @@ def sliding_window(
     tta: bool = False,
     precision: torch.dtype = torch.float32,
     occupied: Tensor | None = None,
-    pad_value: float = 0.0,
-    channels_last: bool = False,
+    pad_value: float | Sequence[float] = 0.0,
 ) -> Tensor:
     """The probability of each voxel, float32 [i, j, k] on the image's device.
 
     `network`: [n, c, i, j, k] -> logits [n, 1, i, j, k], in eval mode. `image`: float32 [c, i, j, k]; axes shorter than the window are
-    padded with `pad_value` on both sides. `overlap`: share of a window that overlaps the next one, 0 to below 1. `device`: where the
-    network stands (None: where the image is). `tta`: the mean over the mirrored copies of each window. `precision`: float32, or bfloat16
-    or float16 for autocast. `occupied`: bool [i, j, k]; windows without a True voxel are skipped, and a voxel that no window covers has
-    probability 0.
+    padded with `pad_value` (one number, or one per channel) on both sides. `overlap`: share of a window that overlaps the next one, 0 to
+    below 1. `device`: where the network stands (None: where the image is). `tta`: the mean over mirrored copies of each window.
+    `occupied`: bool [i, j, k]; windows without a True voxel are skipped, and a voxel that no window covers has probability 0.
     """
-    size = (int(patch[0]), int(patch[1]), int(patch[2]))
-    target = torch.device(device) if device is not None else image.device
-    padded, inner = _pad(image, size, pad_value)
-    windows = [window for window in _windows(padded.shape[1:], size, overlap) if _seen(window, occupied, inner)]
-    if not windows:
-        return torch.zeros(image.shape[1:], dtype=torch.float32, device=image.device)
-    with torch.inference_mode(), torch.autocast(target.type, dtype=precision, enabled=precision != torch.float32):
-        if len(windows) == 1 and size == tuple(padded.shape[1:]):
-            logits = _logits(network, [padded], target, tta=tta, channels_last=channels_last)[0].to(image.device)
-            return torch.sigmoid_(logits[inner].clone())
-        total, weights = _blend(network, padded, windows, size, weighting, target, batch=batch, tta=tta, channels_last=channels_last)
-        seen = weights > 0
-        probability = total.div_(weights.clamp_(min=torch.finfo(torch.float32).tiny)).sigmoid_().mul_(seen)
-    return probability[inner].to(image.device)
+    i, j, k = (int(n) for n in patch)
+    engine = Engine(torch.device(device) if device is not None else image.device, batch, tta, precision)
+    windows = [
+        window
+        for window in regular_windows(image.shape[1:], (i, j, k), overlap)
+        if occupied is None or bool(occupied[window.inside(image.shape[1:])].any())
+    ]
+    return run_windows(network, image, windows, engine=engine, weighting=weighting, pad_value=pad_value)
 
 
-def window_count(shape: Sequence[int], patch: Sequence[int], overlap: float) -> int:
-    """How many windows `sliding_window` lays over an image of that shape, none skipped."""
-    return sum(1 for _ in _windows([max(n, p) for n, p in zip(shape, patch, strict=True)], patch, overlap))
+def regular_windows(shape: Sequence[int], patch: Size, overlap: float) -> Iterator[Window]:
+    """MONAI's windows: a fixed step, the last one moved back to end with the image; an image smaller than the window in its middle."""
+    from monai.data.utils import dense_patch_slices
+
+    padded = [max(extent, size) for extent, size in zip(shape, patch, strict=True)]
+    before = [(total - extent) // 2 for total, extent in zip(padded, shape, strict=True)]
+    steps = tuple(size if size == extent else max(1, int(size * (1 - overlap))) for extent, size in zip(padded, patch, strict=True))
+    for box in dense_patch_slices(tuple(padded), patch, steps):
+        i, j, k = (part.start - pad for part, pad in zip(box, before, strict=True))
+        yield Window((i, j, k), patch)
 
 
-def _blend(
+def run_windows(
     network: Network,
     image: Tensor,
-    windows: Sequence[Box],
-    patch: tuple[int, int, int],
-    weighting: Weighting,
-    device: torch.device,
+    windows: Sequence[Window],
     *,
-    batch: int,
-    tta: bool,
-    channels_last: bool,
-) -> tuple[Tensor, Tensor]:
-    """The weighted sum of the windows' logits, and the sum of the weights, both [i, j, k] on the network's device."""
-    weight = _weight(patch, weighting, device)
-    total = torch.zeros(image.shape[1:], dtype=torch.float32, device=device)
-    weights = torch.zeros_like(total)
-    for start in range(0, len(windows), batch):
-        some = windows[start : start + batch]
-        for window, logits in zip(
-            some, _logits(network, [image[:, *box] for box in some], device, tta=tta, channels_last=channels_last), strict=True
-        ):
-            total[window] += logits.mul_(weight)
-            weights[window] += weight
-    return total, weights
+    engine: Engine,
+    weighting: Weighting = "gaussian",
+    pad_value: float | Sequence[float] = 0.0,
+) -> Tensor:
+    """The probability of each voxel of `image` [c, i, j, k], float32 [i, j, k] on its device; 0 where no window lies."""
+    shape = image.shape[1:]
+    fill = torch.as_tensor(pad_value, dtype=image.dtype, device=image.device).expand(image.shape[0])
+    half = engine.precision != torch.float32
+    with torch.inference_mode(), torch.autocast(engine.device.type, dtype=engine.precision if half else None, enabled=half):
+        if len(windows) == 1:
+            window = windows[0]
+            probability = torch.zeros(tuple(shape), dtype=torch.float32, device=image.device)
+            logits = _logits(network, [_view(image, window, fill)], engine)[0]
+            probability[window.inside(shape)] = torch.sigmoid_(logits).to(image.device)[window.own(shape)]
+            return probability
+        total = torch.zeros(tuple(shape), dtype=torch.float32, device=engine.device)
+        weights = torch.zeros_like(total)
+        for some in _batches(windows, engine.batch):
+            weight = _weight(some[0].size, weighting, engine.device)
+            for window, logits in zip(some, _logits(network, [_view(image, one, fill) for one in some], engine), strict=True):
+                inside, own = window.inside(shape), window.own(shape)
+                total[inside] += logits.mul_(weight)[own]
+                weights[inside] += weight[own]
+        seen = weights > 0
+        return total.div_(weights.clamp_(min=torch.finfo(torch.float32).tiny)).sigmoid_().mul_(seen).to(image.device)
 
 
-def _logits(network: Network, views: Sequence[Tensor], device: torch.device, *, tta: bool, channels_last: bool) -> Tensor:
-    """float32 [n, i, j, k]: the network's answer to each view, the mean of the mirrored copies where `tta`."""
-    inputs = torch.stack(list(views)).to(device, non_blocking=True)
-    if channels_last:
+def _batches(windows: Sequence[Window], batch: int) -> Iterator[list[Window]]:
+    """Up to `batch` windows of one size at a time, in their order."""
+    for _, same in itertools.groupby(windows, key=lambda window: window.size):
+        alike = list(same)
+        for start in range(0, len(alike), batch):
+            yield alike[start : start + batch]
+
+
+def _logits(network: Network, views: Sequence[Tensor], engine: Engine) -> Tensor:
+    """float32 [n, i, j, k]: the network's answer to each view, the mean of the mirrored copies with `tta`."""
+    inputs = (torch.stack(list(views)) if len(views) > 1 else views[0][None]).to(engine.device)
+    if engine.channels_last:
         inputs = inputs.contiguous(memory_format=torch.channels_last_3d)
-    if not tta:
-        return network(inputs)[:, 0].float()
-    total: Tensor | None = None
+    if not engine.tta:
+        answer: Tensor = network(inputs)[:, 0].float()
+        return answer
+    total = torch.zeros((inputs.shape[0], *inputs.shape[2:]), dtype=torch.float32, device=engine.device)
     for axes in _MIRRORED:
-        answer = network(inputs.flip(axes)).float().flip(axes)[:, 0]
-        total = answer if total is None else total.add_(answer)
-    assert total is not None
+        total += network(inputs.flip(axes)).float().flip(axes)[:, 0]
     return total.div_(len(_MIRRORED))
 
 
-def _windows(shape: Sequence[int], patch: Sequence[int], overlap: float) -> Iterator[Box]:
-    from monai.data.utils import dense_patch_slices
+def _view(image: Tensor, window: Window, fill: Tensor) -> Tensor:
+    shape = image.shape[1:]
+    inside = window.inside(shape)
+    part = image[:, *inside]
+    if tuple(part.shape[1:]) == window.size:
+        return part
+    padded = fill[:, None, None, None].repeat(1, *window.size)
+    padded[:, *window.own(shape)] = part
+    return padded
 
-    steps = tuple(
-        size if size == extent else max(1, int(size * (1 - overlap))) for extent, size in zip(shape, patch, strict=True)
-    )  # MONAI's scan interval
-    yield from cast(list[Box], dense_patch_slices(tuple(shape), tuple(patch), steps))
 
-
-def _weight(patch: tuple[int, int, int], weighting: Weighting, device: torch.device) -> Tensor:
+def _weight(size: Size, weighting: Weighting, device: torch.device) -> Tensor:
     from monai.data.utils import compute_importance_map
 
-    weight: Tensor = compute_importance_map(patch, mode=weighting, sigma_scale=0.125, device=device, dtype=torch.float32)
-    return weight
-
-
-def _pad(image: Tensor, patch: tuple[int, int, int], value: float) -> tuple[Tensor, Box]:
-    """The image with each axis at least as long as the patch, and the box of the image in it."""
-    before, after = [], []
-    for extent, size in zip(image.shape[1:], patch, strict=True):
-        missing = max(size - extent, 0)
-        before.append(missing // 2)
-        after.append(missing - missing // 2)
-    i, j, k = (slice(start, start + extent) for start, extent in zip(before, image.shape[1:], strict=True))
-    if not any(after):
-        return image, (i, j, k)
-    widths = [width for pair in zip(reversed(before), reversed(after), strict=True) for width in pair]
-    return torch.nn.functional.pad(image, widths, value=value), (i, j, k)
-
-
-def _seen(window: Box, occupied: Tensor | None, inner: Box) -> bool:
-    if occupied is None:
-        return True
-    box = tuple(slice(max(view.start - image.start, 0), max(view.stop - image.start, 0)) for view, image in zip(window, inner, strict=True))
-    return bool(occupied[box].any())
+    weight: Tensor = compute_importance_map(size, mode=weighting, sigma_scale=_SIGMA_SCALE, device=device, dtype=torch.float32)
+    return weight.expand(size)

@@ -1,0 +1,48 @@
+"""Is this a CT of a head in HU? What can be put right is, and said; what cannot be predicted is an error."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemseg_cli.errors import CaseError
+from hemseg_cli.imaging.volume import Volume
+from hemseg_cli.inference.inputs import Scan
+
+_AIR_HU = -1024
+_TISSUE_FROM_HU = -200
+_OFFSET_HU = 1024
+_SOFT_HU = (0, 80)
+_SAMPLE = 4
+
+
+def checked_scan(scan: Scan) -> Scan:
+    """The scan in HU, with what there is to say about it.
+
+    Voxels that are no number become air; an offset of 1024 (air at 0) is taken off. CaseError: mostly no numbers, or nothing but air.
+    """
+    volume, warnings = scan.volume, []
+    if volume.array.dtype.kind == "f":
+        finite = np.isfinite(volume.array)
+        missing = int(finite.size - np.count_nonzero(finite))
+        if missing * 2 > finite.size:
+            raise CaseError(f"{missing} of {finite.size} voxels are not numbers (NaN or infinite)", hint="convert or export the scan again")
+        if missing:
+            volume = Volume(np.where(finite, volume.array, np.array(_AIR_HU, dtype=volume.array.dtype)), volume.affine)
+            warnings.append(f"{missing} voxels are not numbers (NaN or infinite): taken as air")
+    sample = np.asarray(volume.array[::_SAMPLE, ::_SAMPLE])
+    if _share(sample, _SOFT_HU, 0) < 0.01 and _share(sample, _SOFT_HU, _OFFSET_HU) > 0.02 and float(sample.min()) > _TISSUE_FROM_HU:
+        volume = Volume(volume.array.astype(np.int32) - _OFFSET_HU, volume.affine)
+        sample = sample.astype(np.int32) - _OFFSET_HU
+        warnings.append(f"the values look {_OFFSET_HU} too high for HU (air at 0, brain near 1060): {_OFFSET_HU} was taken off")
+    if not (sample > _TISSUE_FROM_HU).any() and not (volume.array > _TISSUE_FROM_HU).any():
+        raise CaseError(
+            f"nothing but air: values from {volume.array.min():g} to {volume.array.max():g} HU", hint="is this a CT in Hounsfield units?"
+        )
+    return replace(scan, volume=volume, warnings=(*scan.warnings, *warnings))
+
+
+def _share(sample: NDArray[Any], window: tuple[int, int], offset: int) -> float:
+    low, high = window
+    return float(np.mean((sample >= low + offset) & (sample <= high + offset)))
