@@ -61,7 +61,7 @@ def test_what_is_missing_or_wrong_is_said(changes: dict[str, Any], words: str) -
 
 
 def test_a_position_that_is_no_number() -> None:
-    with quiet_pydicom(), pytest.raises(FileFormatError, match="position .* is not a number"):
+    with quiet_pydicom(), pytest.raises(FileFormatError, match=r"position .* is not a number"):
         read_slice(slice_bytes(0).replace(b"-40.000000", b"-40.00here"), "x")
 
 
