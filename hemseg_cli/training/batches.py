@@ -88,41 +88,63 @@ class _Keys(Sampler[list[Key]]):
         return max(0, (self._epochs - self._epoch) * len(self._plan) - self._batch)
 
 
-class _EveryEpoch(Dataset[dict[str, Any]]):
-    """The patches of all epochs, by key. Each worker notes what it is at, so that a dead one can be named with its scan."""
+class Loading:
+    """The patches of all epochs, and the processes that cut them. Each worker notes what it is at, in memory that it shares."""
 
     def __init__(self, patches_of: Callable[[int], Patches], workers: int) -> None:
-        self._patches_of = patches_of
+        self.patches_of, self.workers = patches_of, workers
+        self._notes = torch.full((max(1, workers), 3), -1, dtype=torch.int64).share_memory_()  # pid, epoch, index
+
+    def note(self, worker: int, key: Key) -> None:
+        """Worker number `worker`, the calling process, begins a patch."""
+        self._notes[worker] = torch.tensor([os.getpid(), *key])
+
+    @contextlib.contextmanager
+    def deaths_named(self) -> Iterator[None]:
+        """A worker's death becomes a HemsegError that names the scan it was at.
+
+        torch raises it from a signal handler, that is from whatever the main process is doing: the block is everything done while
+        workers run.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            died = _LOADER_DIED.search(str(error))
+            if died is None:
+                raise
+            pids = {int(pid) for pid in died[1].split(",")}
+            scans = [self.patches_of(epoch).scan(index) for pid, epoch, index in self._notes.tolist() if pid in pids]
+            raise HemsegError(
+                f"a loader worker died while it was cutting a patch from scan {', '.join(scans) or 'unknown'}: "
+                f"{str(error).splitlines()[0]}",
+                hint="often too little memory: --set compute.workers=0 or fewer; then hemseg train --resume",
+            ) from None
+
+
+class _EveryEpoch(Dataset[dict[str, Any]]):
+    def __init__(self, loading: Loading) -> None:
+        self._loading = loading
         self._current: tuple[int, Patches] | None = None
-        self.notes = torch.full((max(1, workers), 3), -1, dtype=torch.int64).share_memory_()  # pid, epoch, index
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
         epoch, index = key
         worker = get_worker_info()
         if worker is not None:
-            self.notes[worker.id] = torch.tensor([os.getpid(), epoch, index])
+            self._loading.note(worker.id, key)
         if self._current is None or self._current[0] != epoch:
-            self._current = (epoch, self._patches_of(epoch))
+            self._current = (epoch, self._loading.patches_of(epoch))
         return self._current[1][index]
-
-    def scan_of_worker(self, pids: set[int]) -> str | None:
-        for pid, epoch, index in self.notes.tolist():
-            if pid in pids:
-                return self._patches_of(epoch).scan(index)
-        return None
 
 
 @contextlib.contextmanager
-def batch_stream(
-    patches_of: Callable[[int], Patches], plan: BatchPlan, *, epoch: int, batch: int, epochs: int, workers: int, pin: bool = False
-) -> Iterator[Iterator[Batch]]:
+def batch_stream(loading: Loading, plan: BatchPlan, *, epoch: int, batch: int, epochs: int, pin: bool = False) -> Iterator[Iterator[Batch]]:
     """Every batch from `batch` of `epoch` (both from 0) to the end of epoch `epochs` - 1, in order.
 
-    `workers`: processes that cut patches ahead (0: none). The iterator raises HemsegError naming the scan whose worker died.
+    Workers, where there are some, cut patches ahead. Put `loading.deaths_named()` around the block.
     """
-    dataset = _EveryEpoch(patches_of, workers)
+    workers = loading.workers
     loader = DataLoader(
-        dataset,
+        _EveryEpoch(loading),
         batch_sampler=_Keys(plan, epoch, batch, epochs),
         num_workers=workers,
         pin_memory=pin,
@@ -133,26 +155,13 @@ def batch_stream(
     )
     stream = iter(loader)
     try:
-        yield _batches(stream, dataset)
+        yield _batches(stream)
     finally:
         del stream  # ends the workers
 
 
-def _batches(stream: Iterator[dict[str, Any]], dataset: _EveryEpoch) -> Iterator[Batch]:
-    while True:
-        try:
-            items = next(stream)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            died = _LOADER_DIED.search(str(error))
-            if died is None:
-                raise
-            scan = dataset.scan_of_worker({int(pid) for pid in died[1].split(",")})
-            raise HemsegError(
-                f"a loader worker died while it was cutting a patch from scan {scan or 'unknown'}: {str(error).splitlines()[0]}",
-                hint="often too little memory: --set compute.workers=0 or fewer; then hemseg train --resume",
-            ) from None
+def _batches(stream: Iterator[dict[str, Any]]) -> Iterator[Batch]:
+    for items in stream:
         yield Batch(items["image"], items["label"], list(items["scan"]))
 
 

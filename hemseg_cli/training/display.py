@@ -48,7 +48,7 @@ class Display:
         progress = self._engine.progress
         if self._track is not None and event.validation is not None:
             self._track.update(dice=f"{row['val_dice']:.4f}", best=f"{progress.best_dice:.4f} (epoch {progress.best_epoch})")
-        console.log.info("epoch %s", "  ".join(f"{key} {value}" for key, value in row.items()))
+        console.log.info("%s", "  ".join(f"{key} {value}" for key, value in row.items()))
         if self._board is not None:
             for key in ("train_loss", "val_loss", "val_dice", "lr"):
                 if row[key] is not None:

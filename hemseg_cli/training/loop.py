@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from hemseg_cli.errors import HemsegError
-from hemseg_cli.training.batches import Batch, BatchPlan, Patches, batch_stream
+from hemseg_cli.training.batches import Batch, BatchPlan, Loading, batch_stream
 from hemseg_cli.training.distributed import World
 from hemseg_cli.training.state import Engine
 from hemseg_cli.training.validation import Validation, validate
@@ -54,13 +54,12 @@ Loss = Callable[[Any, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Material:
-    """What is trained on: the patches of an epoch (from 0), the loss, and the scans of the val split."""
+    """What is trained on: the patches of every epoch and how they are loaded, the loss, and the scans of the val split."""
 
-    patches_of: Callable[[int], Patches]
+    loading: Loading
     plan: BatchPlan
     loss: Loss
     validation: "Sequence[PreparedCase]"
-    workers: int = 0
 
 
 class _Clock:
@@ -78,18 +77,17 @@ def run_epochs(engine: Engine, material: Material, world: World) -> Generator[Ev
     progress, train = engine.progress, engine.config.train
     clock = _Clock(progress.seconds)
     with batch_stream(
-        material.patches_of,
+        material.loading,
         material.plan,
         epoch=progress.epoch,
         batch=progress.batch,
         epochs=train.epochs,
-        workers=material.workers,
         pin=engine.device.type == "cuda",
     ) as batches:
         while not progress.finished:
             start = time.monotonic()
             done_before = progress.batch
-            while progress.batch < len(material.plan) and not (progress.step and _time_is_up(engine)):
+            while progress.batch < len(material.plan) and not (progress.batch and _time_is_up(engine)):
                 with _memory_named(engine):
                     batch = next(batches)
                     loss = train_step(engine, batch, material, world, clock)
@@ -182,7 +180,7 @@ def _validation_is_due(engine: Engine) -> bool:
 def _end_epoch(engine: Engine, validation: Validation | None, rate: float, seconds: float) -> EpochDone:
     progress, train = engine.progress, engine.config.train
     best = validation is not None and validation.dice > progress.best_dice
-    time_is_up = _time_is_up(engine)
+    time_was_up = _time_is_up(engine)
     progress.epoch += 1
     progress.seconds = seconds
     if validation is not None:
@@ -203,6 +201,7 @@ def _end_epoch(engine: Engine, validation: Validation | None, rate: float, secon
     progress.history.append(row)
     progress.begin_epoch()
     out_of_patience = train.patience is not None and progress.stale >= train.patience
+    time_is_up = time_was_up or (validation is not None and _time_is_up(engine))  # never without a validation at the end
     progress.finished = progress.epoch >= train.epochs or time_is_up or out_of_patience
     return EpochDone(row, validation, best)
 

@@ -12,7 +12,7 @@ from hemseg_cli.config import Config
 from hemseg_cli.errors import HemsegError, UsageError
 from hemseg_cli.executor import default_workers
 from hemseg_cli.models.registry import build_network, check_patch, full_config
-from hemseg_cli.training.batches import BatchPlan
+from hemseg_cli.training.batches import BatchPlan, Loading
 from hemseg_cli.training.cache import PreparedCase, prepared_cases, preprocess_of
 from hemseg_cli.training.distributed import World
 from hemseg_cli.training.ema import WeightMean
@@ -69,7 +69,7 @@ def make_material(config: Config, device: torch.device, world: World) -> Materia
     plan = BatchPlan(len(patches_of(0)), train.batch_size, world)
     if not len(plan):
         raise HemsegError(f"{len(patches_of(0))} patches do not fill one batch of {train.batch_size}", hint="lower train.batch_size")
-    return Material(patches_of, plan, make_loss(train), validated, loader_workers(config, device, world))
+    return Material(Loading(patches_of, loader_workers(config, device, world)), plan, make_loss(train), validated)
 
 
 def make_engine(config: Config, material: Material, device: torch.device, world: World) -> Engine:

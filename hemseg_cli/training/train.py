@@ -116,7 +116,7 @@ def _train_to_the_end(run: RunDirectory, engine: Engine, material: Material, pro
     """Follow the loop: show, save, and stop when a signal asks for it."""
     with stop_requests() as request, _display(run, engine, material, processes) as display, _Saver(run, engine, processes) as saver:
         events = run_epochs(engine, material, processes)
-        with contextlib.closing(events):
+        with material.loading.deaths_named(), contextlib.closing(events):
             for event in events:
                 display.show(event)
                 if isinstance(event, EpochDone):
