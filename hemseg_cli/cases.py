@@ -99,6 +99,15 @@ def patients_across_splits(cases: Iterable[Case]) -> dict[str, set[str]]:
     return {patient: names for patient, names in splits.items() if len(names) > 1}
 
 
+def contaminated(cases_trained: Iterable[Case], cases_scored: Iterable[Case]) -> list[str]:
+    """Scan ids that were trained on and are scored: a model knows them already. Sorted; [] where training and scoring are apart.
+
+    The two come from one case table or from two: of HemSeg-200's 45 test scans, 33 are in HemSeg-500's train split.
+    """
+    trained = {case.scan for case in cases_trained}
+    return sorted(case.scan for case in cases_scored if case.scan in trained)
+
+
 def with_shared_patients(cases: Iterable[Case]) -> list[Case]:
     """The cases with `shares_patient_with` filled in."""
     cases = list(cases)
