@@ -32,7 +32,7 @@ DATASET = "phantom"
 SLICE_FOLDER = "stage_2_train"
 ARCHIVE_NAME, MANIFEST_NAME, SOURCE_NAME, TRUTH_NAME = "labels.zip", "manifest.jsonl", "source.json", "truth.json"
 _TILTS_DEG = (0.0, -18.0, 0.0, 12.5, -24.0, 22.0, -8.0, 30.0)
-_SMALLEST_MAIN_ML, _LARGEST_MAIN_ML = 0.9, 60.0
+_SMALLEST_MAIN_ML, _LARGEST_MAIN_ML = 3.0, 60.0
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def _scan_setting(head: Head, plan: _Plan, rng: np.random.Generator) -> tuple[Ga
     fov_mm = float(rng.choice([222.0, 230.0, 240.0, 250.0]))
     # Isocentre near the middle of brain and skull base.
     centre = np.array(pose.centre_mm) + rng.uniform(-4.0, 4.0, 3) + np.array([0.0, 0.0, 2.0])
-    gantry = Gantry(plan.matrix, count, fov_mm, distance_mm, tilt_deg, tuple(centre.tolist()), noise_hu=float(rng.uniform(3.0, 4.5)))
+    gantry = Gantry(plan.matrix, count, fov_mm, distance_mm, tilt_deg, tuple(centre.tolist()), noise_hu=float(rng.uniform(2.5, 4.0)))
     main = next(shape for shape in head.hemorrhages if isinstance(shape, Blob))
     target = np.array(pose.centre_mm) + pose.rotation.T @ np.array(main.centre)
     slice_index = float((target - gantry.true_affine[:3, 3]) @ gantry.normal) / gantry.slice_distance_mm

@@ -211,7 +211,7 @@ def with_hemorrhages(head: Head, volumes_ml: list[float], rng: np.random.Generat
     if ventricular:
         parts = head.ventricles[side]
         level = float(rng.uniform(-30.0, -8.0))
-        head = replace(head, hemorrhages=(*head.hemorrhages, VentricleCast(parts, level, float(rng.uniform(55.0, 72.0)))))
+        head = replace(head, hemorrhages=(*head.hemorrhages, VentricleCast(parts, level, float(rng.uniform(60.0, 74.0)))))
     return head
 
 
@@ -255,7 +255,7 @@ def _draw_blob(volume_ml: float, spread: float, centre: Point, rng: np.random.Ge
     axes, _ = np.linalg.qr(rng.normal(size=(3, 3)))
     ripples = np.column_stack([rng.normal(0.0, 2.2, (4, 3)), rng.uniform(0.0, 2 * math.pi, 4), rng.uniform(0.2, 0.55, 4) * spread])
     x, y, z = np.exp(rng.uniform(-spread, spread, 3))
-    blob = Blob(centre, (float(x), float(y), float(z)), axes, ripples, float(rng.uniform(56.0, 76.0)))
+    blob = Blob(centre, (float(x), float(y), float(z)), axes, ripples, float(rng.uniform(62.0, 78.0)))
     return blob.scaled_to(volume_ml)
 
 
@@ -269,8 +269,8 @@ def _lateral_ventricle(side: float, wide: float, rng: np.random.Generator) -> tu
 
 
 def _vessels(a: float, b: float, c: float, rng: np.random.Generator) -> tuple[Spot, ...]:
-    """Venous sinuses along the inner table: as bright as blood, because they are."""
-    hu = float(rng.uniform(52.0, 62.0))
+    """Venous sinuses along the inner table: nearly as bright as a hemorrhage, because they are blood."""
+    hu = float(rng.uniform(47.0, 55.0))
     sagittal = [Ellipsoid((0.0, -(b - 4) * math.sin(t), (c - 4) * math.cos(t)), (4.0, 7.0, 7.0)) for t in np.linspace(-0.8, 1.75, 18)]
     transverse = [
         Ellipsoid((side * (a - 6) * math.sin(t), -(b - 5) * math.cos(t), -0.3 * c), (6.0, 6.0, 4.5))

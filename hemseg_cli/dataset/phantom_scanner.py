@@ -16,7 +16,7 @@ from hemseg_cli.imaging.geometry import Affine
 from hemseg_cli.imaging.volume import Volume
 
 _THROUGH_SLICE = (-1 / 3, 0.0, 1 / 3)  # planes averaged over the slice thickness, in thicknesses
-_BLOOD_EDGE_MM = 3.0
+_BLOOD_EDGE_MM = 2.5
 _EDEMA_MM = 6.0
 _AIR_HU = -1000
 
@@ -197,7 +197,7 @@ def _tissue(head: Head, plane: _Plane, folds: Array, texture: Array) -> Array:
     hu = np.full_like(skull, _AIR_HU)
     _paint(hu, 40.0, outside, edge)
     _paint(hu, -85.0 + 10.0 * texture, outside + 2.5, edge)
-    _paint(hu, 54.0 + 6.0 * texture, np.maximum(outside + 5.0, z - 12.0 - 10.0 * folds), edge)
+    _paint(hu, 50.0 + 5.0 * texture, np.maximum(outside + 5.0, z - 12.0 - 10.0 * folds), edge)
     _paint(hu, 1050.0 + 120.0 * texture, np.maximum(brain - head.skull_mm, outside + 4.0), edge)
     _paint(hu, 480.0 + 90.0 * texture, np.abs(skull - head.skull_mm / 2) - 0.22 * head.skull_mm + np.maximum(base, 0.0), edge)
     _paint(hu, 7.0, brain, edge)
