@@ -15,6 +15,8 @@ from hemseg_cli.errors import HemsegError, UsageError
 
 LATEST = "latest"
 _PARTIAL_SUFFIX = ".part"
+LEFTOVERS = f".*{_PARTIAL_SUFFIX}.*"
+"""Glob pattern of temporary files: what a killed command leaves."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def remove_leftovers(folder: Path) -> None:
     """Remove temporary files that a killed command left below `folder`. Call it only while nobody else writes there."""
-    for path in folder.rglob(f".*{_PARTIAL_SUFFIX}.*"):
+    for path in folder.rglob(LEFTOVERS):
         path.unlink(missing_ok=True)
 
 

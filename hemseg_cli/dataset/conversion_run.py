@@ -1,19 +1,21 @@
 """What both layouts share: working through the scans, writing one, and telling whether one is written already."""
 
+import contextlib
 import dataclasses
+import fcntl
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from hemseg_cli import console
 from hemseg_cli.config import Config
 from hemseg_cli.dataset.conversion_log import LOG_NAME, ConversionRow, read_log, write_log
-from hemseg_cli.errors import FileFormatError
+from hemseg_cli.errors import FileFormatError, HemsegError
 from hemseg_cli.executor import map_cases
 from hemseg_cli.imaging.dicom import Sidecar
 from hemseg_cli.imaging.volume import Volume, read_sidecar, sidecar_path, write_volume
-from hemseg_cli.run_directory import write_text
+from hemseg_cli.run_directory import LEFTOVERS, write_text
 
 
 class Job(Protocol):
@@ -71,6 +73,26 @@ def run_jobs(config: Config, work: Callable[[J], Sidecar], jobs: Sequence[J], lo
                 log.rows.append(ConversionRow(scan, "refused", reason, (), outcome.seconds, outcome.hint))
                 console.warn(f"{scan} refused: {reason}" + (f"\n  {outcome.hint}" if outcome.hint else ""))
             track.update(advance=1)
+
+
+@contextlib.contextmanager
+def working_in(folder: Path, written_to: Iterable[Path]) -> Iterator[None]:
+    """Converting into `folder`. What a killed call left half-written in `written_to` is removed, unless another call is at work there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".convert.lock").open("a")
+    except OSError as error:
+        raise HemsegError(f"cannot write into {folder}: {error.strerror}", hint="name another folder with --out or data.root") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pass
+        else:
+            for leftover in (path for place in set(written_to) for path in place.glob(LEFTOVERS)):
+                leftover.unlink(missing_ok=True)
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        yield
 
 
 def write_scan(image: Path, volume: Volume, sidecar: Sidecar) -> None:

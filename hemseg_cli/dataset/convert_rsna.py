@@ -12,7 +12,7 @@ import numpy as np
 from hemseg_cli.cases import Case, read_cases, write_cases
 from hemseg_cli.config import Config
 from hemseg_cli.dataset.conversion_log import ConversionRow, ConvertResult, Need
-from hemseg_cli.dataset.conversion_run import Log, run_jobs, write_scan, written
+from hemseg_cli.dataset.conversion_run import Log, run_jobs, working_in, write_scan, written
 from hemseg_cli.dataset.manifest import ManifestRow, read_manifest, write_manifest
 from hemseg_cli.dataset.slice_sources import SliceSource, open_source
 from hemseg_cli.dataset.upright_pair import upright_pair
@@ -48,17 +48,22 @@ def convert_rsna(config: Config, *, scans: Sequence[str] | None, dry_run: bool, 
     todo = [job for job in jobs if job.scan not in sidecars]
     if dry_run:
         return ConvertResult(folder, need=_need(config, todo, len(sidecars)))
+    if todo:
+        with open_source(config):
+            pass  # a source that is not there fails the command, not each scan; and its index is made once
     log = Log(folder, refused)
     for sidecar in sidecars.values():
         log.found(sidecar)
     done_before = len(sidecars)
-    try:
-        run_jobs(config, partial(_convert_scan, config), todo, log, lambda sidecar: sidecars.update({str(sidecar["scan"]): sidecar}))
-    finally:
-        # Also when interrupted: log and table then tell what is there, and the same command does the rest.
-        _close_source()
-        log.save()
-        _write_tables(config, cases, manifest, sidecars)
+    places = [path.parent for job in jobs for path in (job.image, job.new_label) if path is not None]
+    with working_in(folder, places):
+        try:
+            run_jobs(config, partial(_convert_scan, config), todo, log, lambda sidecar: sidecars.update({str(sidecar["scan"]): sidecar}))
+        finally:
+            # Also when interrupted: log and table then tell what is there, and the same command does the rest.
+            _close_source()
+            log.save()
+            _write_tables(config, cases, manifest, sidecars)
     return ConvertResult(folder, tuple(log.rows), done_before)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hemseg_cli.config import Config
 from hemseg_cli.dataset.conversion_log import ConvertResult, Need
-from hemseg_cli.dataset.conversion_run import Log, run_jobs, write_scan, written
+from hemseg_cli.dataset.conversion_run import Log, run_jobs, working_in, write_scan, written
 from hemseg_cli.errors import HemsegError, UsageError
 from hemseg_cli.imaging.dicom import Sidecar, read_series
 from hemseg_cli.imaging.dicom_tree import Series, Tree, find_series
@@ -52,10 +52,11 @@ def convert_series(config: Config, *, dry_run: bool, force: bool) -> ConvertResu
     log = Log(folder)
     for sidecar in sidecars.values():
         log.found(sidecar)
-    try:
-        run_jobs(config, partial(_convert, config), todo, log, lambda _sidecar: None)
-    finally:
-        log.save()
+    with working_in(folder, [folder]):
+        try:
+            run_jobs(config, partial(_convert, config), todo, log, lambda _sidecar: None)
+        finally:
+            log.save()
     return ConvertResult(folder, tuple(log.rows), len(sidecars), listing.left_out)
 
 
