@@ -43,6 +43,7 @@ def summary_table(runs: Sequence[RunResults]) -> ReportTable:
     metrics = list(metric_columns(runs))
     if all(column.key != "hd95_voxel" for column in metrics):
         metrics.append(_DISTANCE[1])
+    metrics.sort(key=lambda column: column.key.startswith("nsd_"))
     columns = (Column("system", "System"), Column("protocol", "Protocol"), Column("n", "Scans", 0), Column("missed", "Missed", 0), *metrics)
     ours: list[tuple[Value, ...]] = [
         (run.name, run.protocol, run.n_cases, run.count("n_missed"), *(run.estimate(metric.key) for metric in metrics)) for run in runs
@@ -162,10 +163,22 @@ def warnings(runs: Sequence[RunResults]) -> list[str]:
         found.append(f"The runs were scored under different protocols ({', '.join(protocols)}): their numbers do not compare.")
     if len({frozenset(case.scan for case in run.cases) for run in runs}) > 1:
         found.append("The runs were scored on different scans: their means do not compare.")
+    if differing := _scans_with_other_labels(runs):
+        found.append(f"The runs were scored against different labels of {len(differing)} scans: {', '.join(differing[:5])}.")
     datasets = sorted({run.dataset for run in runs if run.dataset})
     if len(datasets) > 1:
         found.append(f"The runs were made on different data sets ({', '.join(datasets)}).")
     return list(dict.fromkeys(found))
+
+
+def _scans_with_other_labels(runs: Sequence[RunResults]) -> list[str]:
+    """Scans whose true volume is not the same in every run that has it."""
+    volumes: dict[str, set[float]] = {}
+    for run in runs:
+        for case in run.cases:
+            if (truth_ml := case.number("truth_ml")) is not None:
+                volumes.setdefault(case.scan, set()).add(truth_ml)
+    return sorted(scan for scan, found in volumes.items() if max(found) - min(found) > 1e-3 * max(found))
 
 
 def _run_warnings(run: RunResults) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -64,7 +65,8 @@ def render(page: Page) -> str:
         lstrip_blocks=True,
     )
     css = _asset("page.css")
-    scripts = [_inline_script(text) for text in (get_plotlyjs(), _asset("viewer.js"), _asset("page.js"))]
+    plotly = get_plotlyjs()
+    scripts = [_inline_script(text) for text in (plotly, _asset("viewer.js"), _asset("page.js"))]
     figures = {figure.key: figure for figure in page.figures}
     tables = {table.key: table for table in page.tables}
     return environment.get_template("page.html").render(
@@ -82,6 +84,8 @@ def render(page: Page) -> str:
         hu_low=HU_LOW,
         hu_high=HU_HIGH,
         sizes=_SIZES,
+        skipped={"run"} if len(page.runs) == 1 else set(),
+        style_ids=_style_ids(plotly),
         sections=list(_sections(tables, figures)),
         definitions=page.runs[0].summary.get("definitions") or {},
         sort_value=sort_value,
@@ -181,6 +185,11 @@ def _data(page: Page) -> dict[str, Any]:
 
 def _asset(name: str) -> str:
     return (resources.files("hemseg_cli.reporting") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _style_ids(script: str) -> list[str]:
+    """The ids of the style elements that plotly adds for its maps unless they are there: the policy would refuse them."""
+    return re.findall(r'getElementById\("([0-9a-f]{64})"\)', script)
 
 
 def _inline_script(text: str) -> str:

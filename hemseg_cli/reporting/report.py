@@ -8,9 +8,11 @@ from typing import Any
 
 from hemseg_cli import console
 from hemseg_cli.cases import read_cases
-from hemseg_cli.config import Config
+from hemseg_cli.config import Config, load
 from hemseg_cli.errors import HemsegError, UsageError
+from hemseg_cli.evaluation.sources import data_of
 from hemseg_cli.reporting import content
+from hemseg_cli.reporting.comparison import comparison_tables
 from hemseg_cli.reporting.figures import figures
 from hemseg_cli.reporting.page import Page, render
 from hemseg_cli.reporting.results import RunResults, choose_split, read_run
@@ -64,15 +66,16 @@ class ReportResult:
 def report(config: Config, *, runs: Sequence[str | Path] | None = None, out: Path | None = None) -> ReportResult:
     """Write the report of the given runs (None: the newest).
 
-    One run: `report.html`, `report.md` and `report_csv/` in the run's folder; several: in the folder of the runs; `out`: an HTML file or
-    a folder instead. Raises HemsegError where a run has no evaluation, FileFormatError naming the cell of a table that cannot be read.
+    One run: `report.html`, `report.md` and `report_csv/` in its folder; several: `comparison.html` and so on in the folder of the first;
+    `out`: an HTML file or a folder instead. HemsegError: a run without evaluation; FileFormatError: a table that cannot be
+    read, naming the cell.
     """
     directories = [open_run(config.runs.root, name) for name in runs] if runs else [open_run(config.runs.root)]
     _refuse_twice(directories)
     split = choose_split(directories, config.report.split)
     results = [read_run(run, split) for run in directories]
-    html, markdown, csv_folder = _output_files(config, directories, out)
-    tables = [table for table in _tables(results) if table is not None]
+    html, markdown, csv_folder = _output_files(directories, out)
+    tables = [table for table in _tables(config, results) if table is not None]
     warnings = content.warnings(results)
     viewer = _viewer(config, results)
     page = Page(
@@ -108,9 +111,10 @@ def report(config: Config, *, runs: Sequence[str | Path] | None = None, out: Pat
     )
 
 
-def _tables(results: Sequence[RunResults]) -> list[ReportTable | None]:
+def _tables(config: Config, results: Sequence[RunResults]) -> list[ReportTable | None]:
     return [
         content.summary_table(results),
+        *comparison_tables(results, config.evaluate),
         content.volumes_table(results),
         content.strata_table(results),
         content.cases_table(results),
@@ -122,12 +126,14 @@ def _viewer(config: Config, results: Sequence[RunResults]) -> Viewer:
     """The scans for the viewer. Without a case table every chosen scan is left out, with the reason."""
     if config.report.viewer_cases == 0:
         return Viewer()
+    first = results[0].run.config_file
+    data = data_of(config, load(first, environ={})) if first.is_file() else config.data
     try:
-        cases = read_cases(config.data.cases_file)
+        cases = read_cases(data.cases_file)
     except HemsegError as error:
         chosen = choose_scans(results[0].cases, config.report.viewer_cases)
         return Viewer((), {case.scan: error.message for _, case in chosen})
-    return build_viewer(results, cases, config.data.folder, count=config.report.viewer_cases, matrix=config.report.viewer_matrix)
+    return build_viewer(results, cases, data.folder, count=config.report.viewer_cases, matrix=config.report.viewer_matrix)
 
 
 def _refuse_twice(directories: Sequence[RunDirectory]) -> None:
@@ -137,11 +143,11 @@ def _refuse_twice(directories: Sequence[RunDirectory]) -> None:
             raise UsageError(f"run {name} is named twice", hint="name each run once; runs of one name in two folders need other names")
 
 
-def _output_files(config: Config, directories: Sequence[RunDirectory], out: Path | None) -> tuple[Path, Path, Path]:
+def _output_files(directories: Sequence[RunDirectory], out: Path | None) -> tuple[Path, Path, Path]:
     """The HTML file, the Markdown file and the folder of CSV files."""
     if out is None:
-        folder = directories[0].path if len(directories) == 1 else config.runs.root
-        html = folder / "report.html"
+        first = directories[0]
+        html = first.report_html if len(directories) == 1 else first.path / "comparison.html"
     elif out.is_dir() or out.suffix == "":
         html = out / "report.html"
     elif out.suffix.lower() in {".html", ".htm"}:

@@ -25,10 +25,10 @@ def test_one_run_writes_page_markdown_and_csv_into_the_run(make_workplace: Make)
     assert shown == stored
 
 
-def test_several_runs_are_written_beside_the_runs(make_workplace: Make) -> None:
+def test_several_runs_are_written_into_the_first(make_workplace: Make) -> None:
     place = make_workplace(runs=("a", "b"))
     result = report(place.config, runs=["a", "b"])
-    assert result.html == place.runs / "report.html"
+    assert result.html == place.run("a") / "comparison.html"
     assert result.runs == ("a", "b")
 
 

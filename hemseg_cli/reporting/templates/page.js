@@ -50,9 +50,33 @@
     }
   }
 
-  function drawCharts() {
-    data.figures.forEach(drawChart);
+  /* A chart is drawn when it comes near the screen, and all of them before printing. */
+  const seen = new Set();
+  function drawSeen() {
+    data.figures.filter((figure) => seen.has(figure.key)).forEach(drawChart);
     if (Viewer.redraw) Viewer.redraw();
+  }
+  function drawAll() {
+    data.figures.forEach((figure) => seen.add(figure.key));
+    drawSeen();
+  }
+  function watchCharts() {
+    const watcher = new IntersectionObserver((entries) => {
+      for (const entry of entries.filter((one) => one.isIntersecting)) {
+        watcher.unobserve(entry.target);
+        const figure = data.figures.find((one) => `plot-${one.key}` === entry.target.id);
+        if (figure && !seen.has(figure.key)) {
+          seen.add(figure.key);
+          drawChart(figure);
+        }
+      }
+    }, { rootMargin: "400px" });
+    for (const figure of data.figures) {
+      const place = byId(`plot-${figure.key}`);
+      if (!place) continue;
+      place.style.height = `${figure.height}px`;
+      watcher.observe(place);
+    }
   }
 
   function sortBy(header) {
@@ -126,9 +150,9 @@
   });
   document.querySelectorAll("[data-csv]").forEach((button) => button.addEventListener("click", () => save(button.dataset.csv)));
   setUpFilters();
-  drawCharts();
-  dark.addEventListener("change", drawCharts);
-  window.addEventListener("beforeprint", drawCharts);
-  window.addEventListener("afterprint", drawCharts);
+  watchCharts();
+  dark.addEventListener("change", drawSeen);
+  window.addEventListener("beforeprint", drawAll);
+  window.addEventListener("afterprint", drawSeen);
   document.documentElement.dataset.ready = "true";
 })();

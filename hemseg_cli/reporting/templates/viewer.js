@@ -264,7 +264,8 @@ const Viewer = (() => {
     byId("viewer-run").addEventListener("change", (event) => { state.run = Number(event.target.value); draw(); });
   }
   window.addEventListener("resize", draw);
-  select(0);
+  /* The middle one first: in the worst there may be nothing to see. */
+  select(Math.floor((data.scans.length - 1) / 2));
 
   return {
     redraw: draw,
