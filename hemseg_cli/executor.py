@@ -57,7 +57,7 @@ def map_cases(
         return
     count = default_workers() if workers is None else workers
     if count == 0 or min(count, len(items)) == 1:
-        yield from (_attempt(function, item) for item in items)
+        yield from (attempt(function, item) for item in items)
         return
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([function.__module__, *preload])
@@ -68,7 +68,8 @@ def map_cases(
             yield Outcome(item, error="the worker process died on it, twice", hint="often too little memory: fewer --workers")
 
 
-def _attempt(function: Callable[[T], R], item: T) -> Outcome[T, R]:
+def attempt(function: Callable[[T], R], item: T) -> Outcome[T, R]:
+    """`function(item)`, with HemsegError and OSError as the outcome's error; any other exception is a bug and is raised."""
     start = time.perf_counter()
     try:
         value = function(item)
@@ -83,7 +84,7 @@ def _in_pool(function: Callable[[T], R], items: Sequence[T], workers: int, conte
     """Yields outcomes; returns the items that were left without one because a worker died."""
     left = dict(enumerate(items))
     with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
-        futures = {pool.submit(_attempt, function, item): index for index, item in left.items()}
+        futures = {pool.submit(attempt, function, item): index for index, item in left.items()}
         try:
             for future in concurrent.futures.as_completed(futures):
                 outcome = future.result()
@@ -106,7 +107,7 @@ def _on_dask(function: Callable[[T], R], items: Sequence[T], scheduler: str) -> 
     except (OSError, ValueError) as error:
         raise HemsegError(f"no Dask scheduler at {scheduler}: {error}", hint="dask scheduler   starts one and prints its address") from None
     with client, client.get_executor(pure=False, retries=2) as pool:
-        futures = [pool.submit(_attempt, function, item) for item in items]
+        futures = [pool.submit(attempt, function, item) for item in items]
         for future in concurrent.futures.as_completed(futures):
             yield future.result()
 

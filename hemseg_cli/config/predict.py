@@ -24,7 +24,7 @@ class PredictConfig(Section):
         None, ge=0, description="smaller connected components are removed, mL; none: as the run chose on validation"
     )
     crop: bool = Field(True, description="compute the box of the head only, and no window without head")
-    crop_margin_mm: float = Field(5.0, ge=0, description="margin around the box of the head, mm")
+    crop_margin_mm: float = Field(2.0, ge=0, description="margin around the box of the head (what lies 8 mm below the skin), mm")
     window: Literal["largest", "patch"] = Field(
         "largest", description="windows of fully convolutional networks: the largest that memory allows, or the training patch"
     )

@@ -17,7 +17,7 @@ from hemseg_cli.imaging.volume import Volume
 _COARSE_MM = 3.0
 _TISSUE_FROM_HU = -200
 _BONE_FROM_HU = 200
-_DEPTH_MM = 6.0
+_DEPTH_MM = 8.0
 _SMALLEST_CM3 = 5.0
 _CAVITY_CM2 = 30.0
 _BRAIN_HU = (0, 80)
@@ -50,7 +50,7 @@ class Head:
         first = min(max(int(np.floor(low_mm[axis] / step + 0.5)), 0), self.core.shape[axis] - 1)
         others = tuple(number for number in range(3) if number != axis)
         hits = np.flatnonzero(self.within(low_mm, high_mm).any(axis=others))
-        return None if not len(hits) else ((first + hits[0] - 0.5) * step, (first + hits[-1] + 0.5) * step)
+        return None if not len(hits) else (float((first + hits[0] - 0.5) * step), float((first + hits[-1] + 0.5) * step))
 
 
 def find_head(canonical: Volume) -> Head:

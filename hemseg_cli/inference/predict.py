@@ -11,9 +11,10 @@ from hemseg_cli.config import Config
 from hemseg_cli.console import Table
 from hemseg_cli.errors import HemsegError, UsageError
 from hemseg_cli.executor import Outcome, default_workers, map_cases
-from hemseg_cli.inference.case import Job, Predicted, predict_case
+from hemseg_cli.inference.case import Job, Predicted, compute_case, predict_case, read_case, write_case
 from hemseg_cli.inference.inputs import Source, path_sources, split_sources
 from hemseg_cli.inference.outputs import OutputFolder, fingerprint, is_done, rebuild_volumes
+from hemseg_cli.inference.pipeline import pipelined
 from hemseg_cli.inference.runs import Models, data_of, ensemble_run, find_models
 from hemseg_cli.run_directory import RunDirectory, write_text
 
@@ -108,8 +109,11 @@ def predict(
 
 
 def _outcomes(config: Config, jobs: Sequence[Job]) -> Iterator[Outcome[Job, Predicted]]:
-    workers = config.compute.workers or 0
-    yield from map_cases(predict_case, jobs, workers=workers, scheduler=config.compute.scheduler)
+    """Here with reading and writing beside the computing; or in worker processes; or on a cluster."""
+    workers, scheduler = config.compute.workers or 0, config.compute.scheduler
+    if scheduler is None and min(workers, len(jobs)) <= 1:
+        return pipelined(jobs, read=read_case, compute=compute_case, write=write_case)
+    return map_cases(predict_case, jobs, workers=workers, scheduler=scheduler)
 
 
 def _job(config: Config, models: Models, folder: OutputFolder, source: Source, mark: str, inputs: frozenset[Path], force: bool) -> Job:
@@ -120,12 +124,24 @@ def _job(config: Config, models: Models, folder: OutputFolder, source: Source, m
         models.checkpoints,
         config.predict,
         _device(config.compute.device),
-        config.compute.memory_mb,
+        _memory_mb(config, workers),
         mark,
         inputs,
         force,
         threads=max(1, default_workers() // workers) if workers > 1 else None,
     )
+
+
+def _memory_mb(config: Config, workers: int) -> int | None:
+    """The memory of one process; None: half of what is free where the network is loaded."""
+    total = config.compute.memory_mb
+    if workers <= 1 or config.compute.scheduler is not None:
+        return total
+    if total is None:
+        import psutil
+
+        total = int(psutil.virtual_memory().available / 2**21)
+    return max(64, total // workers)
 
 
 def _note(result: PredictResult, outcome: Outcome[Job, Predicted]) -> None:

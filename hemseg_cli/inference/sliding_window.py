@@ -89,7 +89,7 @@ def regular_windows(shape: Sequence[int], patch: Size, overlap: float) -> Iterat
     before = [(total - extent) // 2 for total, extent in zip(padded, shape, strict=True)]
     steps = tuple(size if size == extent else max(1, int(size * (1 - overlap))) for extent, size in zip(padded, patch, strict=True))
     for box in dense_patch_slices(tuple(padded), patch, steps):
-        i, j, k = (part.start - pad for part, pad in zip(box, before, strict=True))
+        i, j, k = (int(part.start) - pad for part, pad in zip(box, before, strict=True))
         yield Window((i, j, k), patch)
 
 

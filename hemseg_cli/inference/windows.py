@@ -1,6 +1,5 @@
 """Which windows are worth computing: only those with head in them, and for convolutional networks as few and as large as possible."""
 
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from hemseg_cli.inference.sliding_window import Size, Window, regular_windows
 _MOST_PADDING = 1 / 8
 _WORTH_TWO_WINDOWS = 0.9
 _CONTEXT = 16
+_SHARED_SLICES = 2
 
 
 @dataclass(frozen=True)
@@ -54,15 +54,14 @@ def plan_windows(head: Head, grid: Grid, rule: WindowRule, *, margin_mm: float) 
     """The windows on the network's grid that together hold the head."""
     part = head_part(head, grid, margin_mm) or whole_grid(grid)
     if rule.resizable:
-        large = _few_large(head, grid, rule, part, margin_mm)
-        return [piece for window in large for piece in split(window, rule) if _holds_head(head, grid, piece)] or large
+        choices = [
+            [piece for window in windows for piece in split(window, rule) if _holds_head(head, grid, piece)]
+            for windows in _few_large(head, grid, rule, part, margin_mm)
+        ]
+        return _cheapest(choices, grid, part)
     part = _at_least(part, rule.patch, grid.shape)
-    shape = [stop - start for start, stop in part]
-    windows = [
-        Window(_moved(window.start, [start for start, _ in part]), window.size)
-        for window in regular_windows(shape, rule.patch, rule.overlap)
-    ]
-    return [window for window in windows if _holds_head(head, grid, window)] or windows
+    slabs = list(regular_windows((*rule.patch[:2], part[2][1] - part[2][0]), rule.patch, rule.overlap))
+    return [window for number in range(len(slabs)) for window in _slab(head, grid, rule, margin_mm, part, slabs, number)]
 
 
 def covered(windows: Sequence[Window], shape: Size) -> Part:
@@ -96,23 +95,51 @@ def split(window: Window, rule: WindowRule) -> Iterator[Window]:
         yield from split(Window((first[0], first[1], first[2]), (pieces[0], pieces[1], pieces[2])), rule)
 
 
-def _few_large(head: Head, grid: Grid, rule: WindowRule, part: Part, margin_mm: float) -> list[Window]:
-    """One window around the head; or, where its depth would be much padding, a window less deep and a small one for the slices left."""
-    one = _fitted(part, rule, grid.shape)
+def _few_large(head: Head, grid: Grid, rule: WindowRule, part: Part, margin_mm: float) -> Iterator[list[Window]]:
+    """One window around the head; or a window less deep and, for the slices left at the ends, small ones."""
+    yield [_fitted(part, rule, grid.shape)]
     (first, last), multiple = part[2], rule.multiple[2]
     depth = (last - first) // multiple * multiple
     left = last - first - depth
     if not depth or not left:
-        return [one]
-    choices = []
+        return
     for below in range(left + 1):
         main = (part[0], part[1], (first + below, first + below + depth))
         ends = [(first, first + below), (first + below + depth, last)]
-        choices.append([_fitted(main, rule, grid.shape), *_ends(head, grid, rule, margin_mm, part, ends)])
-    best = min(choices, key=_cost)
-    padding = one.size[2] - (one.inside(grid.shape)[2].stop - one.inside(grid.shape)[2].start)
-    cheaper = _cost(best) < _WORTH_TWO_WINDOWS * _cost([one])
-    return best if cheaper or padding > _MOST_PADDING * one.size[2] else [one]
+        yield [_fitted(main, rule, grid.shape), *_ends(head, grid, rule, margin_mm, part, ends)]
+
+
+def _cheapest(choices: Sequence[list[Window]], grid: Grid, part: Part) -> list[Window]:
+    """The first choice, one window where it fits, unless it is much padding or another is clearly less to compute."""
+    whole, others = choices[0], [choice for choice in choices[1:] if choice]
+    best = min(others, key=_cost, default=whole)
+    depth = max((window.size[2] for window in whole), default=1)
+    padding = depth - min(depth, grid.shape[2])
+    chosen = best if _cost(best) < _WORTH_TWO_WINDOWS * _cost(whole) or padding > _MOST_PADDING * depth else whole
+    if chosen:
+        return chosen
+    raise ValueError(f"no window holds any of {part}")
+
+
+def _slab(head: Head, grid: Grid, rule: WindowRule, margin_mm: float, part: Part, slabs: Sequence[Window], number: int) -> Iterator[Window]:
+    """The windows of one step along k. The steps at both ends answer only for what their neighbour does not cover (and two slices of it).
+
+    The head is narrow there, so that fewer windows hold it.
+    """
+    first, depth = part[2][0], rule.patch[2]
+    starts = [first + slab.start[2] for slab in slabs]
+    start, last = starts[number], len(slabs) - 1
+    low = max(start, starts[number - 1] + depth - _SHARED_SLICES) if 0 < number == last else start
+    high = min(start + depth, starts[1] + _SHARED_SLICES) if number == 0 and last > 1 else start + depth
+    low, high = max(low, part[2][0]), min(high, part[2][1])
+    own = head_part(head, grid, margin_mm, (part[0], part[1], (low, high)))
+    if own is None:
+        return
+    i, j, _ = _at_least(own, rule.patch, grid.shape)
+    for window in regular_windows((i[1] - i[0], j[1] - j[0], depth), rule.patch, rule.overlap):
+        placed = Window((window.start[0] + i[0], window.start[1] + j[0], start), rule.patch)
+        if _holds_head(head, grid, Window((*placed.start[:2], low), (*rule.patch[:2], high - low))):
+            yield placed
 
 
 def _ends(head: Head, grid: Grid, rule: WindowRule, margin_mm: float, part: Part, ends: Sequence[Range]) -> Iterator[Window]:
@@ -174,7 +201,7 @@ def _cost(windows: Sequence[Window]) -> int:
 
 
 def _moved(start: Size, by: Sequence[int]) -> Size:
-    i, j, k = itertools.starmap(int.__add__, zip(start, by, strict=True))
+    i, j, k = (here + shift for here, shift in zip(start, by, strict=True))
     return i, j, k
 
 
