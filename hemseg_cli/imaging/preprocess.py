@@ -15,6 +15,8 @@ from hemseg_cli.imaging.volume import Volume
 
 Spacing = tuple[float | None, float | None, float | None]
 
+_SAME_SPACING_MM = 1e-3  # MONAI's `Spacing` does not resample an axis that is this near, and the published setup is built on it
+
 
 @dataclass(frozen=True)
 class Window:
@@ -35,7 +37,8 @@ class Window:
 class Preprocess:
     """`spacing_mm` along R, A, S; one channel per window.
 
-    An axis keeps the scan's own spacing where its `spacing_mm` is None, or where the two differ by less than the factor `keep_within`.
+    An axis keeps the scan's own spacing where its `spacing_mm` is None, or the two differ by 0.001 mm at most or by less than the factor
+    `keep_within`.
     """
 
     spacing_mm: Spacing = (None, None, None)
@@ -70,10 +73,12 @@ class Preprocess:
     def grid_spacing_mm(self, own_mm: tuple[float, float, float]) -> tuple[float, float, float]:
         """The network's spacing for a scan whose own is `own_mm` (both along R, A, S)."""
         x, y, z = (
-            own if wanted is None or wanted / self.keep_within < own < wanted * self.keep_within else wanted
-            for own, wanted in zip(own_mm, self.spacing_mm, strict=True)
+            own if wanted is None or self._is_near(own, wanted) else wanted for own, wanted in zip(own_mm, self.spacing_mm, strict=True)
         )
         return x, y, z
+
+    def _is_near(self, own: float, wanted: float) -> bool:
+        return abs(own - wanted) <= _SAME_SPACING_MM or wanted / self.keep_within < own < wanted * self.keep_within
 
 
 @dataclass(frozen=True)

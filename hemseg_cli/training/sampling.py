@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from hemseg_cli.errors import HemsegError
 from hemseg_cli.training.augment import augmented_patch
@@ -51,50 +51,6 @@ class PatchDataset(Dataset[dict[str, Any]]):
         if self.train.patch_order == "by_scan":
             return [int(scan) for scan in np.repeat(random.permutation(len(self.cases)), self.train.patches_per_scan)]
         return [int(scan) for scan in random.permutation(np.repeat(np.arange(len(self.cases)), self.train.patches_per_scan))]
-
-
-def make_loader(
-    dataset: PatchDataset,
-    batch_size: int,
-    workers: int = 0,
-    *,
-    start: int = 0,
-    rank: int = 0,
-    world: int = 1,
-    pin_memory: bool = False,
-) -> DataLoader[dict[str, Any]]:
-    """Batches of an epoch from batch `start` on; `batch_size` is over all `world` processes, of which this one is `rank`.
-
-    Each process takes its share of every batch; a last batch too small for that is left out where there are several.
-    """
-    batches = _batches(len(dataset), batch_size, rank, world)[start:]
-    return DataLoader(
-        dataset,
-        batch_sampler=batches,
-        num_workers=workers,
-        pin_memory=pin_memory,
-        prefetch_factor=4 if workers else None,
-    )
-
-
-def batches_per_epoch(patches: int, batch_size: int, world: int = 1) -> int:
-    """The number of batches that `make_loader` gives."""
-    return len(_batches(patches, batch_size, 0, world))
-
-
-def _batches(patches: int, batch_size: int, rank: int, world: int) -> list[list[int]]:
-    if batch_size % world:
-        raise HemsegError(
-            f"train.batch_size = {batch_size} cannot be shared by {world} processes",
-            hint=f"--set train.batch_size={world * max(1, round(batch_size / world))}",
-        )
-    share = batch_size // world
-    batches = []
-    for first in range(0, patches, batch_size):
-        whole = list(range(first, min(first + batch_size, patches)))
-        if world == 1 or len(whole) == batch_size:
-            batches.append(whole[rank * share : (rank + 1) * share])
-    return batches
 
 
 def _patch_start(case: PreparedCase, train: "TrainConfig", patch: Size, random: np.random.Generator) -> Size:

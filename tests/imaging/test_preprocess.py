@@ -1,0 +1,111 @@
+import numpy as np
+import pytest
+from monai.data import MetaTensor
+from monai.transforms import Compose, NormalizeIntensityd, Orientationd, ScaleIntensityRanged, Spacingd
+from numpy.typing import NDArray
+
+from hemseg_cli.config import load
+from hemseg_cli.errors import FileFormatError
+from hemseg_cli.imaging.geometry import Affine
+from hemseg_cli.imaging.preprocess import Preprocess, Window, prepare_image, prepare_label, restore_probability
+from hemseg_cli.imaging.volume import Volume
+from hemseg_cli.training.cache import preprocess_of
+
+PAPER = preprocess_of(load(assignments=["train.recipe=paper", "train.model=unet"], environ={}).train)
+
+
+def _affine(spacing_mm: tuple[float, float, float], tilt_deg: float, axes: tuple[int, int, int], flip: tuple[int, int, int]) -> Affine:
+    t = np.deg2rad(tilt_deg)
+    steps = np.array([[1, 0, 0], [0, np.cos(t), -np.sin(t)], [0, np.sin(t), np.cos(t)]]) @ np.diag(spacing_mm)
+    affine = np.eye(4)
+    affine[:3, :3] = steps[:, axes] * np.where(flip, -1, 1)
+    affine[:3, 3] = (-20, 11, 5)
+    return affine
+
+
+def _head(shape: tuple[int, int, int], axes: tuple[int, int, int]) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
+    """Air, a skull, noisy brain and a bleeding, with the anatomical axes laid onto the array's."""
+    random = np.random.default_rng(1)
+    anatomical = tuple(shape[list(axes).index(n)] for n in range(3))
+    places = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in anatomical), indexing="ij"))
+    radius = np.sqrt((places**2).sum(0))
+    label = ((places - 0.2) ** 2).sum(0) < 0.15
+    hu = np.where(radius < 0.9, np.where(label, 62, 33) + random.normal(0, 4, anatomical), np.where(radius < 1.05, 900, -1000))
+    return hu.astype(np.int16).transpose(axes), label.astype(np.uint8).transpose(axes)
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing_mm", "tilt_deg", "axes", "flip"),
+    [
+        ((40, 36, 9), (0.5, 0.5, 5.0), 0.0, (0, 1, 2), (1, 1, 0)),
+        ((44, 40, 9), (0.43, 0.43, 5.27), 18.5, (0, 1, 2), (1, 1, 0)),
+        ((64, 64, 8), (0.48828125, 0.48828125, 5.0), -25.0, (0, 1, 2), (0, 1, 1)),
+        ((9, 40, 36), (0.45, 0.6, 5.0), 10.0, (2, 0, 1), (0, 1, 1)),
+        ((33, 47, 24), (0.6, 0.6, 2.5), 30.0, (1, 0, 2), (1, 0, 1)),
+    ],
+)
+def test_paper_preprocessing_is_what_monais_chain_gives(shape, spacing_mm, tilt_deg, axes, flip):
+    image, label = _head(shape, axes)
+    affine = _affine(spacing_mm, tilt_deg, axes, flip)
+    spacing = (0.4882810115814209, 0.4882810115814209, 4.649400138854981)
+    low, high = 11.99969482421875, 79.0
+    chain = Compose(
+        [
+            Orientationd(["image", "label"], axcodes="RAS", labels=None),
+            Spacingd(["image", "label"], pixdim=spacing, mode=("bilinear", "nearest")),
+            ScaleIntensityRanged("image", a_min=low, a_max=high, b_min=low, b_max=high, clip=True),
+            NormalizeIntensityd("image", subtrahend=48.13441467285156, divisor=13.457549095153809),
+        ]
+    )
+    expected = chain(
+        {
+            "image": MetaTensor(np.ascontiguousarray(image[None], dtype=np.float32), affine=affine),
+            "label": MetaTensor(np.ascontiguousarray(label[None], dtype=np.float32), affine=affine),
+        }
+    )
+    ours, grid = prepare_image(Volume(image, affine), PAPER)
+    mask = prepare_label(Volume(label, affine), PAPER)
+    assert ours.shape == tuple(expected["image"].shape)
+    assert grid.shape == ours.shape[1:] == mask.shape
+    np.testing.assert_allclose(ours, expected["image"].numpy(), atol=1e-4)
+    np.testing.assert_array_equal(mask, expected["label"].numpy()[0])
+    assert mask.any()
+
+
+def test_the_way_back_ends_on_the_scans_own_grid():
+    affine = _affine((0.6, 0.6, 5.0), 12.0, (1, 0, 2), (1, 0, 1))
+    _image, label = _head((36, 40, 10), (1, 0, 2))
+    settings = Preprocess((0.3, 0.3, 2.5), (Window.unit(0, 1),))
+    probability, grid = prepare_image(Volume(label, affine), settings)
+    restored = restore_probability((probability[0] + 1) / 2, grid)
+    assert restored.shape == label.shape
+    np.testing.assert_allclose(restored, label, atol=1e-5)
+
+
+def test_a_spacing_near_to_the_wanted_one_is_kept():
+    settings = Preprocess((None, 0.5, 5.0), keep_within=1.6)
+    assert settings.grid_spacing_mm((0.4, 0.7, 3.2)) == (0.4, 0.7, 3.2)
+    assert settings.grid_spacing_mm((0.4, 0.9, 0.625)) == (0.4, 0.5, 5.0)
+    assert Preprocess((0.5, 0.5, 5.0)).grid_spacing_mm((0.4, 0.5, 4.9)) == (0.5, 0.5, 5.0)
+
+
+def test_air_is_the_lowest_value_of_each_channel():
+    settings = Preprocess(windows=(Window.unit(0, 80), Window(10, 70, 40, 20)))
+    image, _grid = prepare_image(Volume(np.full((4, 4, 4), -1000, dtype=np.int16), np.eye(4)), settings)
+    assert settings.air() == (-1.0, -1.5)
+    assert [float(value) for value in image[:, 0, 0, 0]] == [-1.0, -1.5]
+
+
+def test_settings_survive_the_checkpoint():
+    settings = Preprocess((None, 0.5, 5.0), (Window.unit(0, 80), Window(-100, 300, 5, 6)), 1.5)
+    assert Preprocess.from_dict(settings.to_dict()) == settings
+    older = {key: value for key, value in settings.to_dict().items() if key != "keep_within"}
+    assert Preprocess.from_dict(older).keep_within == 1.0
+
+
+@pytest.mark.parametrize(
+    "values", [{}, {"spacing_mm": [1, 2], "windows": []}, {"spacing_mm": [1, 2, "x"], "windows": []}, {"spacing_mm": None}]
+)
+def test_settings_of_another_form_are_refused(values):
+    with pytest.raises(FileFormatError, match="preprocessing settings not understood"):
+        Preprocess.from_dict(values)
