@@ -157,12 +157,13 @@ def _parse(path: Path, data: bytes, *, header_only: bool = False) -> Any:
     import nibabel as nib
     from nibabel.filebasedimages import ImageFileError
     from nibabel.spatialimages import HeaderDataError
+    from nibabel.wrapstruct import WrapStructError
 
     try:
         if header_only:
             return nib.Nifti1Header(data[:348], check=True)
         return nib.Nifti1Image.from_bytes(data)
-    except (ImageFileError, HeaderDataError, ValueError, OSError, EOFError) as error:
+    except (ImageFileError, HeaderDataError, WrapStructError, ValueError, OSError, EOFError) as error:
         raise FileFormatError(
             f"{path} is not a NIfTI file: {error}", hint="images are .nii or .nii.gz; DICOM folders go through convert"
         ) from None
