@@ -93,12 +93,16 @@ def _caption(summary: Mapping[str, Any]) -> str:
     lines = [f"{bootstrap['samples']} {bootstrap['method']} bootstrap resamples of {bootstrap['unit']}s, seed {bootstrap['seed']}."]
     if summary["protocol"] == "native":
         lines.append(
-            f"HD95: larger of the two directed 95th percentiles; {summary['n_missed']} missed scans count with the scan's diagonal. "
-            f"{summary['n_empty_truth']} scans without hemorrhage are counted apart, {summary['n_false_positive']} of them false positive."
+            f"HD95: larger of the two directed 95th percentiles; {_counted(summary['n_missed'], 'missed scan')} with the scan's diagonal. "
+            f"{summary['n_empty_truth']} without hemorrhage counted apart, {summary['n_false_positive']} of them false positive."
         )
     else:
-        lines.append(f"{summary['n_missed']} missed scans; HD95 in voxels without undefined cases (n), as the published table was made.")
+        lines.append(f"{summary['n_missed']} missed; HD95 in voxels without undefined cases (n), as the published table was made.")
     return " ".join(lines)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"1 {noun} counts" if count == 1 else f"{count} {noun}s count"
 
 
 def title(metric: str) -> str:

@@ -1,0 +1,128 @@
+"""Intervals against hand calculation and scipy.stats.bootstrap."""
+
+import math
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from hemseg_cli.evaluation.bootstrap import Bootstrap, Interval, draw_counts, group_sums, resampled_sums
+
+DICE = np.random.default_rng(3).beta(5, 2, size=45)
+
+
+def test_mean_of_cases() -> None:
+    found = Bootstrap().mean([0.2, 0.4, 0.9])
+    assert found.mean == pytest.approx(0.5)
+    assert found.n == 3
+
+
+def test_percentile_interval_of_two_patients_is_the_range() -> None:
+    # Resamples of two are (a, a), (a, b), (b, a), (b, b): the tails of 2.5 % are the values themselves.
+    found = Bootstrap(samples=2000).mean([0.25, 0.75])
+    assert (found.ci_low, found.ci_high) == (0.25, 0.75)
+
+
+def test_percentile_interval_against_resampling_written_out() -> None:
+    samples, seed = 500, 11
+    (counts,) = draw_counts(len(DICE), samples, seed)
+    means = [sum(float(times) * value for times, value in zip(row, DICE, strict=True)) / len(DICE) for row in counts]
+    found = Bootstrap(samples=samples, seed=seed, confidence=0.9).mean(DICE)
+    assert found.ci_low == pytest.approx(np.percentile(means, 5))
+    assert found.ci_high == pytest.approx(np.percentile(means, 95))
+
+
+def test_every_resample_draws_as_many_patients_as_there_are() -> None:
+    blocks = draw_counts(7, 1000, 0)
+    counts = np.concatenate(blocks)
+    assert counts.shape == (1000, 7)
+    assert (counts.sum(axis=1) == 7).all()
+    assert counts.mean(axis=0) == pytest.approx(1.0, abs=0.1)
+
+
+def test_blocks_do_not_change_the_number_of_resamples() -> None:
+    assert resampled_sums(np.ones((3000, 2)), 1000, 5).shape == (1000, 2)
+
+
+@pytest.mark.parametrize("method", ["percentile", "bca"])
+def test_agrees_with_scipy(method: Any) -> None:
+    scipy_method = {"percentile": "percentile", "bca": "BCa"}[method]
+    theirs = stats.bootstrap((DICE,), np.mean, n_resamples=20000, method=scipy_method, rng=np.random.default_rng(1)).confidence_interval
+    ours = Bootstrap(samples=20000, method=method).mean(DICE)
+    assert ours.ci_low == pytest.approx(theirs.low, abs=0.002)
+    assert ours.ci_high == pytest.approx(theirs.high, abs=0.002)
+
+
+def test_bca_against_its_formula() -> None:
+    samples, seed = 2000, 4
+    found = Bootstrap(samples=samples, seed=seed, method="bca").mean(DICE)
+    means = resampled_sums(DICE[:, None] / len(DICE), samples, seed)[:, 0]
+    normal = NormalDist()
+    bias = normal.inv_cdf(float(np.mean(means < DICE.mean())))
+    jackknife = np.array([np.delete(DICE, n).mean() for n in range(len(DICE))])
+    apart = jackknife.mean() - jackknife
+    acceleration = (apart**3).sum() / (6 * (apart**2).sum() ** 1.5)
+    for share, bound in ((0.025, found.ci_low), (0.975, found.ci_high)):
+        z = bias + normal.inv_cdf(share)
+        assert bound == pytest.approx(np.quantile(means, normal.cdf(bias + z / (1 - acceleration * z))))
+
+
+def test_scans_of_one_patient_are_drawn_together() -> None:
+    values, patients = np.repeat([0.0, 1.0, 0.5, 0.9], 5), np.repeat(["a", "b", "c", "d"], 5)
+    together = Bootstrap(samples=4000).mean(values, patients.tolist())
+    of_patients = Bootstrap(samples=4000).mean([0.0, 1.0, 0.5, 0.9])
+    alone = Bootstrap(samples=4000).mean(values)
+    assert together == Interval(of_patients.mean, of_patients.ci_low, of_patients.ci_high, 20)
+    assert together.ci_high - together.ci_low > 1.5 * (alone.ci_high - alone.ci_low)
+
+
+def test_a_patient_with_more_scans_weighs_more_in_the_mean() -> None:
+    assert Bootstrap().mean([1.0, 1.0, 0.0], ["a", "a", "b"]).mean == pytest.approx(2 / 3)
+
+
+def test_rate_is_a_ratio_of_sums() -> None:
+    found = Bootstrap().ratio([3, 0, 1], [4, 0, 1])
+    assert found.mean == pytest.approx(0.8)
+    assert found.ci_low <= 0.8 <= found.ci_high
+
+
+def test_undefined_values_are_left_out_and_counted() -> None:
+    found = Bootstrap().mean([0.5, math.nan, 0.7])
+    assert found.mean == pytest.approx(0.6)
+    assert found.n == 2
+
+
+def test_one_patient_has_a_mean_and_no_interval() -> None:
+    found = Bootstrap().mean([0.4, 0.6], ["a", "a"])
+    assert found.to_dict() == {"mean": 0.5, "ci_low": None, "ci_high": None, "n": 2}
+
+
+def test_no_case_has_nothing() -> None:
+    assert Bootstrap().mean([]).to_dict() == {"mean": None, "ci_low": None, "ci_high": None, "n": 0}
+
+
+@pytest.mark.parametrize("method", ["percentile", "bca"])
+def test_constant_metric_has_an_interval_of_no_width(method: Any) -> None:
+    found = Bootstrap(method=method).mean([0.1] * 12)
+    assert (found.mean, found.ci_low, found.ci_high) == pytest.approx((0.1, 0.1, 0.1))
+
+
+def test_same_seed_same_interval() -> None:
+    assert Bootstrap(seed=1).mean(DICE) == Bootstrap(seed=1).mean(DICE)
+    assert Bootstrap(seed=1).mean(DICE) != Bootstrap(seed=2).mean(DICE)
+
+
+def test_group_sums_keep_the_order_of_first_appearance() -> None:
+    sums = group_sums(np.array([[1.0], [2.0], [4.0]]), ["b", "a", "b"])
+    assert sums.tolist() == [[5.0], [2.0]]
+
+
+def test_coverage_is_near_the_confidence() -> None:
+    random = np.random.default_rng(0)
+    inside = 0
+    for trial in range(300):
+        found = Bootstrap(samples=300, seed=trial).mean(random.normal(1.0, 1.0, size=60))
+        inside += found.ci_low <= 1.0 <= found.ci_high
+    assert 0.90 <= inside / 300 <= 0.98
