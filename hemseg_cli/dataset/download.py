@@ -154,7 +154,7 @@ def _receive(client: Client, url: str, partial: Path, expected: SourceFile, trac
             have = 0
             _check_announced(response.headers.get("Content-Length"), url, expected)
         track.update(done=have)
-        with partial.open("r+b" if have else "wb") as file:
+        with partial.open("r+b" if have else "wb", buffering=0) as file:
             file.seek(have)
             for piece in body(response, timeout_s=client.settings.timeout_s, limit=expected.bytes - have + 1):
                 have += len(piece)

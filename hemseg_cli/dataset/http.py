@@ -163,7 +163,7 @@ class Client:
         if not location or not (local or parts.scheme == "https"):
             raise HemsegError(f"{shown(first)} redirects to {shown(target)!r}, which is not https; refused")
         allowed = (origin.hostname, *REDIRECT_HOSTS, *self.settings.hosts)
-        if parts.hostname not in allowed or (parts.hostname in _LOOPBACK and not local):
+        if not local and parts.hostname not in allowed:
             raise HemsegError(
                 f"{shown(first)} redirects to {parts.hostname}, a host that is not on the list",
                 hint=f"if you trust it: --set 'fetch.redirect_hosts=[\"{parts.hostname}\"]'",
