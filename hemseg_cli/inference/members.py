@@ -21,7 +21,8 @@ from hemseg_cli.inference.nnunet import NnunetModel, load_nnunet
 from hemseg_cli.inference.settings import Settings, chosen_settings
 from hemseg_cli.inference.sliding_window import Engine, Size, Window, regular_windows, run_windows
 from hemseg_cli.inference.windows import WindowRule, covered, plan_windows, shifted, whole_grid
-from hemseg_cli.models.checkpoint import network_of, read_checkpoint
+from hemseg_cli.models.archive import read_model
+from hemseg_cli.models.checkpoint import network_of
 from hemseg_cli.models.registry import ModelEntry, entry
 
 
@@ -79,7 +80,7 @@ class NnunetMember:
 
 def load_member(path: Path, config: PredictConfig, device: torch.device, memory_mb: int | None) -> Member | NnunetMember:
     """The network of a checkpoint file; HemsegError or FileFormatError naming the file if it cannot be used."""
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_model(path)
     name = str(checkpoint["model_name"])
     kind = entry(name)
     settings = chosen_settings(config, checkpoint.get("predict"))

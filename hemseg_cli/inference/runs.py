@@ -7,6 +7,7 @@ from pathlib import Path
 from hemseg_cli.config import Config, validate_file
 from hemseg_cli.config.data import DataConfig
 from hemseg_cli.errors import HemsegError
+from hemseg_cli.models.archive import is_archive
 from hemseg_cli.run_directory import RunDirectory, open_run
 
 
@@ -20,9 +21,16 @@ class Models:
 
 def find_models(config: Config, names: Sequence[str] | None) -> Models:
     """The networks of these runs (None: the newest run); HemsegError if a run is not there or was not trained yet."""
-    runs = tuple(open_run(config.runs.root, name) for name in names) if names else (open_run(config.runs.root),)
-    checkpoints = tuple(file for run in runs for file in _checkpoints(run, config.predict.checkpoint))
-    return Models(runs, checkpoints)
+    found = [_find(config, name) for name in names or (None,)]
+    return Models(tuple(run for run, _ in found), tuple(file for _, files in found for file in files))
+
+
+def _find(config: Config, name: str | None) -> tuple[RunDirectory, list[Path]]:
+    """A run with its checkpoint files; a model archive is its own checkpoint, and its run is named after it."""
+    if name is not None and is_archive(Path(name)) and Path(name).is_file():
+        return RunDirectory(config.runs.root / Path(name).stem), [Path(name)]
+    run = open_run(config.runs.root, name)
+    return run, _checkpoints(run, config.predict.checkpoint)
 
 
 def data_of(config: Config, run: RunDirectory) -> DataConfig:

@@ -1,0 +1,150 @@
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hemseg_cli.errors import FileFormatError, HemsegError
+from hemseg_cli.models.archive import read_archive, read_model, write_archive
+from hemseg_cli.models.checkpoint import network_of, write_checkpoint
+from hemseg_cli.models.registry import build_network
+
+SMALL = {"spatial_dims": 3, "out_channels": 1, "channels": [4, 8], "strides": [2], "num_res_units": 0}
+
+
+def _checkpoint() -> dict[str, Any]:
+    torch.manual_seed(0)
+    return {
+        "model": build_network("unet", SMALL, 1).state_dict(),
+        "model_name": "unet",
+        "model_config": SMALL,
+        "preprocess": {"spacing_mm": [None, None, None], "windows": [{"low": 0.0, "high": 80.0, "mean": 40.0, "std": 40.0}]},
+        "patch": [16, 16, 8],
+        "in_channels": 1,
+        "step": 3,
+        "epoch": 1,
+        "predict": {"threshold": 0.4},
+        "optimiser": {"state": "is not shared"},
+    }
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    path = tmp_path / "model.zip"
+    write_archive(path, _checkpoint(), files={"metrics.json": b"{}"})
+    return path
+
+
+def _with_members(source: Path, target: Path, change: dict[str, bytes | None], *, rehash: bool = False) -> Path:
+    """A copy of an archive with some members replaced (None: left out)."""
+    import hashlib
+
+    with zipfile.ZipFile(source) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    for name, data in change.items():
+        members.pop(name, None)
+        if data is not None:
+            members[name] = data
+    if rehash:
+        hashes = {name: hashlib.sha256(data).hexdigest() for name, data in members.items() if name != "SHA256SUMS.json"}
+        members["SHA256SUMS.json"] = json.dumps(hashes).encode()
+    with zipfile.ZipFile(target, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return target
+
+
+def test_network_and_settings_come_back_exactly(archive: Path) -> None:
+    sent, got = _checkpoint(), read_archive(archive)
+    image = torch.randn(1, 1, 16, 16, 8)
+    with torch.inference_mode():
+        assert torch.equal(network_of(got)(image), network_of(sent)(image))
+    assert {key: got[key] for key in ("patch", "predict", "preprocess", "epoch")} == {
+        key: sent[key] for key in ("patch", "predict", "preprocess", "epoch")
+    }
+    assert "optimiser" not in got
+
+
+def test_same_checkpoint_gives_the_same_bytes(archive: Path, tmp_path: Path) -> None:
+    write_archive(tmp_path / "again.zip", _checkpoint(), files={"metrics.json": b"{}"})
+    assert (tmp_path / "again.zip").read_bytes() == archive.read_bytes()
+
+
+def test_checkpoint_and_archive_are_told_apart(archive: Path, tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "best.pt", _checkpoint())
+    assert read_model(tmp_path / "best.pt")["epoch"] == read_model(archive)["epoch"] == 1
+
+
+def test_changed_byte_is_found_by_its_hash(archive: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(archive) as opened:
+        weights = bytearray(opened.read("model.safetensors"))
+    weights[-1] ^= 1
+    with pytest.raises(FileFormatError, match=r"model\.safetensors was changed"):
+        read_archive(_with_members(archive, tmp_path / "changed.zip", {"model.safetensors": bytes(weights)}))
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_damage_is_one_of_our_errors_or_changes_nothing(archive: Path, data: st.DataObject) -> None:
+    content = bytearray(archive.read_bytes())
+    position = data.draw(st.integers(0, len(content) - 1))
+    content[position] ^= data.draw(st.integers(1, 255))
+    damaged = archive.with_name("damaged.zip")
+    damaged.write_bytes(bytes(content[: data.draw(st.integers(0, len(content)))]) if data.draw(st.booleans()) else bytes(content))
+    try:
+        got = read_archive(damaged)["model"]
+    except FileFormatError as error:
+        said = str(error)
+        got = _checkpoint()["model"]
+    else:
+        said = str(damaged)
+    sent = _checkpoint()["model"]
+    assert str(damaged) in said
+    assert all(torch.equal(got[key], sent[key]) for key in sent)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"../escape": b"x"}, r"'\.\./escape' does not belong"),
+        ({"model.pkl": b"x"}, "does not belong"),
+        ({"model.json": None}, "has no model.json"),
+        ({"model.json": b"[1]"}, "not a JSON object"),
+        ({"model.json": b"{"}, "not valid JSON"),
+        ({"model.json": b'{"format": 9}'}, "format 9 is not known"),
+        ({"model.json": b'{"format": 1, "model_name": "os.system"}'}, "names no model"),
+        ({"model.safetensors": b"not safetensors"}, "is not readable"),
+    ],
+)
+def test_hostile_or_foreign_member_is_named(archive: Path, tmp_path: Path, change: dict[str, bytes | None], message: str) -> None:
+    with pytest.raises(FileFormatError, match=message):
+        read_archive(_with_members(archive, tmp_path / "bad.zip", change, rehash=True))
+
+
+@pytest.mark.parametrize("channels", [[4, 16], [2**20, 2**20]])
+def test_settings_of_another_or_a_monstrous_network_are_refused_before_it_is_built(
+    archive: Path, tmp_path: Path, channels: list[int]
+) -> None:
+    with zipfile.ZipFile(archive) as opened:
+        stated = json.loads(opened.read("model.json"))
+    stated["model_config"]["channels"] = channels
+    with pytest.raises(FileFormatError, match="the weights are not those of unet"):
+        read_archive(_with_members(archive, tmp_path / "bad.zip", {"model.json": json.dumps(stated).encode()}, rehash=True))
+
+
+def test_packed_member_is_refused_so_that_nothing_can_unpack_to_more(archive: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(archive) as opened, zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as bomb:
+        for name in opened.namelist():
+            bomb.writestr(name, b"\0" * (20 << 20) if name == "metrics.json" else opened.read(name))
+    with pytest.raises(FileFormatError, match="is packed or larger"):
+        read_archive(tmp_path / "bomb.zip")
+
+
+def test_no_archive_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(HemsegError, match="no model archive") as caught:
+        read_archive(tmp_path / "absent.zip")
+    assert "hemseg export" in caught.value.hint
