@@ -2,6 +2,7 @@
 
 import pickle
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, cast
@@ -39,6 +40,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise HemsegError(f"no checkpoint {path}", hint="hemseg train   writes it")
+    _check_whole(path)
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -47,7 +49,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"({str(error).splitlines()[0]})",
             hint="use a checkpoint that hemseg wrote",
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise FileFormatError(f"{path} is damaged or no checkpoint: {str(error).splitlines()[0]}") from None
     missing = [key for key in KEYS if key not in values] if isinstance(values, dict) else list(KEYS)
     if missing:
@@ -72,6 +74,17 @@ def load_weights(network: nn.Module, checkpoint: Mapping[str, Any]) -> None:
             f"the weights are not those of {checkpoint['model_name']}: {detail[1].strip()[:200] if len(detail) > 1 else detail[0]}",
             hint="the checkpoint belongs to another model or configuration",
         ) from None
+
+
+def _check_whole(path: Path) -> None:
+    """FileFormatError unless the file is a zip archive whose every checksum holds; torch reads changed bytes without a word."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError) as error:
+        raise FileFormatError(f"{path} is damaged or no checkpoint: {error}") from None
+    if damaged is not None:
+        raise FileFormatError(f"{path} is damaged: the checksum of {damaged} does not hold")
 
 
 class _Sink:

@@ -61,15 +61,19 @@ class World:
         value: T = answer[0]
         return value
 
-    def parallel(self, network: nn.Module, device: torch.device) -> nn.Module:
-        """The network with gradients averaged over all processes; batch statistics are shared too, where the device can."""
+    def parallel(self, network: nn.Module, device: torch.device, *, idle_weights: bool) -> nn.Module:
+        """The network with gradients averaged over all processes; batch statistics are shared too, where the device can.
+
+        `idle_weights`: whether the network has weights that its output does not depend on (MONAI's transformers do).
+        """
         if self.size == 1:
             return network
         from torch.nn.parallel import DistributedDataParallel
 
         if device.type == "cuda":
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-        return DistributedDataParallel(network, device_ids=[device.index] if device.type == "cuda" else None)
+        ids = [device.index] if device.type == "cuda" else None
+        return DistributedDataParallel(network, device_ids=ids, find_unused_parameters=idle_weights)
 
 
 @contextlib.contextmanager

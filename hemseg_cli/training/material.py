@@ -11,7 +11,7 @@ from hemseg_cli.cases import Case, cases_in_split, patient_folds, read_cases
 from hemseg_cli.config import Config
 from hemseg_cli.errors import HemsegError, UsageError
 from hemseg_cli.executor import default_workers
-from hemseg_cli.models.registry import build_network, check_patch, full_config
+from hemseg_cli.models.registry import build_network, check_patch, entry, full_config
 from hemseg_cli.training.batches import BatchPlan, Loading
 from hemseg_cli.training.cache import PreparedCase, prepared_cases, preprocess_of
 from hemseg_cli.training.distributed import World
@@ -82,7 +82,7 @@ def make_engine(config: Config, material: Material, device: torch.device, world:
     if device.type == "cuda":
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # not in torch's annotations
     mean = WeightMean(network, train.ema_decay)
-    parallel = world.parallel(network, device)
+    parallel = world.parallel(network, device, idle_weights=not entry(train.model).convolutional)
     optimizer = make_optimizer(network, train)
     precision = _precision(train, device)
     i, j, k = train.patch
