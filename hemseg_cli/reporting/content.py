@@ -154,10 +154,11 @@ def history_table(runs: Sequence[RunResults]) -> ReportTable | None:
 
 def warnings(runs: Sequence[RunResults]) -> list[str]:
     """What a reader has to know before any number: the evaluation's own warnings, missed cases, runs that do not compare."""
-    found: list[str] = []
+    said_of: dict[str, list[str]] = {}
     for run in runs:
-        prefix = f"{run.name}: " if len(runs) > 1 else ""
-        found += [f"{prefix}{text}" for text in _run_warnings(run)]
+        for text in _run_warnings(run):
+            said_of.setdefault(text, []).append(run.name)
+    found = [f"{', '.join(names)}: {text}" if len(runs) > 1 else text for text, names in said_of.items()]
     protocols = sorted({run.protocol for run in runs})
     if len(protocols) > 1:
         found.append(f"The runs were scored under different protocols ({', '.join(protocols)}): their numbers do not compare.")

@@ -136,10 +136,9 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]
 
 
 def _glance(runs: Sequence[RunResults]) -> ReportTable:
-    columns = (Column("run", "Run"), Column("model", "Model"), Column("n", "Scans", 0), *metric_columns(runs), *_TILES)
-    rows = tuple(
-        (run.name, run.model, run.n_cases, *(run.estimate(column.key) for column in (*metric_columns(runs), *_TILES))) for run in runs
-    )
+    metrics = [Column(c.key, c.title, min(3, c.digits or 0)) for c in (*metric_columns(runs), _TILES[0]) if c.key != "iou"]
+    columns = (Column("run", "Run"), Column("model", "Model"), Column("n", "Scans", 0), *metrics)
+    rows = tuple((run.name, run.model, run.n_cases, *(run.estimate(column.key) for column in metrics)) for run in runs)
     return ReportTable("glance", "Runs at a glance", columns, rows).without_empty_columns()
 
 

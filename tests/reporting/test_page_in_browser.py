@@ -1,0 +1,272 @@
+"""The page in a real Chromium, opened from file://."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from workplace import Workplace
+
+from hemseg_cli.reporting.report import report
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+HOSTILE = '<img src=x onerror="document.title=1">'
+
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (apt install chromium)")]
+
+
+class Opened:
+    """A page with what it said and asked for."""
+
+    def __init__(self, page: Any, path: Path) -> None:
+        self.page = page
+        self.said: list[str] = []
+        self.asked: list[str] = []
+        page.set_default_timeout(20_000)
+        page.on("console", lambda message: self.said.append(message.text))
+        page.on("pageerror", lambda error: self.said.append(str(error)))
+        page.on("request", lambda request: self.asked.append(request.url))
+        page.goto(path.as_uri())
+        page.wait_for_selector("html[data-ready]")
+
+    def wait_until(self, holds: Callable[[], bool]) -> None:
+        # Not page.wait_for_function: the page's policy forbids the eval behind it.
+        for _ in range(100):
+            if holds():
+                return
+            self.page.wait_for_timeout(100)
+        raise AssertionError("waited ten seconds in vain")
+
+    def column(self, table: str, title: str) -> list[str]:
+        script = """([table, title]) => {
+            const found = document.getElementById(table);
+            const place = [...found.tHead.rows[0].cells].findIndex((cell) => cell.textContent === title);
+            return [...found.tBodies[0].rows].filter((row) => !row.classList.contains("hidden")).map((row) => row.cells[place].textContent);
+        }"""
+        return list(self.page.evaluate(script, [table, title]))
+
+    def picture(self) -> str:
+        return str(self.page.evaluate("document.getElementById('viewer-canvas').toDataURL()"))
+
+    def pixels(self, red: int, green: int, blue: int) -> int:
+        """How many pixels of the viewer have that colour."""
+        script = """([r, g, b]) => {
+            const canvas = document.getElementById("viewer-canvas");
+            const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+            let found = 0;
+            for (let n = 0; n < data.length; n += 4) found += data[n] === r && data[n + 1] === g && data[n + 2] === b;
+            return found;
+        }"""
+        return int(self.page.evaluate(script, [red, green, blue]))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="module")
+def place(make_shared_workplace: Callable[..., Workplace]) -> Workplace:
+    scans = ("0a1b2c3d4e", "1b2c3d4e5f", "2c3d4e5f60", "3d4e5f6071", "4e5f607182")
+    return make_shared_workplace(scans=scans, runs=("a", "b"))
+
+
+@pytest.fixture(scope="module")
+def opened(browser: Any, place: Workplace) -> Iterator[Opened]:
+    result = report(place.config, runs=["a", "b"])
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    yield Opened(context.new_page(), result.html)
+    context.close()
+
+
+def test_opens_from_a_file_without_a_word_on_the_console_or_a_request(opened: Opened) -> None:
+    opened.page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    opened.page.wait_for_selector("#plot-val_dice .main-svg")
+    assert opened.said == []
+    assert [url for url in opened.asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert len([url for url in opened.asked if url.startswith("file:")]) == 1
+
+
+def test_every_chart_is_drawn(opened: Opened) -> None:
+    opened.page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    charts = opened.page.locator(".plot").count()
+    opened.wait_until(lambda: opened.page.locator(".plot.js-plotly-plot").count() == charts)
+    assert charts >= 8
+
+
+def test_the_viewer_starts_with_the_median_scan_where_its_truth_is_largest(opened: Opened) -> None:
+    opened.page.click("[data-scan='1']")
+    opened.page.wait_for_selector("#viewer[data-ready='1']")
+    assert opened.page.get_attribute("[data-scan='1']", "aria-pressed") == "true"
+    # The bleed is drawn around slice index 4 of 8.
+    assert opened.page.text_content("#viewer-status").startswith("Slice 5 of 8: truth ")
+
+
+@pytest.mark.parametrize(("key", "slice_number"), [("ArrowUp", 6), ("ArrowDown", 4), ("End", 8), ("Home", 1), ("PageUp", 8)])
+def test_keys_move_through_the_slices(opened: Opened, key: str, slice_number: int) -> None:
+    opened.page.locator("#viewer-slice").fill("4")
+    before = opened.picture()
+    opened.page.focus("#viewer-canvas")
+    opened.page.keyboard.press(key)
+    assert opened.page.text_content("#viewer-status").startswith(f"Slice {slice_number} of 8")
+    assert opened.page.input_value("#viewer-slice") == str(slice_number - 1)
+    assert opened.picture() != before
+
+
+def test_the_wheel_moves_through_the_slices_and_at_the_end_the_page(opened: Opened) -> None:
+    opened.page.locator("#viewer-slice").fill("4")
+    opened.page.evaluate("window.scrollTo(0, 0)")
+    opened.page.hover("#viewer-canvas")
+    start = opened.page.evaluate("window.scrollY")
+    opened.page.mouse.wheel(0, 40)
+    opened.wait_until(lambda: opened.page.input_value("#viewer-slice") == "3")
+    assert opened.page.evaluate("window.scrollY") == start
+    opened.page.locator("#viewer-slice").fill("0")
+    opened.page.hover("#viewer-canvas")
+    opened.page.mouse.wheel(0, 120)
+    opened.wait_until(lambda: opened.page.evaluate("window.scrollY") > start)
+    assert opened.page.input_value("#viewer-slice") == "0"
+
+
+def test_toggles_draw_and_hide_truth_and_prediction(opened: Opened) -> None:
+    truth, prediction = (46, 196, 255), (255, 154, 60)
+    opened.page.locator("#viewer-slice").fill("4")
+    assert opened.pixels(*prediction) > 20
+    both = opened.pixels(*truth)
+    opened.page.uncheck("#viewer-prediction")
+    assert opened.pixels(*prediction) == 0
+    assert opened.pixels(*truth) >= both
+    opened.page.focus("#viewer-canvas")
+    opened.page.keyboard.press("t")
+    assert not opened.page.is_checked("#viewer-truth")
+    assert opened.pixels(*truth) == 0
+    outlined = opened.picture()
+    opened.page.check("#viewer-truth")
+    opened.page.keyboard.press("f")
+    assert opened.picture() != outlined
+    opened.page.uncheck("#viewer-fill")
+    opened.page.check("#viewer-prediction")
+
+
+def test_the_window_maps_hu_to_grey(opened: Opened) -> None:
+    for toggle in ("#viewer-truth", "#viewer-prediction"):
+        opened.page.uncheck(toggle)
+    opened.page.click("text=Brain")
+    narrow = opened.pixels(255, 255, 255)
+    opened.page.locator("#viewer-level").fill("150")
+    opened.page.locator("#viewer-width").fill("20")
+    # Only what is above 160 HU is white: bone, not the bleed of 65 HU.
+    assert 0 < opened.pixels(255, 255, 255) < narrow or opened.pixels(255, 255, 255) == narrow > 0
+    opened.page.locator("#viewer-level").fill("30")
+    # Brain of 35 and bleed of 65 HU lie around and above a window of 20..40.
+    assert opened.pixels(255, 255, 255) > narrow
+    opened.page.click("text=Brain")
+    for toggle in ("#viewer-truth", "#viewer-prediction"):
+        opened.page.check(toggle)
+
+
+def test_the_probe_reads_hu(opened: Opened) -> None:
+    opened.page.locator("#viewer-slice").fill("0")
+    box = opened.page.locator("#viewer-canvas").bounding_box()
+    opened.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] * 0.6)
+    shown = opened.page.text_content("#viewer-probe")
+    # Brain was drawn at 35 HU with noise of 6.
+    assert 10 <= int(shown.removesuffix(" HU")) <= 60
+    opened.page.mouse.move(box["x"] + 2, box["y"] + 2)
+    assert opened.page.text_content("#viewer-probe") == "\u2264 -100 HU"
+
+
+def test_the_other_run_has_its_own_mask(opened: Opened) -> None:
+    opened.page.locator("#viewer-slice").fill("4")
+    before = opened.picture()
+    opened.page.select_option("#viewer-run", "1")
+    assert opened.picture() != before
+    opened.page.select_option("#viewer-run", "0")
+
+
+def test_the_table_sorts_both_ways(opened: Opened) -> None:
+    header = opened.page.locator("#table-cases th", has_text="Dice")
+    header.locator("button").click()
+    assert header.get_attribute("aria-sort") == "ascending"
+    upward = [float(text) for text in opened.column("table-cases", "Dice")]
+    assert upward == sorted(upward)
+    header.locator("button").press("Enter")
+    assert header.get_attribute("aria-sort") == "descending"
+    assert [float(text) for text in opened.column("table-cases", "Dice")] == sorted(upward, reverse=True)
+
+
+def test_the_table_filters_by_text_run_and_dice(opened: Opened) -> None:
+    opened.page.fill("#filter-text", "2C3D4E5F60")
+    assert opened.column("table-cases", "Scan") == ["2c3d4e5f60", "2c3d4e5f60"]
+    opened.page.select_option("#filter-run", "b")
+    assert opened.column("table-cases", "Run") == ["b"]
+    assert opened.page.text_content("#filter-count") == "1 of 10 rows"
+    opened.page.fill("#filter-text", "")
+    opened.page.fill("#filter-dice", "0.5")
+    assert all(float(text) <= 0.5 for text in opened.column("table-cases", "Dice"))
+    opened.page.fill("#filter-dice", "")
+    opened.page.select_option("#filter-run", "")
+
+
+def test_a_scan_of_the_table_opens_in_the_viewer(opened: Opened) -> None:
+    opened.page.click("#table-cases button.open >> nth=0")
+    shown = opened.page.text_content(".viewer-tabs [aria-pressed='true'] .scan")
+    assert shown == opened.page.text_content("#table-cases button.open >> nth=0")
+
+
+def test_csv_is_saved_from_the_page(opened: Opened) -> None:
+    with opened.page.expect_download() as waiting:
+        opened.page.click("[data-csv='cases']")
+    saved = Path(waiting.value.path()).read_text()
+    assert saved.startswith("run,scan,patient,")
+    assert len(saved.splitlines()) == 11
+
+
+def test_print_shows_everything_on_white(opened: Opened) -> None:
+    opened.page.emulate_media(media="print", color_scheme="dark")
+    assert opened.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert not opened.page.is_visible("nav")
+    assert len(opened.page.pdf()) > 10_000
+    opened.page.emulate_media(media="screen", color_scheme="light")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_fits_a_phone_in_light_and_dark(browser: Any, place: Workplace, scheme: str) -> None:
+    result = report(place.config, runs=["b"])
+    context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme=scheme, has_touch=True)
+    opened = Opened(context.new_page(), result.html)
+    opened.page.wait_for_selector("#viewer[data-ready]")
+    assert opened.page.evaluate("document.documentElement.scrollWidth") == 390
+    background = opened.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (background == "rgb(255, 255, 255)") == (scheme == "light")
+    keep = os.environ.get("HEMSEG_TEST_SCREENSHOTS")
+    if keep:
+        opened.page.screenshot(path=f"{keep}/phone-{scheme}.png", full_page=True)
+    assert opened.said == []
+    context.close()
+
+
+def test_hostile_names_show_as_text(browser: Any, make_shared_workplace: Callable[..., Workplace]) -> None:
+    place = make_shared_workplace(scans=("good", HOSTILE, "fine"), runs=("<img src=y>",))
+    result = report(place.config)
+    context = browser.new_context()
+    opened = Opened(context.new_page(), result.html)
+    opened.page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    opened.page.wait_for_selector("#plot-dice .main-svg")
+    assert HOSTILE in opened.column("table-cases", "Scan")
+    assert HOSTILE in opened.page.locator(".viewer-tabs .scan").all_text_contents()
+    assert opened.page.text_content(".facts strong") == "<img src=y>"
+    assert opened.page.locator("img").count() == 0
+    assert opened.page.title().startswith("Intracerebral hemorrhage segmentation")
+    assert opened.said == []
+    context.close()
