@@ -98,18 +98,22 @@ def _in_pool(function: Callable[[T], R], items: Sequence[T], workers: int, conte
 
 
 def _on_dask(function: Callable[[T], R], items: Sequence[T], scheduler: str) -> Iterator[Outcome[T, R]]:
+    """A case whose worker dies goes to another one; one that takes several workers with it is named."""
     try:
-        from distributed import Client  # an extra
+        from distributed import Client, KilledWorker  # an extra
     except ImportError:
         raise HemsegError("--scheduler needs Dask", hint="pip install 'hemseg[dask]'") from None
     try:
-        client = Client(scheduler, timeout=10)
+        client = Client(scheduler, timeout=5)
     except (OSError, ValueError) as error:
         raise HemsegError(f"no Dask scheduler at {scheduler}: {error}", hint="dask scheduler   starts one and prints its address") from None
     with client, client.get_executor(pure=False, retries=2) as pool:
-        futures = [pool.submit(attempt, function, item) for item in items]
+        futures = {pool.submit(attempt, function, item): item for item in items}
         for future in concurrent.futures.as_completed(futures):
-            yield future.result()
+            try:
+                yield future.result()
+            except KilledWorker as error:
+                yield Outcome(futures[future], error=f"the workers died on it: {error}", hint="often too little memory on the workers")
 
 
 def _os_error_text(error: OSError) -> str:

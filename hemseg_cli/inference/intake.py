@@ -14,6 +14,7 @@ _AIR_HU = -1024
 _TISSUE_FROM_HU = -200
 _OFFSET_HU = 1024
 _SOFT_HU = (0, 80)
+_SOFT_SHARE = 0.04  # of a head CT's voxels have brain's density; a hundredth or less that of dense bone, 1024 above
 _SAMPLE = 4
 
 
@@ -32,7 +33,7 @@ def checked_scan(scan: Scan) -> Scan:
             volume = Volume(np.where(finite, volume.array, np.array(_AIR_HU, dtype=volume.array.dtype)), volume.affine)
             warnings.append(f"{missing} voxels are not numbers (NaN or infinite): taken as air")
     sample = np.asarray(volume.array[::_SAMPLE, ::_SAMPLE])
-    if _share(sample, _SOFT_HU, 0) < 0.01 and _share(sample, _SOFT_HU, _OFFSET_HU) > 0.02 and float(sample.min()) > _TISSUE_FROM_HU:
+    if float(sample.min()) > _TISSUE_FROM_HU and _share(sample, _SOFT_HU, _OFFSET_HU) > _SOFT_SHARE:
         volume = Volume(volume.array.astype(np.int32) - _OFFSET_HU, volume.affine)
         sample = sample.astype(np.int32) - _OFFSET_HU
         warnings.append(f"the values look {_OFFSET_HU} too high for HU (air at 0, brain near 1060): {_OFFSET_HU} was taken off")

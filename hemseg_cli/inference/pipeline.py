@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 from hemseg_cli.executor import Outcome, attempt
@@ -41,7 +42,7 @@ def _stages(
         assert ahead is not None
         ready = ahead.result()
         ahead = reader.submit(attempt, read, items[number + 1]) if number + 1 < len(items) else None
-        computed = attempt(lambda found, item=item: compute(item, found), ready.value) if ready.ok else ready
+        computed = attempt(partial(compute, item), ready.value) if ready.ok else ready
         seconds = ready.seconds + computed.seconds
         del ready
         if behind is not None:
@@ -50,7 +51,7 @@ def _stages(
         if not computed.ok:
             yield Outcome(item, error=computed.error, hint=computed.hint, seconds=seconds)
             continue
-        behind = (item, seconds, writer.submit(attempt, lambda made, item=item: write(item, made), computed.value))
+        behind = (item, seconds, writer.submit(attempt, partial(write, item), computed.value))
         del computed
     if behind is not None:
         yield _finished(*behind)
