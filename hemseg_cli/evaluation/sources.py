@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hemseg_cli.cases import Case, cases_in_split, read_cases
+from hemseg_cli.cases import Case, cases_in_split, contaminated, read_cases
 from hemseg_cli.config import Config, load
 from hemseg_cli.config.data import DataConfig
 from hemseg_cli.errors import FileFormatError, HemsegError
@@ -124,14 +124,16 @@ def _contamination_warnings(chosen: Sequence[Case], data: DataConfig, trained: C
         return
     others = read_cases(trained.data.cases_file)
     for used in ("train", "val"):
-        scans = {case.scan for case in others if case.split == used}
-        patients = {case.patient for case in others if case.split == used and case.patient}
-        seen = [case.scan for case in chosen if case.scan in scans or case.patient in patients]
-        if seen:
-            yield (
-                f"contaminated: {len(seen)} of {len(chosen)} scans (or their patients) are in split {used} of {trained.data.dataset}, "
-                f"on which the run was trained: {named(seen)}"
-            )
+        known = [case for case in others if case.split == used]
+        patients = {case.patient for case in known if case.patient}
+        scans = contaminated(known, chosen)
+        of_patients = [case.scan for case in chosen if case.scan not in scans and case.patient in patients]
+        for seen, what in ((scans, "scans are"), (of_patients, "scans are of patients")):
+            if seen:
+                yield (
+                    f"contaminated: {len(seen)} of {len(chosen)} {what} in split {used} of {trained.data.dataset}, "
+                    f"the data set of the run: {named(seen)}"
+                )
 
 
 def named(scans: Sequence[str]) -> str:
