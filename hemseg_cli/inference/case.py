@@ -18,7 +18,7 @@ from hemseg_cli.inference.masks import mask_of, write_mask, write_probability
 from hemseg_cli.inference.outputs import OutputFolder, claim, identity, write_record
 from hemseg_cli.inference.predictor import Answer, Predictor
 from hemseg_cli.inference.preview import write_preview
-from hemseg_cli.inference.volumes import Volumes, measure, row_of
+from hemseg_cli.inference.volumes import Measured, lesion_rows, measure, row_of
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Computed:
     scan: Scan
     mask: NDArray[np.uint8]
     answer: Answer
-    volumes: Volumes
+    measured: Measured
     warnings: tuple[str, ...]
 
 
@@ -80,24 +80,39 @@ def compute_case(job: Job, ready: Ready) -> Computed:
     predictor, scan = predictor_of(job), ready.scan
     answer = predictor.answer(scan.volume, ready.head)
     mask = mask_of(answer.probability, predictor.settings, scan.voxel_volume_mm3)
-    volumes = measure(job.source.name, mask, voxel_volume_mm3=scan.voxel_volume_mm3)
-    return Computed(scan, mask, answer, volumes, (*scan.warnings, *predictor.notes()))
+    measured = measure(
+        job.source.name,
+        mask,
+        scan.volume,
+        voxel_volume_mm3=scan.voxel_volume_mm3,
+        probability=answer.probability,
+        deviation=answer.deviation,
+        threshold=predictor.settings.threshold,
+        warnings=scan.warnings,
+    )
+    return Computed(scan, mask, answer, measured, (*scan.warnings, *predictor.notes()))
 
 
 def write_case(job: Job, computed: Computed) -> Predicted:
     """Write every output of the scan, its record last."""
     name, folder = job.source.name, job.folder
     if job.config.previews:
-        title = f"{name}   {computed.volumes.predicted_ml:.1f} mL"
-        write_preview(folder.preview(name), computed.scan.volume, computed.mask, title=title)
+        write_preview(folder.preview(name), computed.scan.volume, computed.mask, computed.measured.volumes)
     if job.config.save_probabilities:
         write_probability(folder.probability(name), computed.answer.probability, computed.scan)
     write_mask(folder.mask(name), computed.mask, computed.scan)
-    row = row_of(computed.volumes)
+    row = row_of(computed.measured.volumes)
     write_record(
         folder,
         name,
-        {"done": True, "fingerprint": job.mark, "source": identity(job.source), "volumes": row, "warnings": computed.warnings},
+        {
+            "done": True,
+            "fingerprint": job.mark,
+            "source": identity(job.source),
+            "volumes": row,
+            "lesions": lesion_rows(computed.measured),
+            "warnings": computed.warnings,
+        },
     )
     return Predicted(row, computed.warnings)
 

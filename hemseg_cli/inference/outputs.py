@@ -16,7 +16,7 @@ from typing import Any
 from hemseg_cli.config.predict import PredictConfig
 from hemseg_cli.errors import CaseError, HemsegError
 from hemseg_cli.inference.inputs import Source
-from hemseg_cli.inference.volumes import write_volumes
+from hemseg_cli.inference.volumes import write_lesions, write_volumes
 from hemseg_cli.run_directory import write_text
 
 _RECORDS = ".cases"
@@ -118,10 +118,12 @@ def finished_records(folder: OutputFolder) -> list[dict[str, Any]]:
 
 
 def rebuild_volumes(folder: OutputFolder) -> Path:
-    """Write `volumes.csv` anew from the records of all scans, also those of other calls and other parts; returns its path."""
+    """Write `volumes.csv` (its path is returned) and `lesions.csv` anew from the records of all scans, also those of other calls."""
     with _alone(folder.path / _RECORDS):
         path = folder.path / "volumes.csv"
-        write_volumes(path, [record["volumes"] for record in finished_records(folder)])
+        records = finished_records(folder)
+        write_volumes(path, [record["volumes"] for record in records])
+        write_lesions(folder.path / "lesions.csv", [row for record in records for row in record["lesions"]])
     return path
 
 

@@ -1,7 +1,7 @@
-"""One picture per scan: slices through the lesion in the brain window, the mask's contour, the volume."""
+"""One picture per scan that can be read at a glance: slices through the lesions, the mask's contour, mL, a scale bar."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,60 +9,102 @@ from numpy.typing import NDArray
 from hemseg_cli.imaging.geometry import spacing_mm
 from hemseg_cli.imaging.orientation import to_canonical
 from hemseg_cli.imaging.volume import Volume
+from hemseg_cli.inference.volumes import Volumes
 from hemseg_cli.run_directory import atomic_path
 
-_WINDOW_HU = (0.0, 80.0)
-_TILES = 6
-_TILE_MM = 256.0
-_TILE_PIXELS = 256
-_CONTOUR = (255, 64, 64)
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+WINDOW_HU = (0.0, 80.0)
+SCALE_BAR_MM = 50.0
+_COLUMNS, _ROWS = 3, 2
+_TILE = 320
+_TILE_MM = 260.0
+_HEADER = 58
+_CONTOUR = (255, 76, 64)
+_TEXT, _FAINT, _ALERT = (240, 240, 240), (160, 166, 173), (255, 196, 84)
 
 
-def write_preview(path: Path, volume: Volume, mask: NDArray[np.uint8], *, title: str) -> None:
-    """A PNG of up to six axial slices, those with the most hemorrhage (the middle ones where there is none), from foot to head."""
-    from PIL import Image, ImageDraw
+def write_preview(path: Path, scan: Volume, mask: NDArray[np.uint8], volumes: Volumes) -> None:
+    """A PNG of up to six axial slices from foot to head, as radiology shows them: the patient's right on the left, anterior on top.
 
-    hu, _ = to_canonical(volume)
-    drawn, _ = to_canonical(Volume(mask, volume.affine))
-    tiles = [_tile(hu, drawn.array, k) for k in _slices(drawn.array)]
-    picture = Image.new("RGB", (_TILE_PIXELS * len(tiles), _TILE_PIXELS + 20))
-    for number, tile in enumerate(tiles):
-        picture.paste(tile, (number * _TILE_PIXELS, 20))
-    ImageDraw.Draw(picture).text((4, 4), title, fill=(255, 255, 255))
-    with atomic_path(path) as temporary:
-        picture.save(temporary, format="PNG")
-
-
-def _slices(mask: NDArray[np.uint8]) -> list[int]:
-    areas = mask.sum(axis=(0, 1), dtype=np.int64)
-    count = min(_TILES, len(areas))
-    if not areas.any():
-        middle = len(areas) // 2
-        start = max(0, min(middle - count // 2, len(areas) - count))
-        return list(range(start, start + count))
-    return sorted(int(k) for k in np.argsort(-areas, kind="stable")[:count])
-
-
-def _tile(hu: Volume, mask: NDArray[np.uint8], k: int) -> Any:
+    `scan`: HU; `mask`: on the same grid. The slices are spread over those with hemorrhage, the largest among them (without hemorrhage:
+    over the middle of the scan).
+    """
     from PIL import Image
 
-    low, high = _WINDOW_HU
-    gray = np.clip((hu.array[:, :, k].astype(np.float32) - low) / (high - low) * 255, 0, 255).astype(np.uint8)
-    colour = np.repeat(gray[:, :, None], 3, axis=2)
-    colour[_edge(mask[:, :, k])] = _CONTOUR
-    # Canonical i runs to the right and j to anterior; radiology shows the patient's right on the left, anterior on top.
-    shown = colour[::-1, ::-1].transpose(1, 0, 2)
-    x_mm, y_mm, _ = spacing_mm(hu.affine)
-    extent = np.array([shown.shape[1] * x_mm, shown.shape[0] * y_mm])
-    width, height = (max(1, int(n)) for n in extent * (_TILE_PIXELS / max(_TILE_MM, extent.max())))
-    picture = Image.fromarray(np.ascontiguousarray(shown)).resize((width, height), Image.Resampling.BILINEAR)
-    tile = Image.new("RGB", (_TILE_PIXELS, _TILE_PIXELS))
-    tile.paste(picture, ((_TILE_PIXELS - width) // 2, (_TILE_PIXELS - height) // 2))
+    hu, _ = to_canonical(scan)
+    drawn = to_canonical(Volume(mask, scan.affine))[0].array
+    picture = Image.new("RGB", (_TILE * _COLUMNS, _HEADER + _TILE * _ROWS))
+    for number, k in enumerate(chosen_slices(drawn, _COLUMNS * _ROWS)):
+        tile = _tile(hu.array[:, :, k], drawn[:, :, k], spacing_mm(hu.affine)[:2], caption=f"slice {k + 1} of {drawn.shape[2]}")
+        picture.paste(tile, (_TILE * (number % _COLUMNS), _HEADER + _TILE * (number // _COLUMNS)))
+    _write_header(picture, volumes)
+    with atomic_path(path) as temporary:
+        picture.save(temporary, format="PNG", optimize=False, compress_level=3)
+
+
+def chosen_slices(mask: NDArray[np.uint8], count: int) -> list[int]:
+    """Up to `count` slices of a canonical mask [i, j, k], ascending; the one with most hemorrhage is among them."""
+    areas = np.count_nonzero(mask, axis=(0, 1))
+    candidates = np.flatnonzero(areas)
+    if not candidates.size:
+        depth = len(areas)
+        candidates = np.arange(depth // 4, max(depth // 4 + 1, depth - depth // 4))
+    spread = candidates[np.linspace(0, len(candidates) - 1, min(count, len(candidates))).round().astype(int)]
+    largest = int(areas.argmax())
+    if areas.any() and largest not in spread:
+        spread[np.abs(spread - largest).argmin()] = largest
+    return [int(k) for k in np.unique(spread)]
+
+
+def _tile(hu: NDArray[Any], mask: NDArray[np.uint8], pixel_mm: tuple[float, float], *, caption: str) -> "Image":
+    from PIL import Image, ImageDraw
+
+    low, high = WINDOW_HU
+    gray = np.clip((hu.astype(np.float32) - low) / (high - low) * 255, 0, 255).astype(np.uint8)
+    extent_mm = np.array(gray.shape) * pixel_mm
+    pixels_per_mm = _TILE / max(_TILE_MM, float(extent_mm.max()))
+    width, height = (max(1, round(float(mm) * pixels_per_mm)) for mm in extent_mm)
+    slice_picture = Image.fromarray(_as_seen(gray)).resize((width, height), Image.Resampling.BICUBIC).convert("RGB")
+    large = np.asarray(Image.fromarray(_as_seen(mask * np.uint8(255))).resize((width, height), Image.Resampling.BILINEAR)) >= 128
+    colours = np.array(slice_picture)
+    colours[_edge(large)] = _CONTOUR
+    tile = Image.new("RGB", (_TILE, _TILE))
+    tile.paste(Image.fromarray(colours), ((_TILE - width) // 2, (_TILE - height) // 2))
+    draw = ImageDraw.Draw(tile)
+    draw.text((8, 6), caption, fill=_FAINT, font=_font(13))
+    draw.text((8, _TILE // 2 - 8), "R", fill=_FAINT, font=_font(15))
+    draw.text((_TILE - 18, _TILE // 2 - 8), "L", fill=_FAINT, font=_font(15))
+    bar = round(SCALE_BAR_MM * pixels_per_mm)
+    draw.line([(_TILE - 12 - bar, _TILE - 12), (_TILE - 12, _TILE - 12)], fill=_TEXT, width=2)
+    draw.text((_TILE - 12 - bar, _TILE - 30), f"{SCALE_BAR_MM:g} mm", fill=_TEXT, font=_font(12))
     return tile
 
 
-def _edge(mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def _write_header(picture: "Image", volumes: Volumes) -> None:
+    from PIL import ImageDraw
+
+    draw = ImageDraw.Draw(picture)
+    lesions = f"{volumes.lesions} lesion" + ("" if volumes.lesions == 1 else "s")
+    draw.text((10, 6), f"{volumes.predicted_ml:.1f} mL", fill=_TEXT, font=_font(24))
+    draw.text((150, 12), f"{lesions}   {volumes.scan}", fill=_TEXT, font=_font(16))
+    note = f"review: {volumes.review_reason}" if volumes.review else f"window {WINDOW_HU[0]:g} to {WINDOW_HU[1]:g} HU. Research use only."
+    draw.text((10, 36), note, fill=_ALERT if volumes.review else _FAINT, font=_font(13))
+
+
+def _as_seen(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Canonical i runs to the right and j to anterior; a picture's rows run down and show the patient's right on the left."""
+    return np.ascontiguousarray(image[::-1, ::-1].T)
+
+
+def _edge(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     from scipy import ndimage
 
-    inside = mask.astype(bool)
-    return np.asarray(inside & ~ndimage.binary_erosion(inside), dtype=bool)
+    return np.asarray(mask & ~ndimage.binary_erosion(mask), dtype=bool)
+
+
+def _font(size: int) -> Any:
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size=size)
