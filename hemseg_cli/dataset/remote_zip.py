@@ -13,13 +13,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from numpy.typing import NDArray
-
 from hemseg_cli import console
 from hemseg_cli.dataset.http import shown
 from hemseg_cli.dataset.http_ranges import RangeReader, RangeSettings
 from hemseg_cli.dataset.slice_sources import checked, not_there
-from hemseg_cli.dataset.zip_index import Member, build_index, data_start, find, load_index, save_index, unpack
+from hemseg_cli.dataset.zip_index import Member, SliceIndex, data_start, unpack
 from hemseg_cli.errors import CaseError, FileFormatError, HemsegError
 from hemseg_cli.run_directory import write_bytes
 
@@ -36,9 +34,9 @@ class RemoteZipSource:
         file = self._reader.stat()
         key = hashlib.sha256(f"{shown(url)}|{file.bytes}|{file.version}".encode()).hexdigest()[:16]
         self._index_file = cache / "zip-index" / f"{key}.npy"
-        self._index: NDArray[Any] | None = load_index(self._index_file)
+        self._index = SliceIndex.load(self._index_file)
         if self._index is None:
-            save_index(self._index_file, _remote_index(self._reader))
+            _remote_index(self._reader).save(self._index_file)
 
     @property
     def place(self) -> str:
@@ -61,11 +59,11 @@ class RemoteZipSource:
 
     def missing(self, slice_ids: Sequence[str]) -> list[str]:
         """Ids without a member."""
-        return [slice_id for slice_id in slice_ids if find(self._table(), checked(slice_id)) is None]
+        return [slice_id for slice_id in slice_ids if self._lookup().find(checked(slice_id)) is None]
 
     def sizes(self, slice_ids: Sequence[str]) -> dict[str, int]:
         """Bytes to move: packed sizes, 0 for a slice that is kept."""
-        found = {slice_id: find(self._table(), checked(slice_id)) for slice_id in slice_ids}
+        found = {slice_id: self._lookup().find(checked(slice_id)) for slice_id in slice_ids}
         return {name: 0 if self._file(member).is_file() else member.packed for name, member in found.items() if member is not None}
 
     def __enter__(self) -> Self:
@@ -77,15 +75,15 @@ class RemoteZipSource:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_index": None}  # mapped anew where it is read
 
-    def _table(self) -> NDArray[Any]:
+    def _lookup(self) -> SliceIndex:
         if self._index is None:
-            self._index = load_index(self._index_file)
+            self._index = SliceIndex.load(self._index_file)
         if self._index is None:
             raise HemsegError(f"the index {self._index_file} of {self.place} went away", hint="run the command again")
         return self._index
 
     def _member(self, slice_id: str) -> Member:
-        member = find(self._table(), checked(slice_id))
+        member = self._lookup().find(checked(slice_id))
         if member is None:
             raise not_there(slice_id, self.place)
         return member
@@ -143,13 +141,13 @@ class _Fetcher:
         return PartialBuffer(io.BytesIO(data), start, len(data), False)
 
 
-def _remote_index(reader: RangeReader) -> NDArray[Any]:
+def _remote_index(reader: RangeReader) -> SliceIndex:
     from remotezip import RemoteZip, RemoteZipError
 
     place = shown(reader.url)
     console.say(f"reading the index of {place} ({reader.stat().bytes / 1e9:.1f} GB)")
     try:
         with RemoteZip(reader.url, fetcher=functools.partial(_Fetcher, reader=reader)) as archive:
-            return build_index(place, archive.infolist())
+            return SliceIndex.build(place, archive.infolist())
     except (zipfile.BadZipFile, RemoteZipError, NotImplementedError, ValueError) as error:
         raise FileFormatError(f"{place} is not a zip archive: {error}") from None

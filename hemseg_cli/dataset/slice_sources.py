@@ -12,11 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from numpy.typing import NDArray
-
 from hemseg_cli.config import Config
 from hemseg_cli.dataset.manifest import SLICE_ID
-from hemseg_cli.dataset.zip_index import Member, build_index, find, load_index, read_member, save_index
+from hemseg_cli.dataset.zip_index import Member, SliceIndex, read_member
 from hemseg_cli.errors import CaseError, FileFormatError, HemsegError, UsageError
 from hemseg_cli.executor import default_workers
 
@@ -155,14 +153,13 @@ class ZipSource:
         key = f"{path.resolve()}|{state.st_size}|{state.st_mtime_ns}"
         self._index_file = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
         self._file: int | None = None
-        self._index: NDArray[Any] | None = load_index(self._index_file)
+        self._index = SliceIndex.load(self._index_file)
         if self._index is None:
             try:
                 with zipfile.ZipFile(path) as archive:
-                    table = build_index(str(path), archive.infolist())
+                    SliceIndex.build(str(path), archive.infolist()).save(self._index_file)
             except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
                 raise FileFormatError(f"{path} is not a zip archive: {error}", hint="copy or download it again") from None
-            save_index(self._index_file, table)
 
     @property
     def place(self) -> str:
@@ -181,11 +178,11 @@ class ZipSource:
 
     def missing(self, slice_ids: Sequence[str]) -> list[str]:
         """Ids without a member."""
-        return [slice_id for slice_id in slice_ids if find(self._table(), checked(slice_id)) is None]
+        return [slice_id for slice_id in slice_ids if self._lookup().find(checked(slice_id)) is None]
 
     def sizes(self, slice_ids: Sequence[str]) -> dict[str, int]:
         """Packed sizes."""
-        found = {slice_id: find(self._table(), checked(slice_id)) for slice_id in slice_ids}
+        found = {slice_id: self._lookup().find(checked(slice_id)) for slice_id in slice_ids}
         return {slice_id: member.packed for slice_id, member in found.items() if member is not None}
 
     def __enter__(self) -> Self:
@@ -199,15 +196,15 @@ class ZipSource:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_file": None, "_index": None}  # opened anew where it is read
 
-    def _table(self) -> NDArray[Any]:
+    def _lookup(self) -> SliceIndex:
         if self._index is None:
-            self._index = load_index(self._index_file)
+            self._index = SliceIndex.load(self._index_file)
         if self._index is None:
             raise HemsegError(f"the index {self._index_file} of {self._path} went away", hint="run the command again")
         return self._index
 
     def _member(self, slice_id: str) -> Member:
-        member = find(self._table(), checked(slice_id))
+        member = self._lookup().find(checked(slice_id))
         if member is None:
             raise not_there(slice_id, self.place)
         return member

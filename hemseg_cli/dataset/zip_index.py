@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ _ENTRY = np.dtype(
 _MEMBER = re.compile(r"(?:(?:.*/)?stage_2_train/)?ID_([0-9a-f]{9})\.dcm")
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 _STORED, _DEFLATED = 0, 8
+_ENCRYPTED = 1
 _RAW_DEFLATE = -15  # window bits: no zlib header
 
 ReadAt = Callable[[int, int], bytes]
@@ -49,56 +50,65 @@ class Member:
         return _LOCAL_HEADER.size + self.name_length + SLACK + self.packed
 
 
-def build_index(place: str, infos: Iterable[zipfile.ZipInfo]) -> NDArray[Any]:
-    """The table of an archive's slices, sorted by id. FileFormatError names the member: encrypted, too large, an unknown method, twice."""
-    rows = []
-    for info in infos:
-        match = _MEMBER.fullmatch(info.filename)
-        if match is None:
-            continue
-        if (
-            info.flag_bits & 1
-            or info.compress_type not in (_STORED, _DEFLATED)
-            or max(info.file_size, info.compress_size) > MAX_SLICE_BYTES
-        ):
-            raise FileFormatError(
-                f"{place}: cannot read {info.filename}: {info.file_size:,} bytes, method {info.compress_type}, flags {info.flag_bits}"
-            )
-        name_length = len(info.orig_filename.encode())
-        rows.append((int(match[1], 16), info.header_offset, info.compress_size, info.file_size, info.CRC, name_length, info.compress_type))
-    if not rows:
-        raise FileFormatError(f"{place} holds no slices", hint="they are named ID_<9 hex digits>.dcm, in stage_2_train/ or at the top")
-    table = np.array(rows, dtype=_ENTRY)
-    table.sort(order="id")
-    twice = np.flatnonzero(table["id"][1:] == table["id"][:-1])
-    if twice.size:
-        raise FileFormatError(f"{place}: slice {table['id'][twice[0]]:09x} stands there twice")
-    return table
+class SliceIndex:
+    """The members by slice id. `table`: rows of `_ENTRY`, sorted by id."""
+
+    def __init__(self, table: NDArray[Any]) -> None:
+        self._table = table
+        self._ids = np.ascontiguousarray(table["id"])  # searching the strided column would copy it each time
+
+    @classmethod
+    def build(cls, place: str, infos: Iterable[zipfile.ZipInfo]) -> Self:
+        """The index of an archive. FileFormatError names the member: encrypted, too large, an unknown method, twice."""
+        rows = []
+        for info in infos:
+            if match := _MEMBER.fullmatch(info.filename):
+                _check(place, info)
+                name_length = len(info.orig_filename.encode())
+                sizes = (info.compress_size, info.file_size, info.CRC)
+                rows.append((int(match[1], 16), info.header_offset, *sizes, name_length, info.compress_type))
+        if not rows:
+            raise FileFormatError(f"{place} holds no slices", hint="they are named ID_<9 hex digits>.dcm, in stage_2_train/ or at the top")
+        table = np.array(rows, dtype=_ENTRY)
+        table.sort(order="id")
+        twice = np.flatnonzero(table["id"][1:] == table["id"][:-1])
+        if twice.size:
+            raise FileFormatError(f"{place}: slice {table['id'][twice[0]]:09x} stands there twice")
+        return cls(table)
+
+    @classmethod
+    def load(cls, path: Path) -> Self | None:
+        """The index kept in a file, mapped into memory; None where there is none that can be used."""
+        try:
+            table: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None
+        return cls(table) if table.dtype == _ENTRY and table.ndim == 1 else None
+
+    def save(self, path: Path) -> None:
+        """Keep the index as a `.npy` file."""
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.save(file, self._table)
+
+    def find(self, slice_id: str) -> Member | None:
+        """The member of a slice id (9 hexadecimal digits), None where there is none."""
+        number = int(slice_id, 16)
+        row = int(np.searchsorted(self._ids, np.uint64(number)))
+        if row == len(self._ids) or int(self._ids[row]) != number:
+            return None
+        _, offset, packed, size, crc, name_length, method = (int(value) for value in self._table[row].item())
+        return Member(slice_id, offset, packed, size, crc, name_length, method)
 
 
-def save_index(path: Path, table: NDArray[Any]) -> None:
-    """Keep the table as a `.npy` file."""
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.save(file, table)
-
-
-def load_index(path: Path) -> NDArray[Any] | None:
-    """The table mapped into memory; None where there is none that can be used."""
-    try:
-        table: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    return table if table.dtype == _ENTRY and table.ndim == 1 else None
-
-
-def find(table: NDArray[Any], slice_id: str) -> Member | None:
-    """The member of a slice id (9 hexadecimal digits)."""
-    number = int(slice_id, 16)
-    row = int(np.searchsorted(table["id"], number))
-    if row == len(table) or int(table["id"][row]) != number:
-        return None
-    _, offset, packed, size, crc, name_length, method = (int(value) for value in table[row].item())
-    return Member(slice_id, offset, packed, size, crc, name_length, method)
+def _check(place: str, info: zipfile.ZipInfo) -> None:
+    if (
+        info.flag_bits & _ENCRYPTED
+        or info.compress_type not in (_STORED, _DEFLATED)
+        or max(info.file_size, info.compress_size) > MAX_SLICE_BYTES
+    ):
+        raise FileFormatError(
+            f"{place}: cannot read {info.filename}: {info.file_size:,} bytes, method {info.compress_type}, flags {info.flag_bits}"
+        )
 
 
 def read_member(place: str, member: Member, read_at: ReadAt) -> bytes:
