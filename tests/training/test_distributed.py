@@ -1,0 +1,98 @@
+"""Two real gloo processes on 127.0.0.1 against one, at the same total batch."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from small_run import assert_same_state, small_config, small_data, write_config
+
+from hemseg_cli import console
+from hemseg_cli.errors import UsageError
+from hemseg_cli.models.checkpoint import read_checkpoint
+from hemseg_cli.run_directory import RunDirectory
+from hemseg_cli.training.batches import BatchPlan
+from hemseg_cli.training.distributed import World
+from hemseg_cli.training.train import train
+
+# A Dice over the whole batch is a Dice over each process's share of it: not the same number by design.
+PER_PATCH = ("train.loss.dice_over_batch=false", "train.batch_size=2", "train.patches_per_scan=2")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    console.configure(quiet=True)
+    small_data(tmp_path)
+    return tmp_path
+
+
+def run_two(place: Path, arguments: list[str]) -> tuple[str, str]:
+    """What `torchrun --nproc-per-node 2 -m hemseg_cli` does: the environment of a world of two, and a process each; what they printed."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-m", "hemseg_cli", *arguments],
+            env={**os.environ, **world, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    try:
+        first, second = (child.communicate()[0] for child in children)
+    finally:
+        for child in children:
+            child.kill()
+    assert [child.returncode for child in children] == [0, 0], first + second
+    return first, second
+
+
+def test_two_processes_train_what_one_does_at_the_same_total_batch_and_resume_exactly(place: Path) -> None:
+    config = small_config(place, *PER_PATCH)
+    file = str(write_config(place, config))
+    talk, silence = run_two(place, ["train", "--config", file, "--run", "two", "--json"])
+    assert json.loads(talk)["epochs"] == 2
+    assert silence == ""
+    one = train(config, run="one")
+    run = RunDirectory(config.runs.root / "two")
+    ours, theirs = (read_checkpoint(directory.checkpoint("last")) for directory in (one.run, run))
+    for key, weight in ours["network"].items():
+        torch.testing.assert_close(theirs["network"][key], weight, rtol=1e-3, atol=1e-5)
+    for column, tolerance in (("train_loss", 1e-4), ("val_loss", 1e-3)):
+        expected = [row[column] for row in ours["progress"]["history"]]
+        assert [row[column] for row in theirs["progress"]["history"]] == pytest.approx(expected, rel=tolerance)
+    assert ours["step"] == theirs["step"] == 6
+
+    copy = RunDirectory(config.runs.root / "resumed")
+    shutil.copytree(run.path, copy.path)
+    copy.checkpoint("previous").replace(copy.checkpoint("last"))
+    assert not read_checkpoint(copy.checkpoint("last"))["progress"]["finished"]
+    run_two(place, ["train", "--config", file, "--run", "resumed", "--resume"])
+    assert_same_state(run, copy)
+
+
+@pytest.mark.parametrize(("patches", "batch", "size"), [(12, 4, 2), (13, 4, 2), (15, 4, 2), (3, 4, 4), (7, 3, 1)])
+def test_processes_share_every_batch_evenly_and_without_overlap(patches: int, batch: int, size: int) -> None:
+    plans = [BatchPlan(patches, batch, World(rank, size)) for rank in range(size)]
+    seen: list[int] = []
+    for number in range(len(plans[0])):
+        shares = [plan.indices(number) for plan in plans]
+        assert len({len(share) for share in shares}) == 1
+        assert shares[0]
+        seen += [index for share in shares for index in share]
+    assert len(seen) == len(set(seen)) == patches - patches % size if len(plans[0]) else patches < size
+
+
+def test_batch_that_does_not_share_out_is_refused_with_one_that_does() -> None:
+    with pytest.raises(UsageError, match=r"train\.batch_size = 3 does not share out over 2 processes") as caught:
+        BatchPlan(12, 3, World(0, 2))
+    assert "train.batch_size=4" in caught.value.hint
