@@ -198,7 +198,7 @@ def _level(run: RunResults, n: int, ends: Sequence[float], level: float, text: s
         "x": list(ends),
         "y": [level, level],
         "line": {"color": colour(n), "width": 1.5, "dash": dash},
-        "text": ["", f"{text} {level:+.2f}".replace("-", "\u2212")],
+        "text": ["", f"{text} {level:+.2f}".replace("-", "\u2212") + '<br><span style="font-size:4px"> </span>'],
         "textposition": "top left",
         "textfont": {"size": 11},
         "hoverinfo": "skip",

@@ -1,12 +1,16 @@
 import csv
 import json
+import re
 from collections.abc import Callable
 
+import numpy as np
 import pytest
-from workplace import Workplace
+from workplace import Workplace, write_run
 
+from hemseg_cli.app import run
 from hemseg_cli.errors import FileFormatError, HemsegError, UsageError
 from hemseg_cli.reporting.report import report
+from hemseg_cli.reporting.viewer import pack_hu
 
 Make = Callable[..., Workplace]
 
@@ -86,3 +90,62 @@ def test_payload_is_json(make_workplace: Make) -> None:
     payload = json.loads(json.dumps(report(place.config).payload()))
     assert payload["runs"] == ["dynunet-1"]
     assert payload["split"] == "test"
+
+
+def test_forty_five_scans_and_seven_runs_stay_below_15_mb(make_workplace: Make) -> None:
+    scans = [f"{n:010x}" for n in range(45)]
+    place = make_workplace(scans=scans[:3], runs=("r0",))
+    for n in range(7):
+        write_run(place.run(f"run-{n}"), scans, shape=(64, 64, 4), images=False)
+    # The viewer's part at full size: three scans of 512 x 512 x 40 of noise over the head, which packs worst.
+    noise = np.random.default_rng(0).normal(35, 8, (256, 256, 40)).astype(np.float32)
+    packed = len(pack_hu(noise))
+    result = report(place.config, runs=[f"run-{n}" for n in range(7)])
+    assert result.size_bytes + 3 * packed < 15_000_000
+
+
+def test_markdown_has_the_tables_of_the_page(make_workplace: Make) -> None:
+    place = make_workplace(runs=("a", "b"))
+    text = report(place.config, runs=["a", "b"]).markdown.read_text()
+    assert [line for line in text.splitlines() if line.startswith("### ")] == [
+        "### Summary",
+        "### Ranking",
+        "### Comparison of the runs",
+        "### Volumes and lesions",
+        "### Scans",
+    ]
+    assert text.count("Research use only") == 1
+
+
+def test_page_says_research_use_only_once_and_names_no_host(make_workplace: Make) -> None:
+    page = report(make_workplace().config).html.read_text()
+    assert page.count("Research use only") == 1
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)
+    assert policy is not None
+    assert "http" not in policy[1]
+    assert "unsafe-eval" not in policy[1]
+    assert policy[1].startswith("default-src &#39;none&#39;")
+
+
+def test_command_prints_one_json_object(make_workplace: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    place = make_workplace()
+    root = f"runs.root={place.runs}"
+    assert run(["report", "--json", "--quiet", "--set", root, "--set", f"data.root={place.folder / 'data'}"]) == 0
+    payload = json.loads(capsys.readouterr().out)
+    assert payload["html"] == str(place.run() / "report.html")
+    assert len(payload["viewer"]["scans"]) == 3
+
+
+def test_command_exits_1_and_says_what_to_type_without_evaluation(make_workplace: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    place = make_workplace()
+    (place.run() / "evaluation/test/cases.csv").unlink()
+    assert run(["report", "--set", f"runs.root={place.runs}"]) == 1
+    said = capsys.readouterr()
+    assert "hemseg evaluate --run dynunet-1" in said.err
+    assert said.out == ""
+
+
+def test_a_run_that_does_not_exist_is_named(make_workplace: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    place = make_workplace()
+    assert run(["report", "nothing", "--set", f"runs.root={place.runs}"]) == 1
+    assert "no run nothing" in capsys.readouterr().err
