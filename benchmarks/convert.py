@@ -199,24 +199,13 @@ def size_ratio(config: Config) -> float:
 def peak_mb(config: Config) -> float:
     """Peak resident memory of one process that converts every scan."""
     options = {"data.root": config.data.root, "data.dataset": config.data.dataset, "compute.workers": 0}
-    assignments = [part for key, value in options.items() for part in ("--set", f"{key}={value}")]
-    command = [
-        sys.executable,
-        "-m",
-        "hemseg_cli",
-        "convert",
-        "--force",
-        "--json",
-        "--quiet",
-        "--dicom",
-        str(config.convert.dicom),
-        *assignments,
-    ]
-    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _pid, status, usage = os.wait4(running.pid, 0)
-    running.returncode = os.waitstatus_to_exitcode(status)
-    assert running.returncode == 0, command
-    return usage.ru_maxrss / 1024
+    arguments = ["convert", "--force", "--json", "--quiet", "--dicom", str(config.convert.dicom)]
+    arguments += [part for key, value in options.items() for part in ("--set", f"{key}={value}")]
+    # VmHWM belongs to the new program alone; ru_maxrss would remember the size of this one.
+    program = "import sys; from hemseg_cli.app import run; assert run(sys.argv[1:]) == 0; print(open('/proc/self/status').read())"
+    done = subprocess.run([sys.executable, "-c", program, *arguments], check=True, capture_output=True, text=True)
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) / 1024
 
 
 if __name__ == "__main__":
