@@ -13,6 +13,7 @@ from hemseg_cli.evaluation.scoring import CaseFiles
 from hemseg_cli.run_directory import open_run
 
 _MASK_SUFFIX = "_mask"
+_PROBABILITY_SUFFIX = "_probability"
 _NAMED_AT_MOST = 8
 _CLASS_FILES = ("scan_class.csv", "train_set.csv", "val_set.csv", "test_set.csv")
 
@@ -163,9 +164,9 @@ def _masks(folder: Path) -> dict[str, Path]:
     """Scan id -> mask file. HemsegError where two files would be the same scan's."""
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if not path.name.endswith((".nii", ".nii.gz")) or path.name.startswith("."):
-            continue
         scan = _stem(path.name)
+        if not path.name.endswith((".nii", ".nii.gz")) or path.name.startswith(".") or scan.endswith(_PROBABILITY_SUFFIX):
+            continue
         if scan in found:
             raise HemsegError(f"{found[scan]} and {path} are both masks of scan {scan}", hint="keep one of them")
         found[scan] = path
