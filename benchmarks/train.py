@@ -1,0 +1,142 @@
+"""Training against the published loop; prints one JSON object.
+
+python benchmarks/train.py epoch [--device cpu|cuda] [--patients 3] [--matrix 512]
+    seconds of an epoch of the U-Net, recipe paper, ours and the published loop on the same data
+
+python benchmarks/train.py dice --models unet,dynunet --minutes 5 [--matrix 128] [--seed S] [--strong train.patch=[96,96,8] ...]
+    test Dice of `strong` and `paper` after the same minutes on the same phantom data set (nnunet: once), with bootstrap intervals;
+    a Markdown table goes to stderr
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import published
+import torch
+from phantom_data import phantom_config
+
+from hemseg_cli.cases import cases_in_split, read_cases
+from hemseg_cli.errors import HemsegError
+from hemseg_cli.evaluation.evaluate import evaluate
+from hemseg_cli.inference.predict import predict
+from hemseg_cli.training.distributed import World
+from hemseg_cli.training.loop import StepDone, run_epochs
+from hemseg_cli.training.material import make_engine, make_material
+from hemseg_cli.training.train import train
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("epoch", "dice"))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--patients", type=int, help="default: 3 for epoch, 26 for dice")
+    parser.add_argument("--matrix", type=int, help="default: 512 for epoch, 128 for dice")
+    parser.add_argument("--seed", type=int, default=4711, help="of the phantom; not the demo's")
+    parser.add_argument("--models", default="unet,vnet,segresnet,attention-unet,unetr,swin-unetr,dynunet,nnunet")
+    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--strong", nargs="*", default=[], metavar="KEY=VALUE", help="config keys for strong (the phantom is small)")
+    parser.add_argument("--workers", type=int, default=1, help="loader processes of both loops (epoch)")
+    parser.add_argument("--folder", type=Path, help="where the phantom and the runs are kept (default: a temporary folder)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary)
+        print(json.dumps(_epoch(options, folder) if options.what == "epoch" else _dice(options, folder), indent=2))
+
+
+def _epoch(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    config = phantom_config(
+        folder,
+        seed=options.seed,
+        patients=options.patients or 3,
+        matrix=options.matrix or 512,
+        assignments=(
+            "train.recipe=paper",
+            "train.model=unet",
+            "train.epochs=1",
+            f"compute.device={options.device}",
+            f"compute.workers={options.workers}",
+        ),
+    )
+    device = torch.device(options.device)
+    started = time.perf_counter()
+    material = make_material(config, device, World())
+    prepare_s = time.perf_counter() - started
+    events = run_epochs(make_engine(config, material, device, World()), material, World())
+    started = time.perf_counter()
+    steps = 0
+    for event in events:
+        if not isinstance(event, StepDone):
+            break  # validation begins
+        steps += 1
+    ours_s = time.perf_counter() - started
+    events.close()
+
+    cases = cases_in_split(read_cases(config.data.cases_file), "train")
+    batches = published.loader(config.data.folder, cases, scans_per_batch=4, workers=options.workers)
+    started = time.perf_counter()
+    published_steps = len(list(published.unet_steps(batches, device)))
+    published_s = time.perf_counter() - started
+    return {
+        "device": options.device,
+        "scans": len(cases),
+        "ours": {"epoch_s": ours_s, "steps": steps, "prepare_once_s": prepare_s},
+        "published": {"epoch_s": published_s, "steps": published_steps},
+        "ratio": published_s / ours_s,
+    }
+
+
+def _dice(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    rows = []
+    for model in options.models.split(","):
+        for recipe in ("strong",) if model == "nnunet" else ("strong", "paper"):
+            rows.append({"model": model, "recipe": recipe, **_trained_dice(options, folder, model, recipe)})
+            print(_row(rows[-1]), file=sys.stderr)
+    return {"seed": options.seed, "minutes": options.minutes, "matrix": options.matrix or 128, "runs": rows}
+
+
+def _trained_dice(options: argparse.Namespace, folder: Path, model: str, recipe: str) -> dict[str, Any]:
+    config = phantom_config(
+        folder,
+        seed=options.seed,
+        patients=options.patients or 26,
+        matrix=options.matrix or 128,
+        assignments=(
+            f"train.model={model}",
+            f"train.recipe={recipe}",
+            f"train.max_minutes={options.minutes}",
+            f"compute.device={options.device}",
+            "predict.previews=false",
+            *(["predict.overlap=0.25", "predict.weighting=constant", "predict.threshold=0.5"] if recipe == "paper" else options.strong),
+        ),
+    )
+    try:
+        trained = train(config)
+        predict(config, runs=[trained.run.name])
+        summary = evaluate(config, runs=[trained.run.name]).runs[0].summary
+    except HemsegError as error:
+        return {"error": str(error)}
+    return {
+        "dice": summary["metrics"]["dice"],
+        "cases": summary["n_cases"],
+        "epochs": trained.epochs,
+        "seconds": trained.seconds,
+        "run": trained.run.name,
+    }
+
+
+def _row(row: dict[str, Any]) -> str:
+    if "error" in row:
+        return f"| {row['model']} | {row['recipe']} | {row['error'].splitlines()[0]} |"
+    dice = row["dice"]
+    return (
+        f"| {row['model']} | {row['recipe']} | {dice['mean']:.3f} [{dice['ci_low']:.3f}, {dice['ci_high']:.3f}] | {row['epochs']} epochs |"
+    )
+
+
+if __name__ == "__main__":
+    main()
