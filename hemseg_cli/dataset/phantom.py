@@ -70,19 +70,19 @@ class _Plan:
 
 
 def make_phantom(
-    folder: Path, *, seed: int = 0, patients: int = 12, matrix: int = 512, slices: tuple[int, int] = (28, 36), workers: int = 0
+    folder: Path, *, seed: int = 0, patients: int = 12, matrix: int = 512, slices: tuple[int, int] = (28, 36), workers: int | None = 0
 ) -> list[PhantomScan]:
     """Write the phantom data set into `folder` and return its scans, in the order of the manifest.
 
     `stage_2_train/ID_<9 hex>.dcm`; `labels.zip` with `phantom/{train,val,test}/label/<10 hex>.nii.gz`; `manifest.jsonl` in HemSeg-200's
-    schema; `source.json` with size and SHA-256 of both; `truth.json`. Every third patient has two scans.
-    `slices`: fewest and most per scan. `workers`: processes (0: this one). Raises HemsegError where the folder cannot be written.
+    schema; `source.json` with size and SHA-256 of both; `truth.json`. Every third patient has two scans. `slices`: fewest and most per
+    scan. `workers`: processes (0: this one; None: one per core). Raises HemsegError where the folder cannot be written.
     """
     if patients < 3 or matrix < 16 or not 4 <= slices[0] <= slices[1]:
         raise HemsegError(f"a phantom needs 3 patients, a matrix of 16 and 4 slices at least, not {patients}, {matrix} and {slices}")
     (folder / SLICE_FOLDER).mkdir(parents=True, exist_ok=True)
     plans = _plans(folder, seed, patients, matrix, slices)
-    outcomes = sorted(map_cases(_draw_scan, plans, workers=workers), key=lambda outcome: outcome.item.number)
+    outcomes = sorted(map_cases(_draw_scan, plans, workers=workers, preload=("nibabel",)), key=lambda outcome: outcome.item.number)
     for outcome in outcomes:
         if outcome.value is None:
             raise HemsegError(f"phantom scan {outcome.item.number}: {outcome.error}", hint=outcome.hint)

@@ -5,6 +5,7 @@ no SOPClassUID.
 """
 
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,57 +72,67 @@ class Identifiers:
 
 def write_series(folder: Path, hu: NDArray[np.int16], gantry: Gantry, pixels: PixelFormat, ids: Identifiers) -> None:
     """Write `ID_<slice>.dcm` for each slice of `hu` [i, j, k]; `ids.slices` goes with k, bottom to top."""
-    stored = pixels.stored(hu)
-    dataset = _header(gantry, pixels, ids, hu.shape[0])
+    stored = pixels.stored(hu).astype("<u2", copy=False).transpose(2, 1, 0)
+    header = _header(gantry, pixels, ids, hu.shape[0])
     lps = lps_to_ras(gantry.true_affine)
     for k, slice_id in enumerate(ids.slices):
-        dataset.file_meta.MediaStorageSOPInstanceUID = UID(f"2.25.{int(slice_id, 16)}")
-        _set(dataset, "SOPInstanceUID", "UI", f"ID_{slice_id}")
-        _set(dataset, "ImagePositionPatient", "DS", [f"{value:.6f}" for value in lps[:3, 3] + k * lps[:3, 2]])
-        dataset.PixelData = np.ascontiguousarray(stored[:, :, k].T).astype("<u2", copy=False).tobytes()
-        buffer = io.BytesIO()
-        dcmwrite(buffer, dataset, enforce_file_format=False)  # enforcing would want a valid SOPInstanceUID
-        (folder / f"ID_{slice_id}.dcm").write_bytes(buffer.getvalue())
+        position = "\\".join(f"{value:16.6f}" for value in lps[:3, 3] + k * lps[:3, 2])
+        own = header.replace(_FILE_UID, f"2.25.1{int(slice_id, 16):011d}".encode())
+        own = own.replace(_SLICE_UID, f"ID_{slice_id}".encode()).replace(_POSITION, position.encode())
+        (folder / f"ID_{slice_id}.dcm").write_bytes(own + np.ascontiguousarray(stored[k]).tobytes())
 
 
-def _header(gantry: Gantry, pixels: PixelFormat, ids: Identifiers, size: int) -> Dataset:
+# What differs between the slices of a scan, as it stands in the header that pydicom writes once for all of them.
+_FILE_UID = b"2.25.1" + b"0" * 11
+_SLICE_UID = b"ID_" + b"0" * 9
+_POSITION = b"\\".join([b"1" * 16] * 3)
+
+
+def _header(gantry: Gantry, pixels: PixelFormat, ids: Identifiers, size: int) -> bytes:
+    """Everything before the pixels' own bytes, with place holders for what differs between slices."""
     dataset = Dataset()
     dataset.preamble = bytes(128)
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.FileMetaInformationGroupLength = 0  # filled in when written
     dataset.file_meta.FileMetaInformationVersion = b"\0\1"
-    dataset.file_meta.ImplementationClassUID = PYDICOM_IMPLEMENTATION_UID
     dataset.file_meta.MediaStorageSOPClassUID = CTImageStorage
+    dataset.file_meta.MediaStorageSOPInstanceUID = UID(_FILE_UID.decode())
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.ImplementationClassUID = PYDICOM_IMPLEMENTATION_UID
+    for keyword, vr, value in _elements(gantry, pixels, ids, size):
+        # As they are: these identifiers are no valid UIDs.
+        dataset.add(DataElement(keyword, vr, value, validation_mode=pydicom_config.IGNORE))
+    pixel_bytes = 2 * size * size
+    dataset.PixelData = bytes(pixel_bytes)
+    buffer = io.BytesIO()
+    dcmwrite(buffer, dataset, enforce_file_format=False)  # enforcing would want a valid SOPInstanceUID
+    return buffer.getvalue()[:-pixel_bytes]
+
+
+def _elements(gantry: Gantry, pixels: PixelFormat, ids: Identifiers, size: int) -> Iterator[tuple[str, str, object]]:
+    """Keyword, VR and value of every element but the pixels."""
     orientation = (1.0, 0.0, 0.0, *(gantry.column_step * [-1.0, -1.0, 1.0]))
-    for keyword, vr, value in (
-        ("Modality", "CS", "CT"),
-        ("PatientID", "LO", f"ID_{ids.patient}"),
-        ("StudyInstanceUID", "UI", f"ID_{ids.study}"),
-        ("SeriesInstanceUID", "UI", f"ID_{ids.series}"),
-        ("StudyID", "SH", ""),
-        ("ImageOrientationPatient", "DS", [f"{part + 0.0:.6f}" for part in orientation]),
-        ("SamplesPerPixel", "US", 1),
-        ("PhotometricInterpretation", "CS", "MONOCHROME2"),
-        ("Rows", "US", size),
-        ("Columns", "US", size),
-        ("PixelSpacing", "DS", [f"{gantry.pixel_mm:.6f}"] * 2),
-        ("BitsAllocated", "US", 16),
-        ("BitsStored", "US", pixels.bits),
-        ("HighBit", "US", pixels.bits - 1),
-        ("PixelRepresentation", "US", int(pixels.signed)),
-        ("WindowCenter", "DS", _several(pixels.window[0])),
-        ("WindowWidth", "DS", _several(pixels.window[1])),
-        ("RescaleIntercept", "DS", str(pixels.intercept)),
-        ("RescaleSlope", "DS", "1"),
-    ):
-        _set(dataset, keyword, vr, value)
-    return dataset
-
-
-def _set(dataset: Dataset, keyword: str, vr: str, value: object) -> None:
-    """Set an element as it is: these identifiers are no valid UIDs."""
-    dataset.add(DataElement(keyword, vr, value, validation_mode=pydicom_config.IGNORE))
+    yield "SOPInstanceUID", "UI", _SLICE_UID.decode()
+    yield "Modality", "CS", "CT"
+    yield "PatientID", "LO", f"ID_{ids.patient}"
+    yield "StudyInstanceUID", "UI", f"ID_{ids.study}"
+    yield "SeriesInstanceUID", "UI", f"ID_{ids.series}"
+    yield "StudyID", "SH", ""
+    yield "ImagePositionPatient", "DS", _POSITION.decode().split("\\")
+    yield "ImageOrientationPatient", "DS", [f"{part + 0.0:.6f}" for part in orientation]
+    yield "SamplesPerPixel", "US", 1
+    yield "PhotometricInterpretation", "CS", "MONOCHROME2"
+    yield "Rows", "US", size
+    yield "Columns", "US", size
+    yield "PixelSpacing", "DS", [f"{gantry.pixel_mm:.6f}"] * 2
+    yield "BitsAllocated", "US", 16
+    yield "BitsStored", "US", pixels.bits
+    yield "HighBit", "US", pixels.bits - 1
+    yield "PixelRepresentation", "US", int(pixels.signed)
+    yield "WindowCenter", "DS", _several(pixels.window[0])
+    yield "WindowWidth", "DS", _several(pixels.window[1])
+    yield "RescaleIntercept", "DS", str(pixels.intercept)
+    yield "RescaleSlope", "DS", "1"
 
 
 def _several(value: str | tuple[str, ...]) -> str | list[str]:

@@ -5,6 +5,7 @@ along the ray from the shape's centre. A hemorrhage is a star-shaped blob, whose
 in a lateral ventricle. Positions, sizes and CT numbers are of the order found in textbooks; the phantom imitates no person.
 """
 
+import functools
 import math
 from dataclasses import dataclass, replace
 from typing import Any
@@ -146,6 +147,11 @@ class Head:
     gray_hu: float
     white_hu: float
     hemorrhages: tuple[Hemorrhage, ...] = ()
+
+    @functools.cached_property
+    def spot_balls(self) -> Array:
+        """Centre and reach of each spot, [n, 4] mm: to tell quickly which of them a plane can meet."""
+        return np.array([(*spot.shape.centre, spot.shape.reach_mm) for spot in self.spots]).reshape(-1, 4)
 
     def skull_distance(self, x: Array, y: Array, z: Array) -> Array:
         """Signed distance to the inner table, carried on below the base, mm. Egg-shaped: narrower at the forehead."""

@@ -157,13 +157,15 @@ class _Plane:
     origin: NDArray[np.float64]
     along_i: NDArray[np.float64]
     along_j: NDArray[np.float64]
+    normal: NDArray[np.float64]
     size: int
     pixel_mm: float
 
     @classmethod
     def of(cls, rotation: Array, pose: Pose, affine: Affine, k: int, offset_mm: float, gantry: Gantry) -> "_Plane":
         origin = affine[:3, 3] + k * affine[:3, 2] + offset_mm * gantry.normal - np.array(pose.centre_mm)
-        return cls(rotation @ origin, rotation @ affine[:3, 0], rotation @ affine[:3, 1], gantry.matrix, gantry.pixel_mm)
+        across, down, normal = rotation @ affine[:3, 0], rotation @ affine[:3, 1], rotation @ gantry.normal
+        return cls(rotation @ origin, across, down, normal, gantry.matrix, gantry.pixel_mm)
 
     def points(self, rows: slice, columns: slice) -> list[Array]:
         """x, y, z of the samples, float32 [row, column]."""
@@ -173,11 +175,15 @@ class _Plane:
             for start, along, down in zip(self.origin, self.along_i, self.along_j, strict=True)
         ]
 
+    def height(self, points: Array) -> Array:
+        """Distance of points [n, 3] from the plane, mm."""
+        return np.asarray(np.abs((points - self.origin) @ self.normal))
+
     def window(self, centre: tuple[float, float, float], reach_mm: float) -> tuple[slice, slice] | None:
         """Rows and columns that a ball can touch; None where it misses the plane."""
         delta = np.array(centre) - self.origin
         column, row = float(delta @ self.along_i) / self.pixel_mm**2, float(delta @ self.along_j) / self.pixel_mm**2
-        height = math.sqrt(max(0.0, float(delta @ delta) - (column**2 + row**2) * self.pixel_mm**2))
+        height = abs(float(delta @ self.normal))
         if height >= reach_mm:
             return None
         half = math.sqrt(reach_mm**2 - height**2) / self.pixel_mm + 1
@@ -207,8 +213,8 @@ def _tissue(head: Head, plane: _Plane, folds: Array, texture: Array) -> Array:
     _paint(hu, head.white_hu + 1.2 * texture + hardening, brain + 7.0 + 3.0 * folds, 2.0)
     _paint_inside(head, plane, hu, (x, y, z), edge)
     _paint(hu, 46.0, np.maximum(np.maximum(np.abs(x) - 0.8, brain + 1.0), 12.0 - z), edge)
-    for spot in head.spots:
-        _paint_shape(hu, plane, spot.shape, spot.hu, edge)
+    for n in np.flatnonzero(plane.height(head.spot_balls[:, :3]) < head.spot_balls[:, 3] + edge):
+        _paint_shape(hu, plane, head.spots[n].shape, head.spots[n].hu, edge)
     _paint_blood(head, plane, hu, texture, edge)
     return hu
 
