@@ -1,0 +1,68 @@
+"""Millimetres, tilt and true voxel volume, by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from hemseg_cli.imaging import geometry
+from hemseg_cli.imaging.upright import upright_grid
+
+TILTS = [0.0, 12.5, -22.0, 30.0]
+
+
+def gantry_affine(tilt_deg: float, *, sheared: bool, pixel_mm: float = 0.5, distance_mm: float = 5.0) -> geometry.Affine:
+    """L-P-S axes; the normal leans to anterior by the tilt. Slices start straight along the table (S)."""
+    tilt = math.radians(tilt_deg)
+    normal = np.array([0.0, math.sin(tilt), math.cos(tilt)])
+    between_origins = distance_mm / math.cos(tilt)
+    affine = np.eye(4)
+    affine[:3, 0] = [-pixel_mm, 0.0, 0.0]
+    affine[:3, 1] = np.array([0.0, -math.cos(tilt), math.sin(tilt)]) * pixel_mm
+    affine[:3, 2] = np.array([0.0, 0.0, between_origins]) if sheared else normal * between_origins
+    return affine
+
+
+def test_lps_and_ras_differ_in_the_sign_of_x_and_y() -> None:
+    affine = np.arange(16.0).reshape(4, 4)
+    np.testing.assert_array_equal(geometry.lps_to_ras(affine)[:, 3], [-3.0, -7.0, 11.0, 15.0])
+    np.testing.assert_array_equal(geometry.lps_to_ras(geometry.lps_to_ras(affine)), affine)
+
+
+@pytest.mark.parametrize("tilt", TILTS)
+@pytest.mark.parametrize("sheared", [True, False])
+def test_tilt_and_true_volume_come_from_either_affine(tilt: float, sheared: bool) -> None:
+    affine = gantry_affine(tilt, sheared=sheared)
+    assert geometry.tilt_deg(affine) == pytest.approx(tilt, abs=1e-9)
+    assert geometry.true_voxel_volume_mm3(affine) == pytest.approx(1.25)
+    assert geometry.spacing_mm(affine) == pytest.approx((0.5, 0.5, 5.0 / math.cos(math.radians(tilt))))
+    assert geometry.is_sheared(affine) == (sheared and tilt != 0)
+
+
+def test_the_header_claims_too_much_of_a_tilted_label() -> None:
+    affine = gantry_affine(30.0, sheared=False)
+    assert geometry.header_voxel_volume_mm3(affine) / geometry.true_voxel_volume_mm3(affine) == pytest.approx(1 / math.cos(math.pi / 6))
+
+
+def test_half_a_degree_is_no_tilt() -> None:
+    affine = gantry_affine(0.4, sheared=False)
+    assert geometry.true_voxel_volume_mm3(affine) == geometry.header_voxel_volume_mm3(affine)
+
+
+@pytest.mark.parametrize("flip", [np.diag([1.0, 1.0, -1.0, 1.0]), np.diag([-1.0, 1.0, 1.0, 1.0]), np.eye(4)[[2, 0, 1, 3]]])
+def test_tilt_does_not_depend_on_the_order_of_the_axes(flip: geometry.Affine) -> None:
+    assert geometry.tilt_deg(gantry_affine(-18.5, sheared=True) @ flip) == pytest.approx(-18.5)
+
+
+@pytest.mark.parametrize("tilt", TILTS)
+def test_upright_grid_is_right_angled_along_the_table_and_holds_every_slice(tilt: float) -> None:
+    sheared = gantry_affine(tilt, sheared=True)
+    grid = upright_grid((40, 50, 12), sheared)
+    axes = grid.affine[:3, :3] / geometry.spacing_mm(grid.affine)
+    np.testing.assert_allclose(axes, np.diag([-1.0, -1.0, 1.0]), atol=1e-9)
+    np.testing.assert_allclose(geometry.spacing_mm(grid.affine), (0.5, 0.5, 5.0), rtol=1e-9)
+    corners = np.array([[i, j, k, 1.0] for i in (0, 39) for j in (0, 49) for k in (0, 11)])
+    indices = (np.linalg.inv(grid.affine) @ sheared @ corners.T).T
+    assert indices[:, :3].min() >= -1e-6
+    assert (indices[:, :3].max(axis=0) <= np.array(grid.shape) - 1 + 1e-6).all()
+    assert (indices[:, :3].max(axis=0) > np.array(grid.shape) - 2 - 1e-6).all()
