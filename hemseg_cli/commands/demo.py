@@ -55,7 +55,9 @@ def demo(
             "evaluate": results["evaluate"].payload(),
         },
         *results["evaluate"].tables(),
-        console.Table("Done", ["what", "where"], [["report", str(page)], ["try again by hand", f"cd {folder}; hemseg evaluate --bootstrap 5000"]]),
+        console.Table(
+            "Done", ["what", "where"], [["report", str(page)], ["try again by hand", f"cd {folder}; hemseg evaluate --bootstrap 5000"]]
+        ),
     )
 
 
@@ -104,7 +106,8 @@ def _write_config(*, model: str, seed: int, minutes: float) -> "Config":
     from hemseg_cli.config import load
     from hemseg_cli.run_directory import write_text
 
-    write_text(Path("hemseg.toml"), _CONFIG.format(model=model, seed=seed, minutes=minutes, phantom=PHANTOM_FOLDER))
+    text = _CONFIG.format(model=model, seed=seed, minutes=minutes, phantom=PHANTOM_FOLDER, patch=_PATCHES.get(model, "[96, 96, 16]"))
+    write_text(Path("hemseg.toml"), text + (_SMALL_DYNUNET if model == "dynunet" else ""))
     return load(Path("hemseg.toml"), environ={})
 
 
@@ -123,6 +126,21 @@ dicom = "{phantom}"
 model = "{model}"
 seed = {seed}
 max_minutes = {minutes}
+# Small: the phantom's slices are 128 x 128, and a laptop has minutes, not days.
+patch = {patch}
+patches_per_scan = 4
+validation_every = 4
+ema_decay = 0.95
+"""
+_PATCHES = {"dynunet": "[96, 96, 8]", "swin-unetr": "[96, 96, 32]"}  # others need multiples of 16
+_SMALL_DYNUNET = """\
+lr = 0.005
+
+[train.network]
+channels = [8, 16, 32, 64]
+strides = [[1, 1, 1], [2, 2, 1], [2, 2, 1], [2, 2, 2]]
+kernels = [[3, 3, 1], [3, 3, 1], [3, 3, 3], [3, 3, 3]]
+supervised_levels = 1
 """
 
 
