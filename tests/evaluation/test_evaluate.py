@@ -371,3 +371,46 @@ def test_runs_on_different_labels_do_not_compare(place: Workplace) -> None:
     config = place.config().model_copy(update={"data": type(place.config().data)()})
     with pytest.raises(HemsegError, match="a and b were scored against different labels of 1 scans: scan1"):
         evaluate(config, runs=["a", "b"])
+
+
+def test_split_without_any_hemorrhage_has_counts_and_no_means(place: Workplace) -> None:
+    empty = np.zeros(SHAPE, dtype=np.uint8)
+    for scan in SCANS:
+        write_volume(place.root / f"data/toy/test/label/{scan}.nii.gz", Volume(empty, AFFINE))
+    place.run("a", lambda n: truth(n) if n == 0 else empty)
+    place.run("b", lambda n: empty)
+    result = evaluate(place.config(), runs=["a", "b"])
+    summary = result.runs[0].summary
+    assert (summary["n_empty_truth"], summary["n_false_positive"], summary["n_missed"]) == (4, 1, 0)
+    assert summary["metrics"]["dice"] == {"mean": None, "ci_low": None, "ci_high": None, "n": 0}
+    assert summary["metrics"]["lesion_precision"]["mean"] == 0.0
+    assert json.loads(json.dumps(result.payload(), allow_nan=False))["comparison"]["ranking"] == []
+
+
+def test_bca_and_its_numbers_reach_the_summary(place: Workplace) -> None:
+    place.run("a", lambda n: half(n) if n else truth(n))
+    summary = evaluate(place.config(evaluate__method="bca", evaluate__bootstrap=500, evaluate__seed=3)).runs[0].summary
+    expected = Bootstrap(samples=500, seed=3, method="bca").mean([1.0, 2 / 3, 2 / 3, 2 / 3], ["p0", "p1", "p2", "p2"])
+    found = summary["metrics"]["dice"]
+    assert (found["ci_low"], found["ci_high"]) == pytest.approx((expected.ci_low, expected.ci_high))
+    assert summary["bootstrap"]["method"] == "bca"
+
+
+def test_tolerance_names_its_column(place: Workplace) -> None:
+    run = place.run("a", half)
+    summary = evaluate(place.config(evaluate__nsd_tolerance_mm=1.0)).runs[0].summary
+    assert "nsd_1mm" in summary["metrics"]
+    assert "nsd_1mm" in rows_of(run.evaluation_cases_file("test"))[0]
+
+
+def test_run_is_scored_once_however_it_is_named(place: Workplace) -> None:
+    place.run("a", half)
+    result = evaluate(place.config(), runs=["a", "latest", "a"])
+    assert [run.name for run in result.runs] == ["a"]
+    assert result.comparison is None
+
+
+def test_label_that_is_not_there_fails_its_case(place: Workplace) -> None:
+    place.run("a", truth)
+    (place.root / "data/toy/test/label/scan2.nii.gz").unlink()
+    assert "scan2.nii.gz does not exist" in evaluate(place.config()).failed["scan2"]
