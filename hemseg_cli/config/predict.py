@@ -32,6 +32,8 @@ class PredictConfig(Section):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="arithmetic of the network; auto: bfloat16 where the hardware gains by it"
     )
-    format: Literal["nifti", "dicom-seg"] = Field("nifti", description="file format of masks; dicom-seg needs DICOM input and extra dicom")
+    format: Literal["nifti", "dicom-seg"] = Field(
+        "nifti", description="file format of masks; dicom-seg: DICOM SEG beside the NIfTI, for DICOM input (extra dicom)"
+    )
     save_probabilities: bool = Field(False, description="also write the probabilities (8 bit, scale in the header)")
     previews: bool = Field(True, description="also write one PNG per scan")

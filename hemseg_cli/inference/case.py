@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemseg_cli.config.predict import PredictConfig
+from hemseg_cli.errors import CaseError
 from hemseg_cli.imaging.orientation import to_canonical
 from hemseg_cli.inference.head import Head, find_head
 from hemseg_cli.inference.inputs import Scan, Source, read_scan
@@ -66,6 +67,8 @@ class Predicted:
 
 def read_case(job: Job) -> Ready:
     """Claim the scan's name in the output folder, read the scan, check it, find the head."""
+    if job.config.format == "dicom-seg" and job.source.kind != "dicom":
+        raise CaseError(f"{job.source.path} is no DICOM series, and a DICOM SEG refers to one", hint="--format nifti")
     scan = read_scan(job.source)
     claim(job.folder, job.source, job.mark, inputs=job.inputs, force=job.force)
     scan = checked_scan(scan)
@@ -100,6 +103,8 @@ def write_case(job: Job, computed: Computed) -> Predicted:
         write_preview(folder.preview(name), computed.scan.volume, computed.mask, computed.measured.volumes)
     if job.config.save_probabilities:
         write_probability(folder.probability(name), computed.answer.probability, computed.scan)
+    if job.config.format == "dicom-seg":
+        _write_segmentation(job, computed)
     write_mask(folder.mask(name), computed.mask, computed.scan)
     row = row_of(computed.measured.volumes)
     write_record(
@@ -115,6 +120,13 @@ def write_case(job: Job, computed: Computed) -> Predicted:
         },
     )
     return Predicted(row, computed.warnings)
+
+
+def _write_segmentation(job: Job, computed: Computed) -> None:
+    from hemseg_cli.imaging.dicom_seg import write_seg  # pydicom and highdicom are slow to import
+
+    model = "+".join(member.name for member in predictor_of(job).members)
+    write_seg(job.folder.segmentation(job.source.name), computed.mask, computed.scan.slices, model=model)
 
 
 def predict_case(job: Job) -> Predicted:

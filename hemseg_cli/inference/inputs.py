@@ -28,12 +28,16 @@ class Source:
 
 @dataclass(frozen=True)
 class Scan:
-    """A scan in memory. `header`: the NIfTI header of the input (None: DICOM); `voxel_volume_mm3`: the true one."""
+    """A scan in memory.
+
+    `header`: the NIfTI header of the input (None: DICOM); `voxel_volume_mm3`: the true one; `slices`: the DICOM file of each k.
+    """
 
     volume: Volume
     voxel_volume_mm3: float
     header: Any = None
     warnings: tuple[str, ...] = ()
+    slices: tuple[Path, ...] = ()
 
 
 def split_sources(data: DataConfig, split: str) -> list[Source]:
@@ -125,4 +129,5 @@ def _read_series(source: Source) -> Scan:
     files = [file.name for file in sorted(source.path.iterdir()) if file.is_file() and not file.name.startswith(".") and _is_dicom(file)]
     slices = read_slices(source.name, files, lambda name: (source.path / name).read_bytes())
     volume, sidecar = assemble(source.name, slices)
-    return Scan(volume, float(sidecar["voxel_volume_mm3"]), None, tuple(sidecar["warnings"]))
+    in_order = tuple(source.path / name for name in sidecar["source_slices"])
+    return Scan(volume, float(sidecar["voxel_volume_mm3"]), None, tuple(sidecar["warnings"]), in_order)

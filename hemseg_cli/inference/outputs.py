@@ -34,6 +34,10 @@ class OutputFolder:
         """The mask of a scan."""
         return self.path / f"{name}{self.suffix}.nii.gz"
 
+    def segmentation(self, name: str) -> Path:
+        """The mask of a scan as DICOM SEG."""
+        return self.path / f"{name}{self.suffix}.dcm"
+
     def probability(self, name: str) -> Path:
         """The probabilities of a scan."""
         return self.path / "probability" / f"{name}_probability.nii.gz"
@@ -49,6 +53,7 @@ class OutputFolder:
     def expected(self, name: str, config: PredictConfig) -> list[Path]:
         """Every file that a scan gets."""
         files = [self.mask(name)]
+        files += [self.segmentation(name)] if config.format == "dicom-seg" else []
         files += [self.probability(name)] if config.save_probabilities else []
         return files + ([self.preview(name)] if config.previews else [])
 

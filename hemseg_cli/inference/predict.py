@@ -88,6 +88,10 @@ def predict(
     A scan that fails is named in the result; the others go on. HemsegError if there is nothing to predict with or nothing to predict.
     """
     share = _share(part)
+    if config.predict.format == "dicom-seg":
+        from hemseg_cli.imaging.dicom_seg import require_highdicom
+
+        require_highdicom()
     models = find_models(config, runs)
     run = ensemble_run(config, models)
     sources = path_sources(inputs) if inputs else split_sources(data_of(config, models.runs[0]), config.predict.split)
