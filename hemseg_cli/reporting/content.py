@@ -44,14 +44,15 @@ def summary_table(runs: Sequence[RunResults]) -> ReportTable:
     if all(column.key != "hd95_voxel" for column in metrics):
         metrics.append(_DISTANCE[1])
     metrics.sort(key=lambda column: column.key.startswith("nsd_"))
-    columns = (Column("system", "System"), Column("protocol", "Protocol"), Column("n", "Scans", 0), Column("missed", "Missed", 0), *metrics)
+    counts = (Column("n", "Scans", 0), Column("missed", "Missed", 0))
+    columns = (Column("system", "System"), Column("protocol", "Protocol"), *metrics, *counts)
     ours: list[tuple[Value, ...]] = [
-        (run.name, run.protocol, run.n_cases, run.count("n_missed"), *(run.estimate(metric.key) for metric in metrics)) for run in runs
+        (run.name, run.protocol, *(run.estimate(metric.key) for metric in metrics), run.n_cases, run.count("n_missed")) for run in runs
     ]
     theirs: list[tuple[Value, ...]] = []
     for row in PUBLISHED:
         known: dict[str, Estimate] = {"dice": row.dice, "iou": row.iou, "hd95_voxel": row.hd95_voxel}
-        theirs.append((f"{row.name} (published)", "paper", PUBLISHED_CASES, None, *(known.get(metric.key) for metric in metrics)))
+        theirs.append((f"{row.name} (published)", "paper", *(known.get(metric.key) for metric in metrics), PUBLISHED_CASES, None))
     marks = {len(ours) + n: "published" for n in range(len(theirs))}
     return ReportTable("summary", "Summary", columns, (*ours, *theirs), " ".join(_summary_notes(runs)), marks)
 
@@ -184,10 +185,10 @@ def _scans_with_other_labels(runs: Sequence[RunResults]) -> list[str]:
 
 def _run_warnings(run: RunResults) -> Iterator[str]:
     if missed := run.count("n_missed"):
-        counted = "they are left out of HD95" if run.protocol == "paper" else "they count with Dice 0 and an HD95 of the scan's diagonal"
-        yield f"{missed} of {run.n_cases} scans were missed (no voxel of the hemorrhage found): {counted}."
+        counted = "left out of HD95" if run.protocol == "paper" else "counted with Dice 0 and an HD95 of the scan's diagonal"
+        yield f"{missed} of {run.n_cases} scans {'was' if missed == 1 else 'were'} missed (no voxel of the hemorrhage found): {counted}."
     if false_positive := run.count("n_false_positive"):
-        yield f"{false_positive} scans without hemorrhage have a prediction (false positives, counted apart from the means)."
+        yield f"False positives: {false_positive} scans without hemorrhage have a prediction (counted apart from the means)."
     if run.n_cases == 1:
         yield "One scan only: there is no interval."
     yield from (str(text) for text in _texts(run.summary.get("warnings")))

@@ -137,8 +137,8 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]
 
 def _glance(runs: Sequence[RunResults]) -> ReportTable:
     metrics = [Column(c.key, c.title, min(3, c.digits or 0)) for c in (*metric_columns(runs), _TILES[0]) if c.key != "iou"]
-    columns = (Column("run", "Run"), Column("model", "Model"), Column("n", "Scans", 0), *metrics)
-    rows = tuple((run.name, run.model, run.n_cases, *(run.estimate(column.key) for column in metrics)) for run in runs)
+    columns = (Column("run", "Run"), *metrics, Column("n", "Scans", 0), Column("model", "Model"))
+    rows = tuple((run.name, *(run.estimate(column.key) for column in metrics), run.n_cases, run.model) for run in runs)
     return ReportTable("glance", "Runs at a glance", columns, rows).without_empty_columns()
 
 

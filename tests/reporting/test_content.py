@@ -55,7 +55,7 @@ def test_warnings_come_first_and_name_their_runs(make_workplace: Make) -> None:
     place = make_workplace(runs=("a", "b"), summary={"n_missed": 2, "n_false_positive": 1, "warnings": ["leakage: ID_1"]})
     said = content.warnings(read(place, "a", "b"))
     assert said[0].startswith("a, b: 2 of 5 scans were missed")
-    assert said[1].startswith("a, b: 1 scans without hemorrhage have a prediction")
+    assert said[1].startswith("a, b: False positives: 1 scans")
     assert said[2] == "a, b: leakage: ID_1"
     page = report(place.config, runs=["a", "b"]).html.read_text()
     assert page.index("leakage: ID_1") < page.index("Summary beside")
@@ -75,7 +75,7 @@ def test_one_scan_has_no_interval(make_workplace: Make) -> None:
     place = make_workplace(scans=("aa",), summary={"metrics": undefined})
     result = report(place.config)
     assert "One scan only: there is no interval." in result.warnings
-    assert "| dynunet-1 | native | 1 | 0 | 0.5000 |" in result.markdown.read_text()
+    assert "| dynunet-1 | native | 0.5000 | \u2013 | 1 | 0 |" in result.markdown.read_text()
     assert "no interval" in result.html.read_text()
 
 

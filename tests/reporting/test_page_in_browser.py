@@ -36,6 +36,10 @@ class Opened:
         page.goto(path.as_uri())
         page.wait_for_selector("html[data-ready]")
 
+    def draw_every_chart(self) -> None:
+        """As for printing; else a chart is drawn when it comes into sight."""
+        self.page.evaluate("for (const name of ['beforeprint', 'afterprint']) window.dispatchEvent(new Event(name))")
+
     def wait_until(self, holds: Callable[[], bool]) -> None:
         # Not page.wait_for_function: the page's policy forbids the eval behind it.
         for _ in range(100):
@@ -90,7 +94,7 @@ def opened(browser: Any, place: Workplace) -> Iterator[Opened]:
 
 
 def test_opens_from_a_file_without_a_word_on_the_console_or_a_request(opened: Opened) -> None:
-    opened.page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    opened.draw_every_chart()
     opened.page.wait_for_selector("#plot-val_dice .main-svg")
     assert opened.said == []
     assert [url for url in opened.asked if not url.startswith(("file:", "data:", "blob:"))] == []
@@ -98,7 +102,7 @@ def test_opens_from_a_file_without_a_word_on_the_console_or_a_request(opened: Op
 
 
 def test_every_chart_is_drawn(opened: Opened) -> None:
-    opened.page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    opened.draw_every_chart()
     charts = opened.page.locator(".plot").count()
     opened.wait_until(lambda: opened.page.locator(".plot.js-plotly-plot").count() == charts)
     assert charts >= 8
@@ -261,7 +265,7 @@ def test_hostile_names_show_as_text(browser: Any, make_shared_workplace: Callabl
     result = report(place.config)
     context = browser.new_context()
     opened = Opened(context.new_page(), result.html)
-    opened.page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    opened.draw_every_chart()
     opened.page.wait_for_selector("#plot-dice .main-svg")
     assert HOSTILE in opened.column("table-cases", "Scan")
     assert HOSTILE in opened.page.locator(".viewer-tabs .scan").all_text_contents()

@@ -56,8 +56,14 @@
     data.figures.filter((figure) => seen.has(figure.key)).forEach(drawChart);
     if (Viewer.redraw) Viewer.redraw();
   }
-  function drawAll() {
+  function beforePrint() {
+    /* Chromium lays out the paper after this event: draw at the paper's width. */
+    document.documentElement.classList.add("printing");
     data.figures.forEach((figure) => seen.add(figure.key));
+    drawSeen();
+  }
+  function afterPrint() {
+    document.documentElement.classList.remove("printing");
     drawSeen();
   }
   function watchCharts() {
@@ -152,7 +158,7 @@
   setUpFilters();
   watchCharts();
   dark.addEventListener("change", drawSeen);
-  window.addEventListener("beforeprint", drawAll);
-  window.addEventListener("afterprint", drawSeen);
+  window.addEventListener("beforeprint", beforePrint);
+  window.addEventListener("afterprint", afterPrint);
   document.documentElement.dataset.ready = "true";
 })();

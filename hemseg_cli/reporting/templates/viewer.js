@@ -149,7 +149,7 @@ const Viewer = (() => {
     byId("viewer-width-text").textContent = byId("viewer-width").value;
     const volume = (mask) => `${mask.ml[state.slice].toFixed(2)} mL`;
     byId("viewer-status").textContent =
-      `Slice ${state.slice + 1} of ${scan.slices}${scan.step > 1 ? ` (every ${scan.step}th)` : ""}: truth ${volume(truth)}, prediction ${volume(prediction)}`;
+      `Slice ${state.slice + 1} of ${scan.slices}${scan.step > 1 ? ` (1 slice in ${scan.step} is shown)` : ""}: truth ${volume(truth)}, prediction ${volume(prediction)}`;
     canvas.setAttribute("aria-label", `CT slice ${state.slice + 1} of ${scan.slices} of scan ${scan.scan}; arrow keys change the slice`);
     const shown = scan.results[state.run];
     const rows = [["Dice", shown.dice, 3, ""], ["HD95", shown.hd95_mm, 1, " mm"], ["Truth", shown.truth_ml, 2, " mL"], ["Predicted", shown.predicted_ml, 2, " mL"]];
