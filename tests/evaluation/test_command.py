@@ -1,6 +1,10 @@
 """`hemseg evaluate` as it is typed."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -77,3 +81,24 @@ def test_no_predictions(place: Workplace, capsys: pytest.CaptureFixture[str]) ->
     place.run("a", lambda n: None)
     assert hemseg(["evaluate", "--run", "a"]) == 1
     assert "hemseg predict --run a --split test" in capsys.readouterr().err
+
+
+def test_ctrl_c_leaves_nothing_behind_and_the_same_command_finishes(place: Workplace) -> None:
+    run = place.run("a", truth)
+    held = run.prediction_file("test", "scan2")
+    held.unlink()
+    os.mkfifo(held)
+    command = [sys.executable, "-m", "hemseg_cli", "evaluate", "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with held.open("wb"):  # returns once the command has opened the mask, and waits for its first byte
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
+    assert process.returncode == 130
+    assert out == ""
+    assert "Traceback" not in err
+    assert not list(run.path.glob("evaluation/**/*.*"))
+    held.unlink()
+    write_volume(held, Volume(truth(2), AFFINE))
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 0
+    assert json.loads(again.stdout)["runs"][0]["summary"]["n_cases"] == 4
