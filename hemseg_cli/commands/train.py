@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hemseg_cli import console, options
+from hemseg_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from hemseg_cli.config import Config
@@ -55,21 +56,32 @@ def train(
     from hemseg_cli.models.registry import entry
 
     entry(config.train.model)
-    if resume and config_file is None:
+    if resume and config_file is None and config.train.fold != "all":
         config = _config_of_run(config, run, assignments, keys, json=json, quiet=quiet, verbose=verbose)
     from hemseg_cli.training.distributed import announced_rank  # torch takes seconds to import
 
     if announced_rank():
         console.configure(quiet=True, verbose=verbose)
-    results = [_train_one(part, name, resume=resume) for part, name in _parts(config, run)]
+    results = [_train_one(part, name, resume=resume) for part, name in _parts(config, run, resume=resume)]
     if not announced_rank():
         console.result(*_answer(results))
 
 
 def _train_one(config: "Config", run: str | None, *, resume: bool) -> Any:
+    from hemseg_cli.training.train import finished_result
     from hemseg_cli.training.train import train as train_run
 
+    if run is not None and resume and _of_all_folds(config, run):
+        # Folds that are done are left as they are, those that have not begun begin.
+        done = finished_result(config, run)
+        return (
+            done if done is not None else train_run(config, run=run, resume=(config.runs.root / run / "checkpoints" / "last.pt").exists())
+        )
     return train_run(config, run=run, resume=resume)
+
+
+def _of_all_folds(config: "Config", run: str) -> bool:
+    return run.endswith(f"-fold{config.train.fold}")
 
 
 def _config_of_run(
@@ -84,10 +96,12 @@ def _config_of_run(
     return options.start(own, assignments, json=json, quiet=quiet, verbose=verbose, options=keys)
 
 
-def _parts(config: "Config", run: str | None) -> list[tuple["Config", str | None]]:
+def _parts(config: "Config", run: str | None, *, resume: bool) -> list[tuple["Config", str | None]]:
     """One training, or one for each fold with the folds' numbers in the names of the runs."""
     if config.train.fold != "all":
         return [(config, run)]
+    if resume and run is None:
+        raise UsageError("--fold all --resume: which run?", hint="--run NAME, without the -fold0 of its folds")
     from datetime import UTC, datetime
 
     name = run or f"{config.train.model}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"

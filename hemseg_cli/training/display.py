@@ -1,6 +1,7 @@
 """What a person sees of a training: epoch, loss, validation Dice, best, rate, time left, memory; and TensorBoard, where it is on."""
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -65,6 +66,19 @@ class Display:
         if gained <= 0:
             return "-"
         return duration_text((time.monotonic() - self._begun) / gained * (1 - self._share()))
+
+
+def show_row(track: console.Track, row: Mapping[str, Any], *, best: str) -> None:
+    """Show and log one row of the history, of a trainer that tells no more than that."""
+    track.update(
+        done=row["epoch"],
+        epoch=str(row["epoch"]),
+        loss=f"{row['train_loss']:.4f}",
+        dice=f"{row['val_dice']:.4f}",
+        best=best,
+        rate=f"{row['patches_per_s']:.1f} patches/s",
+    )
+    console.log.info("%s", "  ".join(f"{key} {value}" for key, value in row.items()))
 
 
 def duration_text(seconds: float) -> str:

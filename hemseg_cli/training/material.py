@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from hemseg_cli import console
-from hemseg_cli.cases import Case, cases_in_split, patient_folds, read_cases
+from hemseg_cli.cases import Case, cases_in_split, contaminated, patient_folds, read_cases
 from hemseg_cli.config import Config
 from hemseg_cli.errors import HemsegError, UsageError
 from hemseg_cli.executor import default_workers
@@ -50,7 +50,8 @@ def check_config(config: Config) -> None:
     """UsageError for a patch that the model cannot take, HemsegError for a split without scans; before a run is made."""
     train = config.train
     check_patch(train.model, full_config(train.model, train.network, train.patch), train.patch)
-    training_cases(config)
+    kept, held_out = training_cases(config)
+    _warn_of_contamination(config, [*kept, *held_out])
 
 
 def make_material(config: Config, device: torch.device, world: World) -> Material:
@@ -131,6 +132,19 @@ def _warn_of_size(train: "TrainConfig", cases: Sequence[PreparedCase]) -> None:
             f"train.patch = {list(train.patch)} is larger than {len(small)} of {len(cases)} training scans on the network's grid "
             f"(the smallest is {list(shape)}): they are padded"
         )
+
+
+def _warn_of_contamination(config: Config, cases: Sequence[Case]) -> None:
+    """Name the data sets beside this one whose test scans are trained on, as HemSeg-500's train split has those of HemSeg-200."""
+    for table in sorted(config.data.root.glob("*/cases.csv")):
+        if table != config.data.cases_file:
+            tested = [case for case in read_cases(table) if case.split == "test"]
+            seen = contaminated(cases, tested)
+            if seen:
+                console.warn(
+                    f"{len(seen)} of the {len(tested)} test scans of {table.parent.name} are trained on here: "
+                    f"scores of this run on that test split say nothing ({', '.join(seen[:5])}{' ...' if len(seen) > 5 else ''})"
+                )
 
 
 def _precision(train: "TrainConfig", device: torch.device) -> torch.dtype:

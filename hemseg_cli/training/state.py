@@ -173,17 +173,27 @@ def check_resumable(run: RunDirectory, state: Mapping[str, Any], config: Config)
             f"{run.checkpoint('last')} is a checkpoint of {name}, not of train.model = {config.train.model}",
             hint=f"hemseg train --resume --run {run.name} --model {name}",
         )
-    differing = list(_differences(state["config"], config.model_dump(mode="json")))
+    check_same_config(run, state["config"], config)
+    if state["progress"].get("finished"):
+        raise finished(run, state["epoch"], state["progress"].get("best_epoch"))
+
+
+def check_same_config(run: RunDirectory, then: Mapping[str, Any], config: Config) -> None:
+    """HemsegError naming each key of the run's configuration (`then`, plain values) that `config` differs in."""
+    differing = list(_differences(then, config.model_dump(mode="json")))
     if differing:
         raise HemsegError(
             f"run {run.name} was trained with another configuration:\n  " + "\n  ".join(differing),
             hint=f"hemseg train --resume --run {run.name} --config {run.config_file}   goes on with the run's own; a change is a new run",
         )
-    if state["progress"].get("finished"):
-        raise HemsegError(
-            f"run {run.name} is finished: {state['epoch']} epochs, best epoch {state['progress'].get('best_epoch')}",
-            hint=f"hemseg predict --run {run.name}   uses it; a longer training is a new run with more --epochs",
-        )
+
+
+def finished(run: RunDirectory, epochs: int, best_epoch: int | None) -> HemsegError:
+    """The error that refuses to resume a finished run."""
+    return HemsegError(
+        f"run {run.name} is finished: {epochs} epochs, best epoch {best_epoch}",
+        hint=f"hemseg predict --run {run.name}   uses it; a longer training is a new run with more --epochs",
+    )
 
 
 def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Any:

@@ -6,21 +6,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from hemseg_cli import console
-from hemseg_cli.config import Config, dump
+from hemseg_cli.config import Config, dump, validate_file
 from hemseg_cli.errors import HemsegError, Stopped, UsageError
 from hemseg_cli.inference.predictor import torch_device
-from hemseg_cli.models.checkpoint import write_checkpoint
+from hemseg_cli.models.checkpoint import read_checkpoint, write_checkpoint
 from hemseg_cli.models.registry import NNUNET, entry
 from hemseg_cli.run_directory import RunDirectory, create_run, mark_latest, open_run, remove_leftovers, write_text
-from hemseg_cli.training.display import Display
+from hemseg_cli.training.display import Display, show_row
 from hemseg_cli.training.distributed import World, world
 from hemseg_cli.training.environment import environment, write_environment
 from hemseg_cli.training.history import write_history
 from hemseg_cli.training.loop import EpochDone, Material, StepDone, run_epochs
-from hemseg_cli.training.material import check_config, make_engine, make_material
+from hemseg_cli.training.material import check_config, make_engine, make_material, training_cases
 from hemseg_cli.training.signals import StopRequest, stop_requests
-from hemseg_cli.training.state import Engine, check_resumable, load_last, save_last
+from hemseg_cli.training.state import Engine, check_resumable, check_same_config, finished, load_last, save_last
 from hemseg_cli.training.validation import predict_settings
 
 
@@ -65,9 +67,7 @@ def train(config: Config, *, run: str | None = None, resume: bool = False) -> Tr
     """
     entry(config.train.model)
     if config.train.model == NNUNET:
-        raise UsageError(
-            "train.model = nnunet: nnU-Net's own trainer is not part of this version", hint="--model dynunet   is its topology"
-        )
+        return _train_nnunet(config, run=run, resume=resume)
     check_config(config)
     device = torch_device(config.compute.device)
     with world(device.type) as processes:
@@ -82,10 +82,55 @@ def train(config: Config, *, run: str | None = None, resume: bool = False) -> Tr
             if resume:
                 _resume(directory, engine)
             if processes.first:
-                _write_setup(directory, engine, processes, resumed=resume)
+                _write_setup(directory, config, device, processes, resumed=resume)
             _train_to_the_end(directory, engine, material, processes)
     progress = engine.progress
     return TrainResult(directory, config.train.model, progress.epoch, progress.best_epoch, progress.best_dice, progress.seconds)
+
+
+def finished_result(config: Config, run: str) -> TrainResult | None:
+    """The result of a run that is finished; None where it is not, or does not exist."""
+    directory = RunDirectory(config.runs.root / run)
+    if not directory.checkpoint("last").is_file():
+        return None
+    progress = load_last(directory)["progress"]
+    if not progress["finished"]:
+        return None
+    best, seconds = float(progress["best_dice"]), float(progress["seconds"])
+    return TrainResult(directory, config.train.model, int(progress["epoch"]), int(progress["best_epoch"]), best, seconds)
+
+
+def _train_nnunet(config: Config, *, run: str | None, resume: bool) -> TrainResult:
+    """nnU-Net's own trainer, in a run directory like any other."""
+    from hemseg_cli.training.nnunet import train_nnunet  # an extra
+
+    kept, validated = training_cases(config)
+    device = torch_device(config.compute.device)
+    directory = _nnunet_directory(config, run) if resume else _directory(config, run, resume=False)
+    progress = None
+    with directory.lock(), stop_requests() as request, console.live("training nnU-Net", total=config.train.epochs) as track:
+        console.add_log_file(directory.log_file)
+        remove_leftovers(directory.path)
+        _write_setup(directory, config, device, World(), resumed=resume)
+        for progress in train_nnunet(
+            config, directory, train=kept, val=validated, device=device, resume=resume, should_stop=lambda: bool(request)
+        ):
+            show_row(track, progress.rows[-1], best=f"{progress.best_dice:.4f} (epoch {progress.best_epoch})")
+    if request.exit_code is not None:
+        raise _stopped(directory, request.exit_code)
+    if progress is None:
+        raise HemsegError("no epoch of nnU-Net was trained", hint="more --epochs or --max-minutes")
+    return TrainResult(directory, NNUNET, len(progress.rows), progress.best_epoch, progress.best_dice, progress.seconds)
+
+
+def _nnunet_directory(config: Config, name: str | None) -> RunDirectory:
+    """The run to resume; HemsegError if it is finished or its configuration differs."""
+    run = open_run(config.runs.root, name)
+    state = read_checkpoint(run.checkpoint("last"))
+    check_same_config(run, validate_file(run.config_file).model_dump(mode="json"), config)
+    if int(state["epoch"]) >= config.train.epochs:
+        raise finished(run, int(state["epoch"]), state.get("nnunet", {}).get("best_epoch"))
+    return run
 
 
 def _directory(config: Config, name: str | None, *, resume: bool) -> RunDirectory:
@@ -93,7 +138,9 @@ def _directory(config: Config, name: str | None, *, resume: bool) -> RunDirector
         run = open_run(config.runs.root, name)
         check_resumable(run, load_last(run), config)
         return run
-    if name is not None and (config.runs.root / name / "checkpoints" / "last.pt").exists():
+    if name is not None and RunDirectory(config.runs.root / name).checkpoint("last").exists():
+        with RunDirectory(config.runs.root / name).lock():
+            pass  # refused with the other's process id, where one is training it now
         raise UsageError(f"run {name} has been trained already", hint=f"--resume --run {name}   goes on with it; or give another --run")
     return create_run(config.runs.root, model=config.train.model, name=name)
 
@@ -105,10 +152,10 @@ def _resume(run: RunDirectory, engine: Engine) -> None:
     console.say(f"resuming run {run.name} in epoch {progress.epoch + 1} after {progress.batch} batches")
 
 
-def _write_setup(run: RunDirectory, engine: Engine, processes: World, *, resumed: bool) -> None:
+def _write_setup(run: RunDirectory, config: Config, device: torch.device, processes: World, *, resumed: bool) -> None:
     if not resumed:
-        write_text(run.config_file, dump(engine.config))
-    write_environment(run.environment_file, environment(engine.device, processes=processes.size))
+        write_text(run.config_file, dump(config))
+    write_environment(run.environment_file, environment(device, processes=processes.size))
     mark_latest(run)
 
 
@@ -132,7 +179,11 @@ def _leave_if_asked(request: StopRequest, saver: "_Saver", run: RunDirectory, pr
     codes = [code for code in processes.gather(request.exit_code) if code is not None]
     if codes:
         saver.save()
-        raise Stopped(codes[0], f"stopped; the state is saved: hemseg train --resume --run {run.name}   goes on exactly there")
+        raise _stopped(run, codes[0])
+
+
+def _stopped(run: RunDirectory, exit_code: int) -> Stopped:
+    return Stopped(exit_code, f"stopped; the state is saved: hemseg train --resume --run {run.name}   goes on there")
 
 
 def _check_losses(engine: Engine, run: RunDirectory) -> None:
