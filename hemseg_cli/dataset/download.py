@@ -44,8 +44,15 @@ def download(url: str, target: Path, expected: SourceFile, settings: HttpSetting
     HttpError (404 ...), FileFormatError (wrong hash), HemsegError (retries used up, wrong size, redirect off the list).
     """
     check_url(url)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _download(url, target, expected, settings)
+    except OSError as error:  # the network's have been dealt with: this is the disk
+        raise HemsegError(f"cannot write {target}: {error.strerror or error}", hint="free the disk, then run the same command") from error
+
+
+def _download(url: str, target: Path, expected: SourceFile, settings: HttpSettings) -> None:
     partial = target.with_name(f".{target.name}.partial")
-    target.parent.mkdir(parents=True, exist_ok=True)
     client = Client(settings)
     with contextlib.closing(client), console.live(f"download {expected.name}", total=expected.bytes, unit="B") as track:
         resumed = _size(partial) > 0

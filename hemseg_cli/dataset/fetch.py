@@ -181,7 +181,10 @@ def _only_one(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise HemsegError(f"another fetch-labels is at work in {folder}", hint="wait for it, then run again") from None
-        yield
+        try:
+            yield
+        except OSError as error:
+            raise HemsegError(f"cannot work in {folder}: {error}", hint="free the disk or mind the permissions, then run again") from error
 
 
 def _check_manifest(members: Mapping[str, LabelMember], manifest: Mapping[str, ManifestRow], files: LabelFiles) -> list[str]:

@@ -44,7 +44,8 @@ def obtain(config: Config, cache: Path) -> LabelFiles:
     if is_url(source):
         check_url(source)
         settings = http_settings(config)
-        base, archive_url = (source.rpartition("/")[0], source) if source.endswith(".zip") else (source.rstrip("/"), None)
+        path = source.partition("?")[0].rstrip("/")
+        base, archive_url = (path.rpartition("/")[0], source) if path.endswith(".zip") else (path, None)
         files = PUBLISHED.get(dataset) or _source_json_at(f"{base}/{SOURCE_JSON}", settings)
         return _from_url(files, base, cache, settings, archive_url=archive_url)
     return _from_disk(dataset, Path(source), cache, http_settings(config))

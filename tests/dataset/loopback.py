@@ -19,6 +19,7 @@ class Site:
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.sent = 0
         self.released = threading.Event()
+        self.guard = threading.Lock()
         self.port = 0
 
     def url(self, path: str, *, host: str = "127.0.0.1") -> str:
@@ -47,8 +48,9 @@ class Site:
             handler.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
         handler.send_header("Content-Length", str(last - first + 1))
         handler.end_headers()
+        with self.guard:  # before it is sent: the test may look as soon as it has arrived
+            self.sent += last - first + 1
         handler.wfile.write(data[first : last + 1])
-        self.sent += last - first + 1
 
     # What a server may do instead of answering.
 

@@ -222,3 +222,9 @@ def test_a_small_file_has_a_size_cap(site: Site) -> None:
     site.files["source.json"] = bytes(2**20 + 1)
     with pytest.raises(HemsegError, match="larger than 1,048,576 bytes"):
         download_small(site.url("source.json"), SETTINGS)
+
+
+def test_a_folder_that_cannot_be_written_is_named(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(HemsegError, match=r"cannot write .*labels\.zip: File exists"):
+        download(site.url("labels.zip"), tmp_path / "cache" / "labels.zip", expected(), SETTINGS)

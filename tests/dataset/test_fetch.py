@@ -180,7 +180,7 @@ def test_an_archive_file_is_taken_with_what_lies_beside_it(tmp_path: Path) -> No
     assert fetch_labels(config_for(tmp_path, source=tmp_path / "source" / "labels.zip")).written == 6
 
 
-@pytest.mark.parametrize("address", ["mirror", "mirror/", "mirror/labels.zip"])
+@pytest.mark.parametrize("address", ["mirror", "mirror/", "mirror/labels.zip", "mirror/labels.zip?token=abc"])
 def test_a_mirror_is_downloaded_once(tmp_path: Path, address: str) -> None:
     labels = tiny_labels()
     with running() as site:
@@ -330,6 +330,24 @@ def test_a_fetch_killed_in_the_download_goes_on_where_it_stopped(tmp_path: Path)
         assert fetch_labels(config_for(tmp_path, source=site.url("").rstrip("/"))).written == 60
         assert site.asked("labels.zip")[-1]["Range"] == "bytes=4000-"
     assert laid_out(tmp_path / "tiny") == expected_layout(labels)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_fetch_that_is_stopped_says_so_and_is_finished_by_the_same_command(tmp_path: Path, number: int, code: int) -> None:
+    labels = tiny_labels(120)
+    write_source(tmp_path / "source", labels)
+    folder = tmp_path / "tiny"
+    process = start_fetch(tmp_path, tmp_path / "source")
+    while len(laid_out(folder)) < 20 and process.poll() is None:
+        time.sleep(0.001)
+    process.send_signal(number)
+    output, errors = process.communicate()
+    assert (process.returncode, output) == (code, b"")
+    assert b"the same command finishes the work" in errors
+    assert not list(folder.rglob("*/label/.*"))
+    there = laid_out(folder)
+    assert fetch_labels(config_for(tmp_path, source=tmp_path / "source")).written == 120 - len(there)
+    assert laid_out(folder) == expected_layout(labels)
 
 
 @pytest.fixture(scope="module")

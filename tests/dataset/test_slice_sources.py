@@ -99,6 +99,15 @@ def test_the_index_of_a_zip_is_kept_and_follows_the_archive(tmp_path: Path) -> N
         assert source.read_many(IDS) == list(FILES.values())
 
 
+def test_slices_beyond_the_fourth_gigabyte_are_found(tmp_path: Path) -> None:
+    path = tmp_path / "large.zip"
+    with path.open("wb") as file:
+        file.seek(5 * 2**30)  # a hole: no room is taken
+        file.write(slice_zip(FILES))
+    with open_source(convert_config(tmp_path, path)) as source:
+        assert source.read_many(IDS) == list(FILES.values())
+
+
 def test_a_damaged_member_names_its_slice_and_the_others_are_read(tmp_path: Path) -> None:
     data = bytearray(slice_zip(FILES, method=0))
     data[data.index(FILES[IDS[4]]) + 100] ^= 0xFF
