@@ -91,7 +91,7 @@ def prepared_cases(config: "Config", cases: Sequence[Case], preprocess: Preproce
     HemsegError names every scan that could not be preprocessed; with `train.skip_bad_scans` they are left out with a warning, as long as
     some are left.
     """
-    cache = config.data.folder / ".cache" / _settings_fingerprint(preprocess, config.train.stored_type)
+    cache = config.data.folder.resolve() / ".cache" / _settings_fingerprint(preprocess, config.train.stored_type)
     tasks, failures = _tasks(config, cases, preprocess, cache)
     missing = [task for task in tasks if not _is_whole(task.entry)]
     outcomes = map_cases(_prepare, missing, workers=config.compute.workers, scheduler=config.compute.scheduler)
@@ -113,7 +113,7 @@ def cache_bytes(data_folder: Path) -> int:
 
 def _tasks(config: "Config", cases: Sequence[Case], preprocess: Preprocess, cache: Path) -> tuple[list[_Task], dict[str, str]]:
     tasks, failures = [], {}
-    folder = config.data.folder
+    folder = config.data.folder.resolve()  # a worker may stand in another folder
     for case in cases:
         try:
             entry = cache / f"{case.scan}-{_input_fingerprint(folder, case)}"
