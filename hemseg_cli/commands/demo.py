@@ -107,7 +107,7 @@ def _write_config(*, model: str, seed: int, minutes: float) -> "Config":
     from hemseg_cli.run_directory import write_text
 
     text = _CONFIG.format(model=model, seed=seed, minutes=minutes, phantom=PHANTOM_FOLDER, patch=_PATCHES.get(model, "[96, 96, 16]"))
-    write_text(Path("hemseg.toml"), text + (_SMALL_DYNUNET if model == "dynunet" else ""))
+    write_text(Path("hemseg.toml"), text + _SMALL_NETWORKS.get(model, ""))
     return load(Path("hemseg.toml"), environ={})
 
 
@@ -133,7 +133,8 @@ validation_every = 4
 ema_decay = 0.95
 """
 _PATCHES = {"dynunet": "[96, 96, 8]", "swin-unetr": "[96, 96, 32]"}  # others need multiples of 16
-_SMALL_DYNUNET = """\
+_SMALL_NETWORKS = {
+    "dynunet": """\
 lr = 0.005
 
 [train.network]
@@ -141,13 +142,42 @@ channels = [8, 16, 32, 64]
 strides = [[1, 1, 1], [2, 2, 1], [2, 2, 1], [2, 2, 2]]
 kernels = [[3, 3, 1], [3, 3, 1], [3, 3, 3], [3, 3, 3]]
 supervised_levels = 1
-"""
+""",
+    "unet": """
+[train.network]
+channels = [8, 16, 32, 64]
+strides = [2, 2, 2]
+""",
+    "attention-unet": """
+[train.network]
+channels = [8, 16, 32, 64]
+strides = [2, 2, 2]
+""",
+    "unetr": """
+[train.network]
+feature_size = 8
+hidden_size = 96
+mlp_dim = 384
+num_heads = 4
+""",
+    "swin-unetr": """
+[train.network]
+feature_size = 12
+""",
+    "nnunet": """
+[train.nnunet]
+memory_gb = 1.0
+iterations_per_epoch = 25
+validation_iterations = 5
+mirror = false
+""",
+}
 
 
 def _phantom(seed: int) -> None:
     from hemseg_cli.dataset.phantom import make_phantom
 
-    make_phantom(PHANTOM_FOLDER, seed=seed, patients=PHANTOM_PATIENTS, matrix=PHANTOM_MATRIX)
+    make_phantom(PHANTOM_FOLDER, seed=seed, patients=PHANTOM_PATIENTS, matrix=PHANTOM_MATRIX, workers=None)
 
 
 def _fetch(config: "Config") -> Any:
