@@ -1,6 +1,8 @@
 """`doctor --data`: each fault is made and named; the published archives have exactly the known facts."""
 
 import dataclasses
+import json
+import zipfile
 from pathlib import Path
 
 import nibabel as nib
@@ -9,7 +11,6 @@ import pytest
 
 from hemseg_cli.cases import Case, with_shared_patients, write_cases
 from hemseg_cli.config import Config, load
-from hemseg_cli.dataset.fetch import fetch_labels
 from hemseg_cli.dataset.health import DataHealth, check_data
 from hemseg_cli.errors import HemsegError
 
@@ -203,21 +204,48 @@ def test_data_set_without_case_table_is_refused(tmp_path: Path) -> None:
         check_data(config_of(tmp_path))
 
 
-def test_published_archives_have_exactly_the_known_facts(shared_data: Path, tmp_path: Path) -> None:
-    health = {}
-    for dataset in ("hemseg-200", "hemseg-500"):
-        config = load(
-            options={"data.root": str(tmp_path), "data.dataset": dataset, "fetch.source": str(shared_data / "hemseg")}, environ={}
-        )
-        fetch_labels(config)
-        health[dataset] = check_data(config)
-    assert [report.payload()["labels"] for report in health.values()] == [222, 525]
-    assert [report.payload()["patients"] for report in health.values()] == [209, 503]
-    assert [report.faults for report in health.values()] == [(), ()]
-    assert sorted(health["hemseg-200"].leaking_patients()) == ["ID_2b75e193", "ID_3b4accbe", "ID_bfb9a9e6", "ID_c7097cd4"]
-    assert len(health["hemseg-500"].leaking_patients()) == 8
-    assert len(health["hemseg-500"].without_sform) == 50
-    assert health["hemseg-500"].tilted == 339
-    assert health["hemseg-500"].empty_labels == []
-    overlaps = {(overlap.trained_on, overlap.tested_on): overlap for overlap in health["hemseg-500"].overlaps}
-    assert len(overlaps["hemseg-500", "hemseg-200"].in_train) == 33
+def lay_out(source: Path, folder: Path, archive: str, manifest: str) -> None:
+    """The published labels as they come out of the zip, with a case table of ids, patients and splits alone."""
+    rows = [json.loads(line) for line in (source / manifest).read_text().splitlines() if line.strip()]
+    patients = {row.get("scan_", row.get("scan_name")): row.get("patient", row.get("patient_name")) for row in rows}
+    cases = []
+    with zipfile.ZipFile(source / archive) as packed:
+        for member in packed.namelist():
+            if member.endswith(".nii.gz"):
+                split, scan = Path(member).parts[1], Path(member).name.removesuffix(".nii.gz")
+                cases.append(Case(scan, patients[scan], split, label=f"{split}/label/{scan}.nii.gz"))
+                (folder / split / "label").mkdir(parents=True, exist_ok=True)
+                (folder / cases[-1].label).write_bytes(packed.read(member))
+    write_cases(folder / "cases.csv", cases)
+
+
+@pytest.fixture(scope="module")
+def published(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, DataHealth]:
+    root = tmp_path_factory.mktemp("published")
+    lay_out(shared_data / "hemseg", root / "hemseg-200", "IPH_IVH_label.zip", "annotion_file_info.jsonl")
+    lay_out(shared_data / "hemseg", root / "hemseg-500", "HemSeg-500.zip", "annotion_file_info_500.jsonl")
+    return {dataset: check_data(config_of(root, dataset)) for dataset in ("hemseg-200", "hemseg-500")}
+
+
+def test_published_labels_pass_and_are_all_there(published: dict[str, DataHealth]) -> None:
+    assert {name: health.payload()["labels"] for name, health in published.items()} == {"hemseg-200": 222, "hemseg-500": 525}
+    assert {name: health.payload()["patients"] for name, health in published.items()} == {"hemseg-200": 209, "hemseg-500": 503}
+    assert [health.faults for health in published.values()] == [(), ()]
+    assert [health.empty_labels for health in published.values()] == [[], []]
+
+
+def test_published_splits_leak_4_and_8_patients(published: dict[str, DataHealth]) -> None:
+    assert sorted(published["hemseg-200"].leaking_patients()) == ["ID_2b75e193", "ID_3b4accbe", "ID_bfb9a9e6", "ID_c7097cd4"]
+    assert len(published["hemseg-500"].leaking_patients()) == 8
+
+
+def test_33_test_scans_of_hemseg_200_are_in_the_train_split_of_hemseg_500(published: dict[str, DataHealth]) -> None:
+    for health in published.values():
+        overlaps = {(overlap.trained_on, overlap.tested_on): overlap for overlap in health.overlaps}
+        assert len(overlaps["hemseg-500", "hemseg-200"].in_train) == 33
+
+
+def test_50_published_labels_have_no_sform_and_339_are_tilted(published: dict[str, DataHealth]) -> None:
+    assert len(published["hemseg-500"].without_sform) == 50
+    assert published["hemseg-500"].tilted == 339
+    assert sum(published["hemseg-500"].tilts().values()) == 525
