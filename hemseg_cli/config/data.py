@@ -52,9 +52,10 @@ class ConvertConfig(Section):
         "rsna", description="rsna: slices by id, per manifest; series: any tree of DICOM files, one NIfTI per series"
     )
     out: Path | None = Field(None, description="output folder of layout series; none: <data.root>/<data.dataset>")
-    uneven: Literal["refuse", "resample"] = Field("refuse", description="what becomes of a series with uneven slice steps")
+    uneven: Literal["refuse", "resample"] = Field("refuse", description="uneven slice steps; resample needs layout series or geometry true")
     geometry: Literal["label", "true"] = Field(
-        "label", description="label: the label's grid; true: tilted series resampled onto an upright, unsheared grid"
+        "label",
+        description="label: the label's grid; true: tilted scans resampled upright, with their labels into a data set <dataset>-true",
     )
     kaggle_url: str = Field("https://www.kaggle.com", description="base URL of the Kaggle API")
     connections: int = Field(4, ge=1, le=16, description="connections to a remote zip")

@@ -100,7 +100,7 @@ def find_series(tree: Tree) -> Listing:
                 dataset = _head(tree, name)
             except FileFormatError as error:
                 left_out.append((name, error.message))
-                if error.message != _NOT_DICOM:
+                if error.message != _NOT_DICOM and _may_be_slice(name):
                     broken[_folder(name)].append((name, error.message))
                 continue
             reason = _why_not(dataset, name)
@@ -158,6 +158,12 @@ def _why_not(dataset: FileDataset, name: str) -> str:
     if "SCREEN SAVE" in kinds or (len(kinds) > 1 and kinds[1] == "SECONDARY" and dataset.get_item("ImagePositionPatient") is None):
         return "a secondary capture without a place in the patient"
     return ""
+
+
+def _may_be_slice(name: str) -> bool:
+    """By its name: DICOM files end in .dcm, .ima, a number, or nothing at all."""
+    suffix = PurePosixPath(name).suffix.lower()
+    return suffix in ("", ".dcm", ".dicom", ".dic", ".ima") or suffix[1:].isdigit()
 
 
 def _folder(name: str) -> str:

@@ -63,7 +63,9 @@ def test_what_is_no_ct_slice_is_named_and_left_out(tmp_path: Path) -> None:
 
 
 def test_an_empty_file_beside_a_series_may_be_a_lost_slice(tmp_path: Path) -> None:
-    lay(tmp_path, head(4) | {"lost.dcm": b""})
+    lay(tmp_path, head(4) | {"notes.txt": b""})
+    assert len(read_series_folder(tmp_path)) == 1
+    lay(tmp_path, {"lost.dcm": b""})
     with pytest.raises(CaseError, match=r"the file is empty \(0 bytes\): lost.dcm"):
         read_series_folder(tmp_path)
 
