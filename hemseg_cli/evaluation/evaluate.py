@@ -108,8 +108,9 @@ def _evaluate_source(config: Config, source: Source) -> RunEvaluation:
     scores.sort(key=lambda score: score.scan)
     not_scored = [f"scan {scan} was not scored: {reason}" for scan, reason in sorted(failed.items())]
     summary = summarise(scores, config.evaluate, split=source.split, warnings=[*source.warnings, *not_scored])
-    for warning in summary["warnings"][: len(source.warnings)]:
-        console.warn(warning)
+    for warning in summary["warnings"]:
+        if warning not in not_scored:  # said already, as it happened
+            console.warn(warning)
     write_text(source.cases_file, cases_csv(scores, config))
     write_text(source.summary_file, json.dumps(summary, indent=2, allow_nan=False) + "\n")
     return RunEvaluation(source.name, tuple(scores), summary, source.cases_file, source.summary_file, dict(sorted(failed.items())))
