@@ -6,6 +6,7 @@ finished record after every output. Killed in between, the claim says that the f
 
 import contextlib
 import fcntl
+import glob
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -88,7 +89,19 @@ def claim(folder: OutputFolder, source: Source, mark: str, *, inputs: frozenset[
         )
     if other is None and folder.suffix and mask.exists() and not force:
         raise CaseError(f"{mask} exists and was not made by hemseg predict", hint="--out FOLDER names another folder; --force replaces it")
+    _clear(folder, source.name)
     write_record(folder, source.name, {"done": False, "fingerprint": mark, "source": identity(source)})
+
+
+def _clear(folder: OutputFolder, name: str) -> None:
+    """Remove what a killed call left half-written for this scan."""
+    for file in (folder.mask(name), folder.segmentation(name), folder.probability(name), folder.preview(name), folder.record(name)):
+        _remove_partial(file)
+
+
+def _remove_partial(file: Path) -> None:
+    for partial in file.parent.glob(f".*.part.{glob.escape(file.name)}"):
+        partial.unlink(missing_ok=True)
 
 
 def identity(source: Source) -> dict[str, Any]:
@@ -126,6 +139,7 @@ def rebuild_volumes(folder: OutputFolder) -> Path:
     """Write `volumes.csv` (its path is returned) and `lesions.csv` anew from the records of all scans, also those of other calls."""
     with _alone(folder.path / _RECORDS):
         path = folder.path / "volumes.csv"
+        _remove_partial(path)
         records = finished_records(folder)
         write_volumes(path, [record["volumes"] for record in records])
         write_lesions(folder.path / "lesions.csv", [row for record in records for row in record["lesions"]])

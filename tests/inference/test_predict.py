@@ -63,7 +63,7 @@ def test_split_is_predicted_without_any_label(work: Path) -> None:
     folder = work / "runs/run/predictions/test"
     assert "does not exist" in _failures(result)["gone"]
     np.testing.assert_array_equal(read_volume(folder / "a.nii.gz").array, truth(volume.array.shape))
-    (row,) = csv.DictReader((folder / "volumes.csv").open())
+    (row,) = csv.DictReader((folder / "volumes.csv").read_text().splitlines())
     assert float(row["predicted_ml"]) == pytest.approx(truth(volume.array.shape).sum() * 1.25 / 1000, rel=1e-3)
     assert (folder / "preview/a.png").read_bytes()[:4] == b"\x89PNG"
 

@@ -1,0 +1,121 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from hemseg_cli.imaging.preprocess import Grid, Preprocess, network_grid, prepare_image, restore_probability
+from hemseg_cli.imaging.volume import Volume
+from hemseg_cli.inference.crops import box_of, combined, prepare_part, restore_part
+from hemseg_cli.inference.head import Head, find_head
+from hemseg_cli.inference.memory import bytes_per_voxel
+from hemseg_cli.inference.sliding_window import Window
+from hemseg_cli.inference.windows import WindowRule, head_part, plan_windows, split
+
+SETTINGS = Preprocess((0.7, 0.7, 4.0))
+
+
+def _head_scan(matrix: int = 96, slices: int = 20) -> Volume:
+    """An ellipsoid of brain in a shell of bone in a scalp, beside a thin table, in air; 2 x 2 x 6 mm."""
+    axes = [(np.arange(n) - (n - 1) / 2) * step for n, step in zip((matrix, matrix, slices), (2.0, 2.0, 6.0), strict=True)]
+    x, y, z = np.meshgrid(*axes, indexing="ij")
+    radius = np.sqrt((x / 65) ** 2 + (y / 80) ** 2 + (z / 55) ** 2)
+    array = np.full(radius.shape, -1000, np.int16)
+    for limit, hu in [(1.16, 20), (1.1, 900), (1.0, 35)]:
+        array[radius < limit] = hu
+    array[:, 2, :] = 100  # the table
+    return Volume(array, np.diag([2.0, 2.0, 6.0, 1.0]))
+
+
+def _grid(volume: Volume, settings: Preprocess = SETTINGS) -> Grid:
+    return network_grid(volume, settings)[1]
+
+
+def test_box_holds_the_brain_but_not_the_table() -> None:
+    volume = _head_scan()
+    head = find_head(volume)
+    grid = _grid(volume, Preprocess())
+    part = head_part(head, grid, 2.0)
+    brain = [(int(hits.min()), int(hits.max())) for hits in np.nonzero(volume.array == 35)]
+    assert head.is_head
+    assert part is not None
+    assert all(low <= first and last < high for (low, high), (first, last) in zip(part, brain, strict=True))
+    assert part[1][0] > 2
+    assert math.prod(high - low for low, high in part) < 0.7 * volume.array.size
+
+
+def test_tissue_without_a_skull_is_no_head() -> None:
+    volume = _head_scan()
+    assert not find_head(Volume(np.where(volume.array > 200, 40, volume.array), volume.affine)).is_head
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, Preprocess(), Preprocess((3.0, None, 6.0))])
+def test_a_part_is_prepared_and_restored_as_in_the_whole(settings: Preprocess) -> None:
+    rng = np.random.default_rng(0)
+    volume = Volume(rng.integers(0, 80, (30, 26, 9)).astype(np.int16), np.diag([1.1, 0.9, 6.0, 1.0]))
+    whole, grid = prepare_image(volume, settings)
+    part = tuple((n // 4, n - n // 5) for n in grid.shape)
+    ours = prepare_part(volume, grid, settings, part)  # type: ignore[arg-type]  # three ranges
+    np.testing.assert_allclose(ours, whole[:, *box_of(part)], atol=1e-4)  # type: ignore[arg-type]  # three ranges
+    probability = rng.random(grid.shape).astype(np.float32)
+    back = restore_part(probability[box_of(part)], grid, part)  # type: ignore[arg-type]  # three ranges
+    reference = restore_probability(probability, grid)
+    np.testing.assert_allclose(back.full()[box_of(back.part)], reference[box_of(back.part)], atol=1e-4)
+    everything = restore_part(probability, grid, tuple((0, n) for n in grid.shape))  # type: ignore[arg-type]  # three ranges
+    np.testing.assert_allclose(everything.full(), reference, atol=1e-5)
+
+
+def test_mean_and_deviation_of_two_answers_on_different_parts() -> None:
+    grid = _grid(Volume(np.zeros((8, 8, 4), np.int16), np.eye(4)), Preprocess())
+    one = restore_part(np.full((4, 8, 4), 0.8, np.float32), grid, ((0, 4), (0, 8), (0, 4)))
+    two = restore_part(np.full((6, 8, 4), 0.4, np.float32), grid, ((2, 8), (0, 8), (0, 4)))
+    mean, deviation = combined([one, two])
+    assert deviation is not None
+    np.testing.assert_allclose(mean.full()[:, 0, 0], [0.4, 0.4, 0.6, 0.6, 0.2, 0.2, 0.2, 0.2], atol=1e-6)
+    np.testing.assert_allclose(deviation.full()[[0, 2, 5], 0, 0], [0.4, 0.2, 0.2], atol=1e-3)
+
+
+@pytest.mark.parametrize("resizable", [True, False])
+@pytest.mark.parametrize("multiple", [(16, 16, 16), (32, 32, 4), (8, 8, 8)])
+def test_windows_hold_all_of_the_head_and_sizes_that_the_network_takes(resizable: bool, multiple: tuple[int, int, int]) -> None:
+    volume = _head_scan()
+    head, grid = find_head(volume), _grid(volume)
+    rule = WindowRule((64, 64, 16), multiple, resizable, 200_000, 0.25)
+    windows = plan_windows(head, grid, rule, margin_mm=2.0)
+    covered = np.zeros(grid.shape, dtype=bool)
+    for window in windows:
+        covered[window.inside(grid.shape)] = True
+        assert math.prod(window.size) <= 200_000
+        assert all(n % m == 0 for n, m in zip(window.size, multiple if resizable else rule.patch, strict=True))
+    nearest = [
+        np.minimum(np.rint(np.arange(n) * new / old).astype(int), size - 1)
+        for n, new, old, size in zip(grid.shape, grid.spacing_mm, (2.0, 2.0, 6.0), volume.array.shape, strict=True)
+    ]
+    brain = volume.array[np.ix_(*nearest)] == 35
+    assert covered[brain].all()
+
+
+def test_one_window_where_memory_allows_and_smaller_ones_where_not() -> None:
+    window = Window((0, 0, 0), (64, 32, 16))
+    rule = WindowRule((16, 16, 8), (4, 4, 4), True, 64 * 32 * 16, 0.25)
+    assert list(split(window, rule)) == [window]
+    pieces = list(split(window, WindowRule((16, 16, 8), (4, 4, 4), True, 10_000, 0.25)))
+    covered = np.zeros(window.size, dtype=bool)
+    for piece in pieces:
+        covered[piece.inside(window.size)] = True
+        assert math.prod(piece.size) <= 10_000
+    assert covered.all()
+
+
+def test_a_scan_without_head_is_computed_whole() -> None:
+    volume = Volume(np.zeros((20, 20, 8), np.int16), np.diag([1.0, 1.0, 5.0, 1.0]))
+    head = Head(np.ones((7, 7, 8), dtype=bool), (3.0, 3.0, 5.0), False)
+    windows = plan_windows(head, _grid(volume, Preprocess()), WindowRule((8, 8, 4), (4, 4, 4), True, 10**6, 0.25), margin_mm=0.0)
+    assert [window.size for window in windows] == [(20, 20, 8)]
+
+
+def test_bytes_per_voxel_is_counted_by_hand() -> None:
+    network = nn.Sequential(nn.Conv3d(1, 6, 1), nn.ReLU(), nn.Conv3d(6, 1, 1))
+    # At the most: the input, six channels before and six after the ReLU; all float32, with a quarter for the library.
+    assert bytes_per_voxel(network, 1, (8, 8, 8), torch.device("cpu")) == pytest.approx(1.25 * 4 * (1 + 6 + 6), rel=0.1)
