@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hemseg_cli.dataset.sources_published import SourceFile
 from hemseg_cli.errors import FileFormatError, HemsegError
 
 _SMALL_BYTES = 1 * 2**20
+_CONNECTION = re.compile(r"^HTTPS?Connection(Pool)?\([^)]*\): ")
 
 
 def verify(path: Path, expected: SourceFile, *, place: str | None = None) -> None:
@@ -116,11 +118,12 @@ def given_up(what: str, settings: HttpSettings, last: str) -> HemsegError:
 
 
 def reason(error: BaseException, settings: HttpSettings) -> str:
-    """A transient error in a few words."""
-    text = str(error)
+    """A transient error in a few words, without the query of a URL: a signed link has its signature there."""
+    inner = getattr(error.args[0], "reason", None) if error.args else None
+    text = _CONNECTION.sub("", re.sub(r"\?\S+", "?...", str(inner or error)))[:300]
     if isinstance(error, StalledError) or "timed out" in text.lower():
         return f"the server stalled (nothing for {settings.timeout_s:g} s)"
-    return text[:300] if type(error) is ConnectionError else f"{type(error).__name__}: {text}"[:300]
+    return text if type(error) is ConnectionError else f"{type(inner or error).__name__}: {text}"
 
 
 def _load(client: Client, url: str, partial: Path, expected: SourceFile, track: console.Track) -> None:

@@ -113,6 +113,13 @@ def test_nobody_listening_is_given_up(target: Path) -> None:
         download("http://127.0.0.1:9/labels.zip", target, expected(), HttpSettings(timeout_s=0.3, retries=0))
 
 
+def test_the_signature_of_a_link_stands_in_no_message(site: Site, target: Path) -> None:
+    site.always["labels.zip"] = site.redirects("http://127.0.0.1:9/labels.zip?signature=canary")
+    with pytest.raises(HemsegError, match="Connection refused") as caught:
+        download(site.url("labels.zip"), target, expected(), HttpSettings(timeout_s=0.3, retries=0))
+    assert "canary" not in str(caught.value)
+
+
 @pytest.mark.parametrize("length", [len(DATA) + 100, len(DATA) - 100])
 def test_a_server_that_announces_another_length_is_refused(site: Site, target: Path, length: int) -> None:
     site.always["labels.zip"] = site.announces(length, DATA[:length])
