@@ -3,6 +3,7 @@
 import concurrent.futures
 import multiprocessing
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -83,7 +84,7 @@ def attempt(function: Callable[[T], R], item: T) -> Outcome[T, R]:
 def _in_pool(function: Callable[[T], R], items: Sequence[T], workers: int, context: Any) -> Any:
     """Yields outcomes; returns the items that were left without one because a worker died."""
     left = dict(enumerate(items))
-    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
         futures = {pool.submit(attempt, function, item): index for index, item in left.items()}
         try:
             for future in concurrent.futures.as_completed(futures):
@@ -95,6 +96,18 @@ def _in_pool(function: Callable[[T], R], items: Sequence[T], workers: int, conte
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
     return []
+
+
+def _end_with_parent() -> None:
+    """Let this worker end when the command does: one whose command was killed (kill -9) would wait for work for ever."""
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _on_dask(function: Callable[[T], R], items: Sequence[T], scheduler: str) -> Iterator[Outcome[T, R]]:
