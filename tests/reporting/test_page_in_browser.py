@@ -251,6 +251,10 @@ def test_fits_a_phone_in_light_and_dark(browser: Any, place: Workplace, scheme: 
     opened = Opened(context.new_page(), result.html)
     opened.page.wait_for_selector("#viewer[data-ready]")
     assert opened.page.evaluate("document.documentElement.scrollWidth") == 390
+    opened.draw_every_chart()
+    opened.wait_until(lambda: opened.page.evaluate("document.documentElement.scrollWidth") == 390)
+    assert opened.page.evaluate("Math.max(...[...document.querySelectorAll('.plot .main-svg')].map((s) => s.clientWidth))") <= 358
+    assert opened.page.evaluate("document.querySelector('#table-summary td').offsetHeight") < 60
     background = opened.page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (background == "rgb(255, 255, 255)") == (scheme == "light")
     keep = os.environ.get("HEMSEG_TEST_SCREENSHOTS")

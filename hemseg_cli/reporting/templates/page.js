@@ -42,6 +42,7 @@
     const config = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d", "zoomIn2d", "zoomOut2d"] };
     const first = !place.classList.contains("js-plotly-plot");
     Plotly.react(place, resolved(figure.data, style), resolved(layout, style), config);
+    if (!first) Plotly.Plots.resize(place);
     if (first) {
       place.on("plotly_click", (event) => {
         const scan = event.points.length ? event.points[0].customdata : undefined;
