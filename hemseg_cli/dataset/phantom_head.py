@@ -214,10 +214,16 @@ def with_hemorrhages(head: Head, volumes_ml: list[float], rng: np.random.Generat
     for number, volume_ml in enumerate(sorted(volumes_ml, reverse=True)):
         near = head.ventricles[side] if ventricular and number == 0 else None
         head = replace(head, hemorrhages=(*head.hemorrhages, _place_blob(head, volume_ml, rng, near)))
-    if ventricular:
-        parts = head.ventricles[side]
-        level = float(rng.uniform(-30.0, -8.0))
-        head = replace(head, hemorrhages=(*head.hemorrhages, VentricleCast(parts, level, float(rng.uniform(60.0, 74.0)))))
+    return _with_cast(head, head.ventricles[side], rng) if ventricular else head
+
+
+def _with_cast(head: Head, parts: tuple[Ellipsoid, ...], rng: np.random.Generator) -> Head:
+    """The head with blood settled in a ventricle: 0.3 mL of it at least, unless the blobs fill the ventricle already."""
+    first, hu = float(rng.uniform(-30.0, -8.0)), float(rng.uniform(60.0, 74.0))
+    for level in (first, 0.0, 15.0, 40.0):
+        cast = VentricleCast(parts, level, hu)
+        if _volume_ml(cast, head.hemorrhages) >= SMALLEST_LESION_ML:
+            return replace(head, hemorrhages=(*head.hemorrhages, cast))
     return head
 
 

@@ -62,6 +62,13 @@ def test_hemorrhages_lie_inside_the_brain_and_apart(seed: int) -> None:
         assert all(other.distance(*surface.T).min() > 0 for other in head.hemorrhages[:number])
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_blood_in_a_ventricle_is_0_3_ml_at_least_beside_a_large_hemorrhage(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    head = with_hemorrhages(draw_anatomy(rng), [50.0, 0.3], rng, ventricular=True)
+    assert min(head.truth_ml()) >= 0.2999
+
+
 def test_follow_up_shrinks_each_blob_but_not_below_0_3_ml() -> None:
     rng = np.random.default_rng(1)
     head = with_hemorrhages(draw_anatomy(rng), [10.0, 0.4], rng, ventricular=False)
