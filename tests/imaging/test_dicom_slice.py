@@ -144,7 +144,7 @@ def test_ids_that_are_no_uids_cause_no_warning() -> None:
 WHOLE = slice_bytes(0, RedPaletteColorLookupTableData=b"\0" * 64)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(
     st.lists(st.tuples(st.integers(0, len(WHOLE) - SIZE * SIZE * 2), st.binary(min_size=1, max_size=8)), min_size=1, max_size=4),
     st.integers(0, len(WHOLE)),

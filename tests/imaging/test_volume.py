@@ -186,7 +186,7 @@ def fuzz_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(
     st.lists(st.tuples(st.integers(0, 351), st.binary(min_size=1, max_size=6)), max_size=4),
     st.integers(0, 472),
