@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--strong", nargs="*", default=[], metavar="KEY=VALUE", help="config keys for strong (the phantom is small)")
     parser.add_argument("--workers", type=int, default=1, help="loader processes of both loops (epoch)")
+    parser.add_argument("--patch", type=int, nargs=3, default=published.PATCH, help="of both loops (epoch)")
     parser.add_argument("--folder", type=Path, help="where the phantom and the runs are kept (default: a temporary folder)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -58,6 +59,7 @@ def _epoch(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             "train.recipe=paper",
             "train.model=unet",
             "train.epochs=1",
+            f"train.patch={list(options.patch)}",
             f"compute.device={options.device}",
             f"compute.workers={options.workers}",
         ),
@@ -77,13 +79,14 @@ def _epoch(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     events.close()
 
     cases = cases_in_split(read_cases(config.data.cases_file), "train")
-    batches = published.loader(config.data.folder, cases, scans_per_batch=4, workers=options.workers)
+    batches = published.loader(config.data.folder, cases, scans_per_batch=4, workers=options.workers, patch=options.patch)
     started = time.perf_counter()
     published_steps = len(list(published.unet_steps(batches, device)))
     published_s = time.perf_counter() - started
     return {
         "device": options.device,
         "scans": len(cases),
+        "patch": list(options.patch),
         "ours": {"epoch_s": ours_s, "steps": steps, "prepare_once_s": prepare_s},
         "published": {"epoch_s": published_s, "steps": published_steps},
         "ratio": published_s / ours_s,
