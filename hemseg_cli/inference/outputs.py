@@ -139,7 +139,8 @@ def rebuild_volumes(folder: OutputFolder) -> Path:
     """Write `volumes.csv` (its path is returned) and `lesions.csv` anew from the records of all scans, also those of other calls."""
     with _alone(folder.path / _RECORDS):
         path = folder.path / "volumes.csv"
-        _remove_partial(path)
+        for table in (path, folder.path / "lesions.csv"):
+            _remove_partial(table)
         records = finished_records(folder)
         write_volumes(path, [record["volumes"] for record in records])
         write_lesions(folder.path / "lesions.csv", [row for record in records for row in record["lesions"]])

@@ -17,6 +17,7 @@ from hemseg_cli.errors import HemsegError, UsageError
 from hemseg_cli.imaging.volume import Volume, read_volume, write_volume
 from hemseg_cli.inference.outputs import OutputFolder
 from hemseg_cli.inference.predict import PredictResult, predict
+from hemseg_cli.models.checkpoint import read_checkpoint, write_checkpoint
 
 from .small_model import bright_box, config_in, make_run, scan, truth
 
@@ -288,6 +289,15 @@ def test_user_settings_win_over_those_of_the_run(work: Path) -> None:
     assert row["predicted_ml"] == 0
     large = config_in(work, predict=PredictConfig(previews=False, min_component_ml=1000.0))
     assert predict(large, inputs=[work / "in"], out=work / "out2").predicted[0]["lesions"] == 0
+
+
+def test_too_little_memory_means_smaller_windows_and_is_said(work: Path) -> None:
+    path = work / "runs/run/checkpoints/best.pt"
+    write_checkpoint(path, {**read_checkpoint(path), "patch": [512, 512, 64]})
+    config = config_in(work, predict=QUIET, compute=ComputeConfig(memory_mb=256))
+    result = predict(config, inputs=[_inputs(work, 1)], out=work / "out")
+    assert any("windows smaller than its training patch" in warning for warning in result.warnings["s0"])
+    np.testing.assert_array_equal(read_volume(work / "out/s0_mask.nii.gz").array, truth((24, 20, 6)))
 
 
 def test_run_without_checkpoint_says_what_to_type(work: Path) -> None:

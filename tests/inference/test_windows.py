@@ -3,15 +3,19 @@ import math
 import numpy as np
 import pytest
 import torch
+from monai.inferers import sliding_window_inference
 from torch import nn
 
+from hemseg_cli.config.predict import PredictConfig
 from hemseg_cli.imaging.preprocess import Grid, Preprocess, network_grid, prepare_image, restore_probability
 from hemseg_cli.imaging.volume import Volume
 from hemseg_cli.inference.crops import box_of, combined, prepare_part, restore_part
 from hemseg_cli.inference.head import Head, find_head
 from hemseg_cli.inference.memory import bytes_per_voxel
+from hemseg_cli.inference.predictor import Predictor
 from hemseg_cli.inference.sliding_window import Window
 from hemseg_cli.inference.windows import WindowRule, head_part, plan_windows, split
+from hemseg_cli.models.registry import build_network
 
 SETTINGS = Preprocess((0.7, 0.7, 4.0))
 
@@ -119,3 +123,18 @@ def test_bytes_per_voxel_is_counted_by_hand() -> None:
     network = nn.Sequential(nn.Conv3d(1, 6, 1), nn.ReLU(), nn.Conv3d(6, 1, 1))
     # At the most: the input, six channels before and six after the ReLU; all float32, with a quarter for the library.
     assert bytes_per_voxel(network, 1, (8, 8, 8), torch.device("cpu")) == pytest.approx(1.25 * 4 * (1 + 6 + 6), rel=0.1)
+
+
+@pytest.mark.parametrize("weighting", ["constant", "gaussian"])
+def test_with_crop_and_large_windows_off_a_scan_is_predicted_as_by_monai(weighting: str) -> None:
+    torch.manual_seed(0)
+    config = {"channels": [4, 8], "strides": [2], "num_res_units": 1}
+    network = build_network("unet", config, 1).eval()
+    volume = _head_scan(40, 12)
+    off = PredictConfig(crop=False, window="patch", precision="float32", weighting=weighting, overlap=0.25)  # type: ignore[arg-type]  # parametrized
+    predictor = Predictor.from_network(network, SETTINGS, (32, 32, 8), model_name="unet", model_config=config, config=off, device="cpu")
+    image, grid = prepare_image(volume, SETTINGS)
+    with torch.inference_mode():
+        logits = sliding_window_inference(torch.from_numpy(image)[None], (32, 32, 8), 4, network, overlap=0.25, mode=weighting)
+    reference = restore_probability(logits.sigmoid()[0, 0].numpy(), grid)
+    np.testing.assert_allclose(predictor.probability(volume), reference, atol=1e-5)
