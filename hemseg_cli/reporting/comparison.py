@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from hemseg_cli.config.evaluate import EvaluateConfig
 from hemseg_cli.evaluation.bootstrap import Bootstrap
 from hemseg_cli.evaluation.comparison import PairedDifference, compare_pairs, rank_runs
-from hemseg_cli.reporting.content import metric_columns
+from hemseg_cli.reporting.content import metric_columns, scans_with_other_labels
 from hemseg_cli.reporting.published import Estimate
 from hemseg_cli.reporting.results import CaseResult, RunResults
 from hemseg_cli.reporting.tables import Column, ReportTable, Value, p_value_text
@@ -16,13 +16,14 @@ _RANKED_BY = "dice"
 
 
 def comparison_tables(runs: Sequence[RunResults], settings: EvaluateConfig) -> list[ReportTable]:
-    """The ranking, and every pair of runs in every metric, on the scans that all runs have; none below two runs or without such scans.
+    """The ranking, and every pair of runs in every metric, on the scans that all runs have.
 
-    Scans without hemorrhage are left out, as in the means. `settings`: resamples, confidence, seed and method of the intervals.
+    None below two runs, without such scans, or where protocols or labels differ. Scans without hemorrhage are left out, as in the
+    means. `settings`: resamples, confidence, seed and method of the intervals.
     """
     by_run = {run.name: {case.scan: case for case in run.cases} for run in runs}
     scans = sorted(set.intersection(*(set(cases) for cases in by_run.values())))
-    if len(runs) < 2 or not scans:
+    if len(runs) < 2 or not scans or len({run.protocol for run in runs}) > 1 or scans_with_other_labels(runs):
         return []
     bootstrap = Bootstrap(samples=settings.bootstrap, confidence=settings.confidence, seed=settings.seed, method=settings.method)
     first = by_run[runs[0].name]

@@ -162,18 +162,22 @@ def warnings(runs: Sequence[RunResults]) -> list[str]:
     found = [f"{', '.join(names)}: {text}" if len(runs) > 1 else text for text, names in said_of.items()]
     protocols = sorted({run.protocol for run in runs})
     if len(protocols) > 1:
-        found.append(f"The runs were scored under different protocols ({', '.join(protocols)}): their numbers do not compare.")
+        found.append(
+            f"The runs were scored under different protocols ({', '.join(protocols)}): their numbers do not compare, and no test is made."
+        )
     if len({frozenset(case.scan for case in run.cases) for run in runs}) > 1:
         found.append("The runs were scored on different scans: their means do not compare.")
-    if differing := _scans_with_other_labels(runs):
-        found.append(f"The runs were scored against different labels of {len(differing)} scans: {', '.join(differing[:5])}.")
+    if differing := scans_with_other_labels(runs):
+        found.append(
+            f"The runs were scored against different labels of {len(differing)} scans ({', '.join(differing[:5])}): no test is made."
+        )
     datasets = sorted({run.dataset for run in runs if run.dataset})
     if len(datasets) > 1:
         found.append(f"The runs were made on different data sets ({', '.join(datasets)}).")
     return list(dict.fromkeys(found))
 
 
-def _scans_with_other_labels(runs: Sequence[RunResults]) -> list[str]:
+def scans_with_other_labels(runs: Sequence[RunResults]) -> list[str]:
     """Scans whose true volume is not the same in every run that has it."""
     volumes: dict[str, set[float]] = {}
     for run in runs:

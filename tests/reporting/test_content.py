@@ -67,6 +67,7 @@ def test_runs_that_do_not_compare_are_said_to(make_workplace: Make) -> None:
     said = " ".join(content.warnings(read(place, "a", "b")))
     assert "different protocols (native, paper)" in said
     assert "different scans" in said
+    assert comparison_tables(read(place, "a", "b"), Config().evaluate) == []
     assert "different data sets (hemseg-500, phantom)" in said
 
 
@@ -119,3 +120,15 @@ def test_bland_altman_lines_are_the_evaluations(make_workplace: Make) -> None:
 
 def test_plotly_reads_no_markup_in_a_name() -> None:
     assert plotly_text("<b>&amp;") == "&lt;b&gt;&amp;amp;"
+
+
+def test_runs_with_other_labels_are_not_tested_against_each_other(make_workplace: Make) -> None:
+    place = make_workplace(runs=("a", "b"))
+    table = place.run("b") / "evaluation/test/cases.csv"
+    lines = table.read_text().splitlines()
+    cells = lines[1].split(",")
+    cells[7] = str(float(cells[7]) * 2)
+    table.write_text("\n".join([lines[0], ",".join(cells), *lines[2:]]))
+    runs = read(place, "a", "b")
+    assert f"different labels of 1 scans ({cells[0]})" in " ".join(content.warnings(runs))
+    assert comparison_tables(runs, Config().evaluate) == []

@@ -252,8 +252,10 @@ def test_fits_a_phone_in_light_and_dark(browser: Any, place: Workplace, scheme: 
     opened.page.wait_for_selector("#viewer[data-ready]")
     assert opened.page.evaluate("document.documentElement.scrollWidth") == 390
     opened.draw_every_chart()
-    opened.wait_until(lambda: opened.page.evaluate("document.documentElement.scrollWidth") == 390)
-    assert opened.page.evaluate("Math.max(...[...document.querySelectorAll('.plot .main-svg')].map((s) => s.clientWidth))") <= 358
+    widest = "Math.max(...[...document.querySelectorAll('.plot .main-svg')].map((chart) => chart.clientWidth))"
+    # Plotly takes its new size a moment later.
+    opened.wait_until(lambda: opened.page.evaluate(widest) <= 358)
+    assert opened.page.evaluate("document.documentElement.scrollWidth") == 390
     assert opened.page.evaluate("document.querySelector('#table-summary td').offsetHeight") < 60
     background = opened.page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (background == "rgb(255, 255, 255)") == (scheme == "light")
