@@ -50,8 +50,8 @@ def write_archive(path: Path, checkpoint: Mapping[str, Any], *, files: Mapping[s
     """Write a checkpoint's network and settings, and `files` (names among config.toml, metrics.json), atomically."""
     from safetensors.torch import save
 
-    weights = {key: value.detach().cpu().contiguous() for key, value in checkpoint["model"].items()}
-    settings = {"format": FORMAT, **{key: checkpoint[key] for key in _SETTING_KEYS if key in checkpoint}}
+    weights, aliases = _distinct({key: value.detach().cpu().contiguous() for key, value in checkpoint["model"].items()})
+    settings = {"format": FORMAT, **{key: checkpoint[key] for key in _SETTING_KEYS if key in checkpoint}, "aliases": aliases}
     members = {
         _WEIGHTS: save(weights),
         _SETTINGS: json.dumps(settings, indent=1).encode(),
@@ -88,8 +88,27 @@ def read_archive(path: Path) -> dict[str, Any]:
         weights = load(members[_WEIGHTS])
     except (SafetensorError, ValueError, KeyError) as error:
         raise FileFormatError(f"{path}: {_WEIGHTS} is not readable: {error}", hint=_HINT) from None
+    for key, original in settings.pop("aliases").items():
+        if key in weights or original not in weights:
+            raise FileFormatError(f"{path}: weight {key!r} is said to be {original!r}, which is not so", hint=_HINT)
+        weights[key] = weights[original]
     _check_weights(path, settings, weights)
     return {**settings, "model": weights}
+
+
+def _distinct(weights: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Each tensor once, and which names stand for one that has another name already (DynUNet registers its blocks twice)."""
+    kept: dict[str, torch.Tensor] = {}
+    aliases: dict[str, str] = {}
+    owners: dict[tuple[int, tuple[int, ...]], str] = {}
+    for key, value in weights.items():
+        place = (value.data_ptr(), tuple(value.shape))
+        if value.numel() and place in owners:
+            aliases[key] = owners[place]
+        else:
+            owners[place] = key
+            kept[key] = value
+    return kept, aliases
 
 
 def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, bytes]:
@@ -126,7 +145,10 @@ def _settings(path: Path, data: bytes) -> dict[str, Any]:
     missing = _REQUIRED_KEYS - set(settings)
     if missing or settings["model_name"] not in MODELS or not isinstance(settings["model_config"], dict):
         raise FileFormatError(f"{path}: {_SETTINGS} names no model of hemseg (missing: {sorted(missing)})", hint=_HINT)
-    return {key: settings[key] for key in _SETTING_KEYS if key in settings}
+    aliases = settings.get("aliases", {})
+    if not isinstance(aliases, dict) or not all(isinstance(name, str) for name in aliases.values()):
+        raise FileFormatError(f"{path}: {_SETTINGS}: aliases is not a table of names", hint=_HINT)
+    return {**{key: settings[key] for key in _SETTING_KEYS if key in settings}, "aliases": aliases}
 
 
 def _check_weights(path: Path, settings: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> None:

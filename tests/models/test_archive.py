@@ -69,6 +69,32 @@ def test_network_and_settings_come_back_exactly(archive: Path) -> None:
     assert "optimiser" not in got
 
 
+def test_network_whose_blocks_have_two_names_is_stored_once_and_comes_back(tmp_path: Path) -> None:
+    config = {
+        "channels": [4, 8, 8],
+        "strides": [[1, 1, 1], [2, 2, 1], [2, 2, 2]],
+        "kernels": [[3, 3, 1], [3, 3, 3], [3, 3, 3]],
+        "supervised_levels": 1,
+    }
+    network = build_network("dynunet", config, 1)
+    sent = {**_checkpoint(), "model": network.state_dict(), "model_name": "dynunet", "model_config": config}
+    write_archive(tmp_path / "dyn.zip", sent, files={})
+    got = read_archive(tmp_path / "dyn.zip")
+    assert got["model"].keys() == sent["model"].keys()
+    assert all(torch.equal(got["model"][key], sent["model"][key]) for key in sent["model"])
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    assert (tmp_path / "dyn.zip").stat().st_size < 4 * parameters + 40_000
+
+
+@pytest.mark.parametrize("aliases", [{"a": "absent"}, ["a"], {"a": 1}])
+def test_alias_of_a_weight_that_is_not_there_is_refused(archive: Path, tmp_path: Path, aliases: object) -> None:
+    with zipfile.ZipFile(archive) as opened:
+        stated = json.loads(opened.read("model.json"))
+    stated["aliases"] = aliases
+    with pytest.raises(FileFormatError, match=r"bad\.zip"):
+        read_archive(_with_members(archive, tmp_path / "bad.zip", {"model.json": json.dumps(stated).encode()}, rehash=True))
+
+
 def test_same_checkpoint_gives_the_same_bytes(archive: Path, tmp_path: Path) -> None:
     write_archive(tmp_path / "again.zip", _checkpoint(), files={"metrics.json": b"{}"})
     assert (tmp_path / "again.zip").read_bytes() == archive.read_bytes()
