@@ -37,7 +37,7 @@ def predict(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Masks, volumes in mL and previews for a run's split or for scans of your own. Research use only.
+    """Masks, volumes in mL and previews for a run's split or for scans of your own.
 
     Several --run are an ensemble: the mean of their probabilities. A second call does only what is missing.
     """
