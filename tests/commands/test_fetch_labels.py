@@ -6,10 +6,7 @@ from pathlib import Path
 import pytest
 
 from hemseg_cli.app import run
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "dataset"))
-
-from label_files import label_bytes, scan_id, tiny_labels, write_source
+from tests.dataset.label_files import label_bytes, scan_id, tiny_labels, write_source
 
 
 @pytest.fixture(autouse=True)

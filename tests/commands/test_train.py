@@ -9,14 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
-from scans import ball_scan
-from small_run import small_config, small_data, write_config
-
 from hemseg_cli import app
 from hemseg_cli.cases import read_cases, write_cases
 from hemseg_cli.imaging.volume import Volume, read_volume, write_volume
 from hemseg_cli.models.checkpoint import read_checkpoint
+from tests.training.scans import ball_scan
+from tests.training.small_run import small_config, small_data, write_config
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,10 @@
 import random
 from pathlib import Path
 
-from label_files import slice_id, zip_bytes
-
 from hemseg_cli.config import Config
 from hemseg_cli.config.compute import ComputeConfig
 from hemseg_cli.config.data import ConvertConfig, DataConfig, FetchConfig
+from tests.dataset.label_files import slice_id, zip_bytes
 
 
 def slices(count: int = 12, *, size: int = 3000) -> dict[str, bytes]:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from label_files import label_bytes, zip_bytes
 
 from hemseg_cli.dataset.archive import MAX_MEMBER_BYTES, LabelArchive
 from hemseg_cli.errors import FileFormatError
+from tests.dataset.label_files import label_bytes, zip_bytes
 
 GOOD = "HemSeg/train/label/0123456789.nii.gz"
 OTHER = "HemSeg/test/label/abcdef0123.nii.gz"

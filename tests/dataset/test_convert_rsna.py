@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dicom_files import head_pixels, slice_bytes, slice_id
 
 from hemseg_cli.cases import Case, read_cases, write_cases
 from hemseg_cli.config import Config, load
@@ -25,6 +24,7 @@ from hemseg_cli.errors import HemsegError, UsageError
 from hemseg_cli.imaging.dicom import assemble, read_slices
 from hemseg_cli.imaging.geometry import header_voxel_volume_mm3, true_voxel_volume_mm3
 from hemseg_cli.imaging.volume import Volume, read_header, read_sidecar, read_volume, write_volume
+from tests.dicom_files import head_pixels, slice_bytes, slice_id
 
 SLICES = 6
 

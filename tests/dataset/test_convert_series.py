@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dicom_files import head, head_pixels, slice_bytes, slice_id
 
 from hemseg_cli.config import Config, load
 from hemseg_cli.dataset.convert import convert
 from hemseg_cli.errors import HemsegError, UsageError
 from hemseg_cli.imaging.volume import read_sidecar, read_volume
+from tests.dicom_files import head, head_pixels, slice_bytes, slice_id
 
 CANARIES = {
     "PatientName": "Zzyzx^Qanary",

@@ -3,12 +3,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from loopback import Site, running
 
 from hemseg_cli.dataset.download import download, download_small, verify
 from hemseg_cli.dataset.http import HttpError, HttpSettings, check_url, shown
 from hemseg_cli.dataset.sources_published import SourceFile
 from hemseg_cli.errors import FileFormatError, HemsegError, UsageError
+from tests.dataset.loopback import Site, running
 
 DATA = bytes(range(256)) * 40
 SETTINGS = HttpSettings(timeout_s=0.3, retries=2, backoff_s=0.01)

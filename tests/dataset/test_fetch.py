@@ -15,13 +15,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from label_files import config_for, label_bytes, manifest_line, scan_id, slice_id, tiny_labels, write_source, zip_bytes
-from loopback import running
 
 from hemseg_cli.cases import cases_in_split, read_cases, write_cases
 from hemseg_cli.dataset.fetch import fetch_labels
 from hemseg_cli.dataset.manifest import read_manifest
 from hemseg_cli.errors import FileFormatError, HemsegError, UsageError
+from tests.dataset.label_files import config_for, label_bytes, manifest_line, scan_id, slice_id, tiny_labels, write_source, zip_bytes
+from tests.dataset.loopback import running
 
 
 def laid_out(folder: Path) -> dict[str, bytes]:

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from loopback import Site, running
-from slices import convert_config, slice_zip, slices
 
 from hemseg_cli.config import Config
 from hemseg_cli.dataset.kaggle import archive_url, authorization
 from hemseg_cli.dataset.slice_sources import open_source
 from hemseg_cli.errors import FileFormatError, HemsegError
+from tests.dataset.loopback import Site, running
+from tests.dataset.slices import convert_config, slice_zip, slices
 
 FILES = slices()
 PATH = "api/v1/competitions/data/download-all/rsna-intracranial-hemorrhage-detection"

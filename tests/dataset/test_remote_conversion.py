@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from label_files import zip_bytes
-from loopback import Site, running
 
 from hemseg_cli.app import run
 from hemseg_cli.dataset.phantom import make_phantom
+from tests.dataset.label_files import zip_bytes
+from tests.dataset.loopback import Site, running
 
 
 @pytest.fixture(scope="module")

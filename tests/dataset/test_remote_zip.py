@@ -5,11 +5,11 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from loopback import Site, running
-from slices import convert_config, slice_zip, slices
 
 from hemseg_cli.dataset.slice_sources import open_source
 from hemseg_cli.errors import CaseError, FileFormatError, HemsegError
+from tests.dataset.loopback import Site, running
+from tests.dataset.slices import convert_config, slice_zip, slices
 
 FILES = slices(40, size=20_000)
 IDS = list(FILES)

@@ -3,10 +3,10 @@ import pickle
 from pathlib import Path
 
 import pytest
-from slices import convert_config, slice_zip, slices
 
 from hemseg_cli.dataset.slice_sources import open_source
 from hemseg_cli.errors import CaseError, FileFormatError, HemsegError, UsageError
+from tests.dataset.slices import convert_config, slice_zip, slices
 
 FILES = slices()
 IDS = list(FILES)
@@ -149,7 +149,7 @@ def test_a_member_that_unpacks_to_more_than_it_says_is_stopped(tmp_path: Path) -
 
 
 def test_a_slice_that_stands_twice_is_refused(tmp_path: Path) -> None:
-    from label_files import zip_bytes
+    from tests.dataset.label_files import zip_bytes
 
     path = tmp_path / "dicom.zip"
     path.write_bytes(zip_bytes({f"ID_{IDS[0]}.dcm": b"a", f"stage_2_train/ID_{IDS[0]}.dcm": b"b"}))

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation.toy import AFFINE, Workplace, block, make_workplace, truth
 from hemseg_cli.app import run as hemseg
 from hemseg_cli.imaging.volume import Volume, write_volume
+from tests.evaluation.toy import AFFINE, Workplace, block, make_workplace, truth
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.toy import Workplace, block, make_workplace, truth
 from hemseg_cli.evaluation.display import interval, number, title
 from hemseg_cli.evaluation.evaluate import EvaluationResult, evaluate
+from tests.evaluation.toy import Workplace, block, make_workplace, truth
 
 
 @pytest.fixture

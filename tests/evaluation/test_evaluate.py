@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evaluation.toy import AFFINE, SCANS, SHAPE, SPACING_MM, VOXEL_MM3, Workplace, block, make_workplace, truth
 from hemseg_cli.cases import read_cases, with_shared_patients, write_cases
 from hemseg_cli.config import load
 from hemseg_cli.errors import FileFormatError, HemsegError, UsageError
@@ -18,6 +17,7 @@ from hemseg_cli.evaluation.evaluate import evaluate
 from hemseg_cli.evaluation.metrics import diagonal_mm
 from hemseg_cli.evaluation.protocol import paper_interval
 from hemseg_cli.imaging.volume import Volume, write_volume
+from tests.evaluation.toy import AFFINE, SCANS, SHAPE, SPACING_MM, VOXEL_MM3, Workplace, block, make_workplace, truth
 
 COLUMNS = [
     "scan",

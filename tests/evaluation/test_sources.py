@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.toy import make_workplace, truth
 from hemseg_cli.config import load
 from hemseg_cli.errors import FileFormatError
 from hemseg_cli.evaluation.sources import data_of, run_source, scan_classes
+from tests.evaluation.toy import make_workplace, truth
 
 
 def test_classes_of_the_published_tables(shared_data: Path) -> None:

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dicom_files import head, head_pixels, slice_bytes, slice_id
 
 from hemseg_cli.imaging.dicom import Sidecar, assemble, read_slices
 from hemseg_cli.imaging.geometry import lps_to_ras
 from hemseg_cli.imaging.volume import Volume
+from tests.dicom_files import head, head_pixels, slice_bytes, slice_id
 
 
 def scan_of(files: dict[str, bytes]) -> tuple[Volume, Sidecar]:

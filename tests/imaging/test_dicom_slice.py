@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import SIZE, head, head_pixels, slice_bytes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.encaps import encapsulate
@@ -25,6 +24,7 @@ from hemseg_cli.errors import CaseError, FileFormatError, HemsegError
 from hemseg_cli.imaging import dicom_slice
 from hemseg_cli.imaging.dicom import assemble, read_slices
 from hemseg_cli.imaging.dicom_slice import quiet_pydicom, read_slice
+from tests.dicom_files import SIZE, head, head_pixels, slice_bytes
 
 
 def refusal(**changes: Any) -> str:

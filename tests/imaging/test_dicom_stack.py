@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dicom_files import STEP_MM, head, head_pixels, slice_bytes, slice_id
 
 from hemseg_cli.errors import CaseError
 from hemseg_cli.imaging.dicom import assemble, read_slices
 from hemseg_cli.imaging.dicom_slice import Slice
+from tests.dicom_files import STEP_MM, head, head_pixels, slice_bytes, slice_id
 
 
 def slices_of(files: dict[str, bytes]) -> list[Slice]:

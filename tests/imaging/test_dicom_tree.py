@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dicom_files import head, head_pixels, slice_bytes
 
 from hemseg_cli.errors import CaseError, HemsegError
 from hemseg_cli.imaging.dicom import read_series, read_series_folder
 from hemseg_cli.imaging.dicom_tree import Tree, find_series
+from tests.dicom_files import head, head_pixels, slice_bytes
 
 
 def lay(folder: Path, files: dict[str, bytes]) -> Path:

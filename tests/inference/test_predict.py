@@ -18,8 +18,7 @@ from hemseg_cli.imaging.volume import Volume, read_volume, write_volume
 from hemseg_cli.inference.outputs import OutputFolder
 from hemseg_cli.inference.predict import PredictResult, predict
 from hemseg_cli.models.checkpoint import read_checkpoint, write_checkpoint
-
-from .small_model import bright_box, config_in, make_run, scan, truth
+from tests.inference.small_model import bright_box, config_in, make_run, scan, truth
 
 QUIET = PredictConfig(previews=False)
 

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workplace import SHAPE, Workplace, write_dataset, write_run
 
 from hemseg_cli.config import Config
+from tests.reporting.workplace import SHAPE, Workplace, write_dataset, write_run
 
 
 def _workplace(

@@ -2,7 +2,6 @@ import json
 from collections.abc import Callable
 
 import pytest
-from workplace import Workplace, write_run
 
 from hemseg_cli.config import Config
 from hemseg_cli.reporting import content
@@ -12,6 +11,7 @@ from hemseg_cli.reporting.published import PUBLISHED, Estimate
 from hemseg_cli.reporting.report import report
 from hemseg_cli.reporting.results import RunResults, read_run
 from hemseg_cli.run_directory import RunDirectory
+from tests.reporting.workplace import Workplace, write_run
 
 Make = Callable[..., Workplace]
 

@@ -5,12 +5,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from workplace import Workplace, write_run
 
 from hemseg_cli.app import run
 from hemseg_cli.errors import FileFormatError, HemsegError, UsageError
 from hemseg_cli.reporting.report import report
 from hemseg_cli.reporting.viewer import pack_hu
+from tests.reporting.workplace import Workplace, write_run
 
 Make = Callable[..., Workplace]
 

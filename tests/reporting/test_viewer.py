@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from workplace import Workplace
 
 from hemseg_cli.cases import read_cases
 from hemseg_cli.imaging.volume import Volume, write_volume
@@ -12,6 +11,7 @@ from hemseg_cli.reporting.report import report
 from hemseg_cli.reporting.results import CaseResult, read_run
 from hemseg_cli.reporting.viewer import Viewer, build_viewer, choose_scans, pack_hu, pack_mask, shrink
 from hemseg_cli.run_directory import RunDirectory
+from tests.reporting.workplace import Workplace
 
 Make = Callable[..., Workplace]
 

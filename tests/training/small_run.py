@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from scans import ball_scan, config_for
 
 from hemseg_cli import app
 from hemseg_cli.cases import write_cases
 from hemseg_cli.config import Config, dump
 from hemseg_cli.models.checkpoint import read_checkpoint
 from hemseg_cli.run_directory import RunDirectory
+from tests.training.scans import ball_scan, config_for
 
 SMALL_DYNUNET = (
     "train.model=dynunet",

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
-from scans import ball_scan, config_for
 
 from hemseg_cli.config.augment import AugmentConfig
 from hemseg_cli.training.augment import augmented_patch
 from hemseg_cli.training.augment.patches import cut
 from hemseg_cli.training.cache import PreparedCase, prepared_cases, preprocess_of
+from tests.training.scans import ball_scan, config_for
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scans import AFFINE, ball_scan, config_for
 
 from hemseg_cli.cases import Case
 from hemseg_cli.errors import HemsegError
 from hemseg_cli.imaging.preprocess import prepare_image, prepare_label
 from hemseg_cli.imaging.volume import Volume, read_volume, write_volume
 from hemseg_cli.training.cache import PreparedCase, cache_bytes, prepared_cases, preprocess_of
+from tests.training.scans import AFFINE, ball_scan, config_for
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_run import assert_same_state, small_config, small_data, write_config
 
 from hemseg_cli import console
 from hemseg_cli.errors import UsageError
@@ -19,6 +18,7 @@ from hemseg_cli.run_directory import RunDirectory
 from hemseg_cli.training.batches import BatchPlan
 from hemseg_cli.training.distributed import World
 from hemseg_cli.training.train import train
+from tests.training.small_run import assert_same_state, small_config, small_data, write_config
 
 # A Dice over the whole batch is a Dice over each process's share of it: not the same number by design.
 PER_PATCH = ("train.loss.dice_over_batch=false", "train.batch_size=2", "train.patches_per_scan=2")

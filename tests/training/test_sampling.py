@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from scans import AFFINE, ball_scan, config_for
 from torch.utils.data import DataLoader
 
 from hemseg_cli.config import Config
@@ -13,6 +12,7 @@ from hemseg_cli.errors import HemsegError
 from hemseg_cli.imaging.volume import Volume, write_volume
 from hemseg_cli.training.cache import PreparedCase, prepared_cases, preprocess_of
 from hemseg_cli.training.sampling import PatchDataset
+from tests.training.scans import AFFINE, ball_scan, config_for
 
 PAPER = ("train.recipe=paper", "train.model=unet", "train.spacing_mm=[0, 0, 0]")
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_run import exit_code, small_config, small_data, start_child, write_config
 
 from hemseg_cli import console
 from hemseg_cli.errors import FileFormatError, HemsegError
@@ -21,6 +20,7 @@ from hemseg_cli.training.distributed import World
 from hemseg_cli.training.material import make_engine, make_material
 from hemseg_cli.training.state import load_last, save_last
 from hemseg_cli.training.train import train
+from tests.training.small_run import exit_code, small_config, small_data, start_child, write_config
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 

@@ -7,7 +7,17 @@ from typing import Any
 
 import pytest
 import torch
-from small_run import (
+
+from hemseg_cli import console
+from hemseg_cli.config.predict import PredictConfig
+from hemseg_cli.errors import HemsegError, UsageError
+from hemseg_cli.inference.members import Member
+from hemseg_cli.inference.predictor import Predictor
+from hemseg_cli.models.checkpoint import network_of, read_checkpoint
+from hemseg_cli.run_directory import RunDirectory, open_run
+from hemseg_cli.training import loop, validation
+from hemseg_cli.training.train import TrainResult, train
+from tests.training.small_run import (
     SMALL_DYNUNET,
     assert_same_state,
     exit_code,
@@ -19,13 +29,6 @@ from small_run import (
     wait_for,
     write_config,
 )
-
-from hemseg_cli import console
-from hemseg_cli.errors import HemsegError, UsageError
-from hemseg_cli.models.checkpoint import network_of, read_checkpoint
-from hemseg_cli.run_directory import RunDirectory, open_run
-from hemseg_cli.training import loop, validation
-from hemseg_cli.training.train import TrainResult, train
 
 # Forking a process that has threads (torch's idle ones) warns from Python 3.12 on; with one compute thread it is safe.
 pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
@@ -62,6 +65,16 @@ def test_training_leaves_a_complete_run_directory(straight: TrainResult) -> None
     assert run.config_file.is_file()
     assert "epoch 2 " in run.log_file.read_text()
     assert straight.payload()["next"] == "hemseg predict --run straight"
+
+
+def test_checkpoints_carry_what_the_recipe_pads_with(place: Path, straight: TrainResult) -> None:
+    paper = train(small_config(place, "train.recipe=paper", "train.epochs=1"), run="paper")
+    for run, padding, values in ((straight.run, "air", (-1.0, -1.0)), (paper.run, "zero", (0.0,))):
+        for which in ("best", "last"):
+            assert read_checkpoint(run.checkpoint(which))["padding"] == padding
+        (member,) = Predictor.load([run.checkpoint("best")], PredictConfig(), device="cpu").members
+        assert isinstance(member, Member)
+        assert member.air == values
 
 
 def test_same_seed_trains_the_same_weights_whatever_the_number_of_workers(place: Path, straight: TrainResult) -> None:
