@@ -92,6 +92,7 @@ class Engine:
             "model_name": self.config.train.model,
             "model_config": self.model_config,
             "preprocess": self.preprocess.to_dict(),
+            "padding": self.config.train.padding,
             "patch": list(self.patch),
             "in_channels": len(self.preprocess.windows),
             "step": self.progress.step,

@@ -104,7 +104,7 @@ def _validate_case(engine: Engine, network: torch.nn.Module, case: "PreparedCase
         device=engine.device,
         precision=engine.precision,
         occupied=occupied if occupied.any() else None,
-        pad_value=float(image.min()),
+        pad_value=float(image.min()) if engine.config.train.padding == "air" else 0.0,
     ).numpy()
     if engine.config.train.validation_grid == "native":
         probability = restore_probability(probability, case.grid)
