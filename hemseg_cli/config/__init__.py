@@ -4,6 +4,7 @@ Precedence, lowest first: a field's default, the training recipe's preset, the f
 """
 
 from hemseg_cli.config.loading import dump, load, template, validate_file
+from hemseg_cli.config.of_run import config_of_run, data_of
 from hemseg_cli.config.root import Config
 
-__all__ = ["Config", "dump", "load", "template", "validate_file"]
+__all__ = ["Config", "config_of_run", "data_of", "dump", "load", "template", "validate_file"]

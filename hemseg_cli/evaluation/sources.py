@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hemseg_cli.cases import Case, cases_in_split, contaminated, read_cases
-from hemseg_cli.config import Config, load
+from hemseg_cli.config import Config, config_of_run, data_of
 from hemseg_cli.config.data import DataConfig
 from hemseg_cli.errors import FileFormatError, HemsegError
 from hemseg_cli.evaluation.scoring import CaseFiles
@@ -34,7 +34,7 @@ def run_source(config: Config, name: str | None, *, allow_missing: bool) -> Sour
     """The predictions of a run (None: the newest) for the split. HemsegError names what is missing and the command that makes it."""
     run = open_run(config.runs.root, name)
     split = config.evaluate.split
-    trained = load(run.config_file, environ={}) if run.config_file.is_file() else config
+    trained = config_of_run(config, run.config_file)
     data = data_of(config, trained)
     table = read_cases(data.cases_file)
     chosen = cases_in_split(table, split)
@@ -81,12 +81,6 @@ def folder_source(config: Config, predictions: Path, labels: Path, *, allow_miss
     splits = {case.split for case in rows}
     split = splits.pop() if len(splits) == 1 else ""
     return Source(str(predictions), split, cases, out / "cases.csv", out / "summary.json", tuple(_unused(masks, rows)))
-
-
-def data_of(config: Config, trained: Config) -> DataConfig:
-    """The data set that a run is scored on: the one it was trained on, with what the user sets for this command on top."""
-    mine = {key: getattr(config.data, key) for key in config.data.model_fields_set}
-    return trained.data.model_copy(update=mine)
 
 
 def scan_classes(folder: Path) -> dict[str, str]:

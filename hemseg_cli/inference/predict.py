@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hemseg_cli import console
-from hemseg_cli.config import Config
+from hemseg_cli.config import Config, config_of_run, data_of
 from hemseg_cli.console import Table
 from hemseg_cli.errors import HemsegError, UsageError
 from hemseg_cli.executor import Outcome, default_workers, map_cases
@@ -15,7 +15,7 @@ from hemseg_cli.inference.case import Job, Predicted, compute_case, predict_case
 from hemseg_cli.inference.inputs import Source, path_sources, split_sources
 from hemseg_cli.inference.outputs import OutputFolder, fingerprint, is_done, rebuild_volumes
 from hemseg_cli.inference.pipeline import pipelined
-from hemseg_cli.inference.runs import Models, data_of, ensemble_run, find_models
+from hemseg_cli.inference.runs import Models, ensemble_run, find_models
 from hemseg_cli.run_directory import RunDirectory, write_text
 
 DEFAULT_OUT = Path("predictions")
@@ -94,7 +94,7 @@ def predict(
         require_highdicom()
     models = find_models(config, runs)
     run = ensemble_run(config, models)
-    sources = path_sources(inputs) if inputs else split_sources(data_of(config, models.runs[0]), config.predict.split)
+    sources = path_sources(inputs) if inputs else _split_sources(config, models)
     folder = _folder(config, run, inputs, out)
     mark = fingerprint(models.checkpoints, config.predict)
     mine = sources[share[0] :: share[1]]
@@ -110,6 +110,11 @@ def predict(
     rebuild_volumes(folder)
     result.predicted.sort(key=lambda row: str(row["scan"]))
     return result
+
+
+def _split_sources(config: Config, models: Models) -> list[Source]:
+    trained = config_of_run(config, models.runs[0].config_file)
+    return split_sources(data_of(config, trained), config.predict.split)
 
 
 def _outcomes(config: Config, jobs: Sequence[Job]) -> Iterator[Outcome[Job, Predicted]]:

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hemseg_cli.config import Config, validate_file
-from hemseg_cli.config.data import DataConfig
+from hemseg_cli.config import Config
 from hemseg_cli.errors import HemsegError
 from hemseg_cli.models.archive import is_archive
 from hemseg_cli.run_directory import RunDirectory, open_run
@@ -31,13 +30,6 @@ def _find(config: Config, name: str | None) -> tuple[RunDirectory, list[Path]]:
         return RunDirectory(config.runs.root / Path(name).stem), [Path(name)]
     run = open_run(config.runs.root, name)
     return run, _checkpoints(run, config.predict.checkpoint)
-
-
-def data_of(config: Config, run: RunDirectory) -> DataConfig:
-    """Where the run's scans lie: as configured, else as the run's own config says, where nothing was configured."""
-    if config.data.model_fields_set or config.data.cases_file.is_file() or not run.config_file.is_file():
-        return config.data
-    return validate_file(run.config_file).data
 
 
 def ensemble_run(config: Config, models: Models) -> RunDirectory:

@@ -8,9 +8,8 @@ from typing import Any
 
 from hemseg_cli import console
 from hemseg_cli.cases import read_cases
-from hemseg_cli.config import Config, load
+from hemseg_cli.config import Config, config_of_run, data_of
 from hemseg_cli.errors import HemsegError, UsageError
-from hemseg_cli.evaluation.sources import data_of
 from hemseg_cli.reporting import content
 from hemseg_cli.reporting.comparison import comparison_tables
 from hemseg_cli.reporting.figures import figures
@@ -126,8 +125,7 @@ def _viewer(config: Config, results: Sequence[RunResults]) -> Viewer:
     """The scans for the viewer. Without a case table every chosen scan is left out, with the reason."""
     if config.report.viewer_cases == 0:
         return Viewer()
-    first = results[0].run.config_file
-    data = data_of(config, load(first, environ={})) if first.is_file() else config.data
+    data = data_of(config, config_of_run(config, results[0].run.config_file))
     try:
         cases = read_cases(data.cases_file)
     except HemsegError as error:

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from hemseg_cli.config import load
 from hemseg_cli.errors import FileFormatError
-from hemseg_cli.evaluation.sources import data_of, run_source, scan_classes
+from hemseg_cli.evaluation.sources import run_source, scan_classes
 from tests.evaluation.toy import make_workplace, truth
 
 
@@ -25,13 +24,6 @@ def test_class_table_with_a_row_cut_short_is_named(tmp_path: Path) -> None:
     (tmp_path / "scan_class.csv").write_text("scan,class\na,1\nb\n")
     with pytest.raises(FileFormatError, match=r"scan_class.csv, line 3: two cells wanted"):
         scan_classes(tmp_path)
-
-
-def test_data_set_of_the_run_unless_the_user_names_another() -> None:
-    trained = load(None, options={"data.root": "there", "data.dataset": "hemseg-500"}, environ={})
-    assert data_of(load(None, environ={}), trained).folder == Path("there/hemseg-500")
-    asked = load(None, options={"data.dataset": "hemseg-200"}, environ={})
-    assert data_of(asked, trained).folder == Path("there/hemseg-200")
 
 
 def test_probabilities_beside_the_masks_are_no_masks(tmp_path: Path) -> None:
