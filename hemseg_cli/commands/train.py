@@ -115,7 +115,7 @@ def _parts(config: "Config", run: str | None, *, resume: bool) -> list[tuple["Co
 def _answer(results: list[Any]) -> tuple[Any, ...]:
     if len(results) == 1:
         return (results[0].payload(), *results[0].tables())
-    command = "hemseg predict " + " ".join(f"--run {result.run.name}" for result in results)
+    command = f"hemseg predict --run {results[0].run.name.rpartition('-fold')[0]}"  # the ensemble of all folds
     mean = sum(result.best_dice for result in results) / len(results)
     payload = {"folds": [result.payload() for result in results], "mean_best_dice": mean, "next": command}
     tables = [table for result in results for table in result.tables()]

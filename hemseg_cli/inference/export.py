@@ -54,7 +54,8 @@ def export(config: Config, *, run: str | None = None, out: Path, onnx: Path | No
     if len(models.checkpoints) != 1:
         names = ", ".join(str(path.parent.parent.name) for path in models.checkpoints)
         raise HemsegError(
-            f"run {directory.name} has {len(models.checkpoints)} networks ({names})", hint=f"export one: {directory.path}/fold0"
+            f"run {directory.name} has {len(models.checkpoints)} networks ({names})",
+            hint=f"export one: {models.checkpoints[0].parent.parent}",
         )
     checkpoint = read_model(models.checkpoints[0])
     if onnx is not None and checkpoint["model_name"] == NNUNET:

@@ -1,10 +1,11 @@
-"""From `--run` to checkpoint files: a run, a run with folds, or several of them."""
+"""From `--run` to checkpoint files: a run, a run with folds, the runs of all folds, or several of these."""
 
-from collections.abc import Sequence
+import glob
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hemseg_cli.config import Config
+from hemseg_cli.config import Config, validate_file
 from hemseg_cli.errors import HemsegError
 from hemseg_cli.models.archive import is_archive
 from hemseg_cli.run_directory import RunDirectory, open_run
@@ -12,32 +13,72 @@ from hemseg_cli.run_directory import RunDirectory, open_run
 
 @dataclass(frozen=True)
 class Models:
-    """What predicts: the runs and the checkpoint files of all their networks."""
+    """What predicts: the runs and the checkpoint files of all their networks. `name`: of the run that an ensemble's masks go into."""
 
+    name: str
     runs: tuple[RunDirectory, ...]
     checkpoints: tuple[Path, ...]
 
 
+@dataclass(frozen=True)
+class _Found:
+    """What one `--run` names."""
+
+    name: str
+    runs: list[RunDirectory]
+    checkpoints: list[Path]
+
+
 def find_models(config: Config, names: Sequence[str] | None) -> Models:
-    """The networks of these runs (None: the newest run); HemsegError if a run is not there or was not trained yet."""
+    """The networks of these runs (None: the newest run); HemsegError if a run is not there or was not trained yet.
+
+    NAME stands for all of NAME-fold0, NAME-fold1 ... where there is no run of that name itself.
+    """
     found = [_find(config, name) for name in names or (None,)]
-    return Models(tuple(run for run, _ in found), tuple(file for _, files in found for file in files))
+    name = f"{found[0].name}-ensemble" if len(found) == 1 else "ensemble-" + "+".join(one.name for one in found)
+    return Models(name, tuple(run for one in found for run in one.runs), tuple(file for one in found for file in one.checkpoints))
 
 
-def _find(config: Config, name: str | None) -> tuple[RunDirectory, list[Path]]:
+def _find(config: Config, name: str | None) -> _Found:
     """A run with its checkpoint files; a model archive is its own checkpoint, and its run is named after it."""
     if name is not None and is_archive(Path(name)) and Path(name).is_file():
-        return RunDirectory(config.runs.root / Path(name).stem), [Path(name)]
-    run = open_run(config.runs.root, name)
-    return run, _checkpoints(run, config.predict.checkpoint)
+        run = RunDirectory(config.runs.root / Path(name).stem)
+        return _Found(run.name, [run], [Path(name)])
+    runs = _fold_runs(config, name) if name is not None else []
+    label = Path(name).name if name is not None and runs else ""
+    runs = runs or [open_run(config.runs.root, name)]
+    return _Found(label or runs[0].name, runs, [file for run in runs for file in _checkpoints(run, config.predict.checkpoint)])
+
+
+def _fold_runs(config: Config, name: str) -> list[RunDirectory]:
+    """The runs that `train --fold all --run NAME` made, by fold; none where NAME is a run itself. HemsegError if a fold is missing."""
+    places = [config.runs.root / name, Path(name)]
+    if any(place.is_dir() for place in places):
+        return []
+    for place in places:
+        found = {path.name.rpartition("-fold")[2]: path for path in place.parent.glob(f"{glob.escape(place.name)}-fold*") if path.is_dir()}
+        folds = {int(number): RunDirectory(path) for number, path in found.items() if number.isdecimal()}
+        if folds:
+            _refuse_missing_folds(name, folds)
+            return [folds[number] for number in sorted(folds)]
+    return []
+
+
+def _refuse_missing_folds(name: str, folds: Mapping[int, RunDirectory]) -> None:
+    """As many folds as the first one's config says; without one, no gap."""
+    first = folds[min(folds)]
+    count = validate_file(first.config_file).train.folds if first.config_file.is_file() else max(folds) + 1
+    missing = [str(number) for number in range(count) if number not in folds]
+    if missing:
+        raise HemsegError(
+            f"{name} is a cross-validation of {count} folds, and fold {', '.join(missing)} is not trained",
+            hint=f"hemseg train --fold all --folds {count} --resume --run {name}   trains the rest; or name each run that is to be used",
+        )
 
 
 def ensemble_run(config: Config, models: Models) -> RunDirectory:
     """The run that a split's masks go into: the run itself, or one named after all of an ensemble's."""
-    if len(models.runs) == 1:
-        return models.runs[0]
-    name = "ensemble-" + "+".join(run.name for run in models.runs)
-    return RunDirectory(config.runs.root / name[:200])
+    return models.runs[0] if len(models.runs) == 1 else RunDirectory(config.runs.root / models.name[:200])
 
 
 def _checkpoints(run: RunDirectory, which: str) -> list[Path]:

@@ -73,7 +73,7 @@ def test_resume_takes_the_config_of_the_run_and_notices_a_typed_change(place: Pa
 def test_all_folds_make_a_run_each_and_one_command_for_the_ensemble(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert app.run(["train", "--fold", "all", "--folds", "2", "--run", "cv", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert result["next"] == "hemseg predict --run cv-fold0 --run cv-fold1"
+    assert result["next"] == "hemseg predict --run cv"
     assert result["mean_best_dice"] == pytest.approx(np.mean([fold["best_dice"] for fold in result["folds"]]))
     # Resumed, the fold that is done is left alone, and the one that is not there is trained.
     shutil.rmtree(place / "runs" / "cv-fold1")

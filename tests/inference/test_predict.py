@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from hemseg_cli import console
+from hemseg_cli.app import run as run_cli
 from hemseg_cli.cases import Case, write_cases
 from hemseg_cli.config.compute import ComputeConfig
 from hemseg_cli.config.predict import PredictConfig
@@ -257,6 +259,39 @@ def test_ensemble_on_a_split_is_a_run_of_its_own(work: Path) -> None:
     result = predict(config_in(work, predict=QUIET), runs=["run", "second"])
     assert (work / "runs" / result.run / "predictions/test/a.nii.gz").is_file()
     assert not (work / "runs/run/predictions").exists()
+
+
+def test_name_of_a_cross_validation_is_the_ensemble_of_its_folds(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(3):
+        make_run(work, f"cv-fold{number}", shift=0.2 * number)
+        (work / f"runs/cv-fold{number}/config.toml").write_text(f"[train]\nfolds = 3\nfold = {number}\n")
+    volume = scan()
+    write_volume(work / "data/hemseg-200/test/image/a.nii.gz", volume)
+    write_volume(work / "data/hemseg-200/test/label/a.nii.gz", Volume(truth(volume.array.shape).astype(np.uint8), volume.affine))
+    write_cases(work / "data/hemseg-200/cases.csv", [Case("a", split="test", label="test/label/a.nii.gz", image="test/image/a.nii.gz")])
+    assert run_cli(["predict", "--run", "cv", "--save-probabilities", "--json", "--quiet"]) == 0
+    assert json.loads(capsys.readouterr().out)["run"] == "cv-ensemble"
+    inside = np.asarray(nib.load(work / "runs/cv-ensemble/predictions/test/probability/a_probability.nii.gz").dataobj)
+    expected = np.mean([1 / (1 + np.exp(-8 * (0.75 - 0.5 - shift))) for shift in (0.0, 0.2, 0.4)])
+    np.testing.assert_allclose(inside[bright_box((24, 20, 6))], expected, atol=1 / 255)
+    assert run_cli(["evaluate", "--run", "cv-ensemble", "--json", "--quiet"]) == 0
+    capsys.readouterr()
+    assert run_cli(["report", "cv-ensemble", "--json", "--quiet"]) == 0
+    assert json.loads(capsys.readouterr().out)["runs"] == ["cv-ensemble"]
+    assert "a,,test,1," in (work / "runs/cv-ensemble/evaluation/test/cases.csv").read_text()
+    console.configure()
+
+
+def test_fold_that_is_not_trained_is_named(work: Path) -> None:
+    for number in (0, 2):
+        make_run(work, f"cv-fold{number}")
+    with pytest.raises(HemsegError, match="3 folds, and fold 1 is not trained") as caught:
+        predict(config_in(work, predict=QUIET), runs=["cv"], inputs=[_inputs(work, 1)])
+    assert "--fold all --folds 3 --resume --run cv " in caught.value.hint
+    make_run(work, "cv-fold1")
+    (work / "runs/cv-fold1/checkpoints/best.pt").unlink()
+    with pytest.raises(HemsegError, match=r"cv-fold1 has no checkpoint best\.pt"):
+        predict(config_in(work, predict=QUIET), runs=["cv"], inputs=[work / "in"])
 
 
 def test_parts_and_ranks_share_the_scans_out(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
