@@ -120,6 +120,7 @@ def _sidecar(scan: str, patient: str, volume: Volume, ordered: Stack, given: int
         "source_slices": [one.name for one in ordered.slices],
         "slices_given": given,
         "slice_positions_mm": np.round(ordered.distances_mm, 4).tolist(),
+        "interpolated": not ordered.even,
         "geometry": "label",
         "warnings": [*ordered.warnings, *notes],
     }

@@ -198,6 +198,6 @@ def _check_steps(ordered: Sequence[Slice], positions: Vector, normal: Vector, un
         faults.add(
             f"uneven slice steps: {steps} mm where the others have {usual:.2f} mm, after",
             [ordered[index].name for index in odd],
-            hint="--uneven resample interpolates the slices to even steps (layout rsna: together with --geometry true)",
+            hint="--set convert.uneven=resample   interpolates the slices to even steps (convert, layout rsna: with --geometry true)",
         )
     return False

@@ -60,12 +60,11 @@ class Tree:
             self._zip.close()
 
     def names(self) -> list[str]:
-        """Every regular file (a pipe or a device would block), in order of name."""
+        """Every regular file (a pipe or a device would block), in order of name; hidden ones of a folder are left out."""
         if self._zip is not None:
             return sorted({entry.filename for entry in self._zip.infolist() if not entry.is_dir()})
-        return sorted(
-            path.relative_to(self._root).as_posix() for path in self._root.rglob("*") if _is_regular(path) and not path.name.startswith(".")
-        )
+        found = ((path, path.relative_to(self._root)) for path in self._root.rglob("*"))
+        return sorted(name.as_posix() for path, name in found if not any(part.startswith(".") for part in name.parts) and _is_regular(path))
 
     def size(self, name: str) -> int:
         """Bytes of one file."""
@@ -100,7 +99,7 @@ def find_series(tree: Tree) -> Listing:
                 dataset = _head(tree, name)
             except FileFormatError as error:
                 left_out.append((name, error.message))
-                if error.message != _NOT_DICOM and _may_be_slice(name):
+                if error.message != NOT_DICOM and _may_be_slice(name):
                     broken[_folder(name)].append((name, error.message))
                 continue
             reason = _why_not(dataset, name)
@@ -114,7 +113,7 @@ def find_series(tree: Tree) -> Listing:
     return Listing(tuple(sorted(series, key=lambda one: one.name)), tuple(left_out))
 
 
-_NOT_DICOM = "not a DICOM file"
+NOT_DICOM = "not a DICOM file"
 
 
 def _series(key: str, number: str, files: list[str], broken: dict[str, list[tuple[str, str]]]) -> Series:
@@ -132,7 +131,7 @@ def _head(tree: Tree, name: str) -> FileDataset:
             if not head:
                 raise FileFormatError("the file is empty (0 bytes)")
             if not looks_like_dicom(head):
-                raise FileFormatError(_NOT_DICOM)
+                raise FileFormatError(NOT_DICOM)
             file.seek(0)
             return dcmread(file, specific_tags=TAG_LIST, stop_before_pixels=True, force=head[128:] != b"DICM")
     except FileFormatError:

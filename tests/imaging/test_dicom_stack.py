@@ -87,7 +87,7 @@ def test_uneven_steps_are_refused_and_the_way_out_is_named() -> None:
     message = refusal(head(6, {5: {"position": at(10 + 5 * STEP_MM + 2.2)}}))
     assert "uneven slice steps: 7.20 mm where the others have 5.00 mm" in message
     assert slice_id(4) in message
-    assert "--uneven resample" in message
+    assert "convert.uneven=resample" in message
 
 
 def test_uneven_steps_are_interpolated_to_even_ones() -> None:

@@ -113,8 +113,9 @@ def test_a_folder_without_ct_says_what_it_holds(tmp_path: Path) -> None:
 def test_the_real_tilted_scan_is_refused_for_its_steps_unless_resampled(shared_data: Path) -> None:
     with pytest.raises(CaseError, match=r"uneven slice steps: 1\.08, 7\.00 mm where the others have 4\.00 mm") as caught:
         read_series_folder(shared_data / "head-ct-ge.zip")
-    assert "--uneven resample" in caught.value.hint
+    assert "convert.uneven=resample" in caught.value.hint
     ((_name, volume, sidecar),) = read_series_folder(shared_data / "head-ct-ge.zip", uneven="resample")
+    assert sidecar["interpolated"] is True
     assert abs(sidecar["tilt_deg"]) == pytest.approx(18.5, abs=0.01)
     # from the first to the last slice along the table in the headers: 5.8360586 mm to 157.7760586 mm
     assert (volume.array.shape[2] - 1) * sidecar["spacing_mm"][2] == pytest.approx(151.94, abs=0.01)
