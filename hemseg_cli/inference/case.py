@@ -70,6 +70,11 @@ def read_case(job: Job) -> Ready:
     if job.config.format == "dicom-seg" and job.source.kind != "dicom":
         raise CaseError(f"{job.source.path} is no DICOM series, and a DICOM SEG refers to one", hint="--format nifti")
     scan = read_scan(job.source)
+    if job.config.format == "dicom-seg" and not scan.slices:
+        raise CaseError(
+            f"{job.source.path}: the slices are interpolated to even steps, and a DICOM SEG refers to the slices themselves",
+            hint="--format nifti   writes the mask on the interpolated grid",
+        )
     claim(job.folder, job.source, job.mark, inputs=job.inputs, force=job.force)
     scan = checked_scan(scan)
     head = find_head(to_canonical(scan.volume)[0])

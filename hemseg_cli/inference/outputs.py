@@ -105,14 +105,14 @@ def _remove_partial(file: Path) -> None:
 
 
 def identity(source: Source) -> dict[str, Any]:
-    """The input as a record names it: path, size in bytes and time of change (of a folder: of its files together)."""
+    """The input as a record names it: path, size in bytes and time of change (of a series: of its files together)."""
     try:
-        files = sorted(source.path.iterdir()) if source.path.is_dir() else [source.path]
-        states = [file.stat() for file in files]
+        states = [file.stat() for file in source.files]
     except OSError as error:
         raise HemsegError(f"cannot read {source.path}: {error.strerror}") from None
     size, changed = sum(state.st_size for state in states), max((state.st_mtime_ns for state in states), default=0)
-    return {"path": str(source.path.resolve()), "bytes": size, "changed_ns": changed}
+    series = {"series": source.series.name, "uneven": source.uneven} if source.series is not None else {}
+    return {"path": str(source.path.resolve()), "bytes": size, "changed_ns": changed, **series}
 
 
 def read_record(folder: OutputFolder, name: str) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """`hemseg predict`: masks, volumes and previews for a run's split or for any scans; only what is missing is done."""
 
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hemseg_cli.console import Table
 from hemseg_cli.errors import HemsegError, UsageError
 from hemseg_cli.executor import Outcome, default_workers, map_cases
 from hemseg_cli.inference.case import Job, Predicted, compute_case, predict_case, read_case, write_case
-from hemseg_cli.inference.inputs import Source, path_sources, split_sources
+from hemseg_cli.inference.inputs import Inputs, Source, path_sources, split_sources
 from hemseg_cli.inference.outputs import OutputFolder, fingerprint, is_done, rebuild_volumes
 from hemseg_cli.inference.pipeline import pipelined
 from hemseg_cli.inference.runs import Models, ensemble_run, find_models
@@ -20,6 +21,7 @@ from hemseg_cli.run_directory import RunDirectory, write_text
 
 DEFAULT_OUT = Path("predictions")
 MASK_SUFFIX = "_mask"
+_NAMED_AT_MOST = 6
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class PredictResult:
     already_done: list[str] = field(default_factory=list)
     failed: list[Failure] = field(default_factory=list)
     warnings: dict[str, list[str]] = field(default_factory=dict)
+    left_out: tuple[tuple[Path, str], ...] = ()
 
     def payload(self) -> dict[str, Any]:
         """The result as JSON has it."""
@@ -52,6 +55,7 @@ class PredictResult:
             "already_done": self.already_done,
             "failed": [{"scan": failure.scan, "error": failure.error, "hint": failure.hint} for failure in self.failed],
             "warnings": self.warnings,
+            "left_out": [{"file": str(file), "reason": reason} for file, reason in self.left_out],
         }
 
     def tables(self) -> list[Table]:
@@ -94,13 +98,17 @@ def predict(
         require_highdicom()
     models = find_models(config, runs)
     run = ensemble_run(config, models)
-    sources = path_sources(inputs) if inputs else _split_sources(config, models)
+    found = path_sources(inputs, uneven=config.convert.uneven) if inputs else Inputs(_split_sources(config, models))
+    sources = found.sources
+    _say_left_out(found)
     folder = _folder(config, run, inputs, out)
     mark = fingerprint(models.checkpoints, config.predict)
     mine = sources[share[0] :: share[1]]
     waiting = mine if force else [source for source in mine if not _done(folder, source, config, mark)]
     names = {source.name for source in waiting}
-    result = PredictResult(folder.path, run.name, already_done=[source.name for source in mine if source.name not in names])
+    result = PredictResult(
+        folder.path, run.name, already_done=[source.name for source in mine if source.name not in names], left_out=found.left_out
+    )
     if not inputs and len(models.runs) > 1 and out is None:
         _describe_ensemble(run, models)
     resolved = frozenset(source.path.resolve() for source in sources)
@@ -110,6 +118,16 @@ def predict(
     rebuild_volumes(folder)
     result.predicted.sort(key=lambda row: str(row["scan"]))
     return result
+
+
+def _say_left_out(inputs: Inputs) -> None:
+    """One line for each reason, with the first files that it holds for."""
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for file, reason in inputs.left_out:
+        by_reason[reason].append(str(file))
+    for reason, files in by_reason.items():
+        more = f" and {len(files) - _NAMED_AT_MOST} more" if len(files) > _NAMED_AT_MOST else ""
+        console.say(f"left out, {reason}: {', '.join(files[:_NAMED_AT_MOST])}{more}")
 
 
 def _split_sources(config: Config, models: Models) -> list[Source]:
@@ -127,10 +145,11 @@ def _outcomes(config: Config, jobs: Sequence[Job]) -> Iterator[Outcome[Job, Pred
 
 def _job(config: Config, models: Models, folder: OutputFolder, source: Source, mark: str, inputs: frozenset[Path], force: bool) -> Job:
     workers = config.compute.workers or 0
+    # Absolute paths: a worker may stand in another folder.
     return Job(
-        source,
+        replace(source, path=source.path.absolute()),
         folder,
-        models.checkpoints,
+        tuple(path.absolute() for path in models.checkpoints),
         config.predict,
         _device(config.compute.device),
         _memory_mb(config, workers),
