@@ -54,12 +54,15 @@ def write_dataset(workspace: Workspace, folder: Path, *, train: Sequence[Case], 
 
     `folder`: the data set's, which the cases' paths are relative to. Raises CaseError naming a case without image or label.
     """
+    files = {case.scan: (f"imagesTr/{case.scan}_0000.nii.gz", f"labelsTr/{case.scan}.nii.gz") for case in (*train, *val)}
     for case in (*train, *val):
-        for path, name in ((case.image, f"imagesTr/{case.scan}_0000.nii.gz"), (case.label, f"labelsTr/{case.scan}.nii.gz")):
+        for path, name in zip((case.image, case.label), files[case.scan], strict=True):
             if not path or not (folder / path).is_file():
                 raise CaseError(f"scan {case.scan}: {folder / (path or 'its image')} is missing", hint="hemseg convert   writes it")
             _link_or_write(folder / path, workspace.raw / name)
-    dataset = {**DATASET_JSON, "numTraining": len(train) + len(val)}
+    # With the files named nnU-Net does not look for them with a pool of forked processes, which our signal handlers would outlive.
+    named = {scan: {"images": [image], "label": label} for scan, (image, label) in files.items()}
+    dataset = {**DATASET_JSON, "numTraining": len(files), "dataset": named}
     splits = [{"train": [case.scan for case in train], "val": [case.scan for case in val]}]
     write_text(workspace.raw / "dataset.json", json.dumps(dataset, indent=2))
     write_text(workspace.preprocessed / "splits_final.json", json.dumps(splits, indent=2))

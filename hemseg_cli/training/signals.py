@@ -1,6 +1,7 @@
 """SIGTERM and Ctrl-C as a request: the loop finishes its batch, saves, and leaves."""
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -30,7 +31,11 @@ def stop_requests() -> Iterator[StopRequest]:
         yield request
         return
 
+    owner = os.getpid()
+
     def note(number: int, _frame: FrameType | None) -> None:
+        if os.getpid() != owner:  # a forked child has inherited this: who terminates it means it
+            os._exit(_EXIT_CODES[signal.Signals(number)])
         if request and number == signal.SIGINT:
             raise KeyboardInterrupt
         request.exit_code = _EXIT_CODES[signal.Signals(number)]
