@@ -1,9 +1,12 @@
 """What every test shares: one thread per process (the suite runs on two), and the way to the real files."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from hemseg_cli import console
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
@@ -19,3 +22,12 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"the real files are not here ({SHARED_DATA})")
     return SHARED_DATA
+
+
+@pytest.fixture(autouse=True)
+def _talkative_console() -> Iterator[None]:
+    """Every test starts, and leaves the next, with a console that is not quiet, prints no JSON and has no log file."""
+    console.configure()
+    yield
+    console.close_log_file()
+    console.configure()

@@ -1,17 +1,9 @@
 import json
-from collections.abc import Iterator
 
 import pytest
 
 from hemseg_cli import console
 from hemseg_cli.console import Table
-
-
-@pytest.fixture(autouse=True)
-def _plain_console() -> Iterator[None]:
-    console.configure()
-    yield
-    console.configure()
 
 
 def test_json_result_is_one_object_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,7 +57,6 @@ def test_log_file_holds_what_was_said(tmp_path, capsys: pytest.CaptureFixture[st
     assert "INFO a notice" in text
     assert "ERROR the end" in text
     assert "error: the end" in capsys.readouterr().err
-    console.close_log_file()
 
 
 def test_not_a_number_never_reaches_json() -> None:

@@ -2,14 +2,12 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from hemseg_cli import console
 from hemseg_cli.app import run
 from hemseg_cli.cases import read_cases
 from hemseg_cli.dataset.phantom import make_phantom
@@ -44,13 +42,6 @@ SMALL: dict[str, str] = {
     "dynunet": "{channels = [4, 8, 8], strides = [[1,1,1],[2,2,1],[2,2,2]], kernels = [[3,3,1],[3,3,3],[3,3,3]], supervised_levels = 1}",
 }
 PATCHES = {"swin-unetr": "[64, 32, 32]"}
-
-
-@pytest.fixture(autouse=True)
-def _console() -> Iterator[None]:
-    yield
-    console.close_log_file()
-    console.configure()
 
 
 @pytest.fixture(scope="module")
