@@ -95,7 +95,8 @@ def evaluate(
 
 
 def _evaluate_source(config: Config, source: Source) -> RunEvaluation:
-    outcomes = map_cases(score_case, source.cases, workers=config.compute.workers, scheduler=config.compute.scheduler)
+    cases = [case.absolute() for case in source.cases]  # a worker may stand in another folder
+    outcomes = map_cases(score_case, cases, workers=config.compute.workers, scheduler=config.compute.scheduler)
     scores, failed = [], {}
     for outcome in console.progress(outcomes, label=f"evaluating {source.name}", total=len(source.cases)):
         if outcome.value is not None:

@@ -34,6 +34,10 @@ class CaseFiles:
     tolerance_mm: float = 2.0
     paper: bool = False
 
+    def absolute(self) -> "CaseFiles":
+        """The same with absolute paths."""
+        return replace(self, label=self.label.absolute(), prediction=self.prediction.absolute() if self.prediction is not None else None)
+
 
 @dataclass(frozen=True)
 class CaseScore:

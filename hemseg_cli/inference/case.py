@@ -140,12 +140,13 @@ def predict_case(job: Job) -> Predicted:
 
 
 def predictor_of(job: Job) -> Predictor:
-    """The networks of a job; loaded once per process."""
-    return _loaded(job.checkpoints, job.config.model_dump_json(), job.device, job.memory_mb, job.threads)
+    """The networks of a job; loaded once per process, and anew where the files changed (a cluster's workers outlive a command)."""
+    return _loaded(job.checkpoints, job.mark, job.config.model_dump_json(), job.device, job.memory_mb, job.threads)
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(checkpoints: tuple[Path, ...], config: str, device: str, memory_mb: int | None, threads: int | None) -> Predictor:
+def _loaded(checkpoints: tuple[Path, ...], mark: str, config: str, device: str, memory_mb: int | None, threads: int | None) -> Predictor:
+    del mark  # distinguishes files of one name in the cache
     if threads is not None:
         import torch
 
