@@ -19,7 +19,7 @@ _GZIP_WINDOW = 31  # a gzip header and the full window
 _GZIP_MAGIC = b"\x1f\x8b"
 _CHUNK = 1 << 20
 _HEAD = 352  # NIfTI-1 header and the extension flag behind it
-_MOST_BYTES = 2**33
+_MOST_VOXELS = 2**30  # 1024 x 1024 x 1024
 
 
 _PLACE = (
@@ -137,7 +137,7 @@ def nifti_stem(path: Path) -> str:
 
 
 def _read_bytes(path: Path) -> bytes:
-    """The file, unpacked as far as its header says that it reaches: a gzip bomb costs no more than an honest file."""
+    """The file, unpacked as far as its header says that it reaches, if that is no more than a scan: a bomb costs no more than one."""
     try:
         data = path.read_bytes()
         if data[:2] != _GZIP_MAGIC:
@@ -149,14 +149,20 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _announced(path: Path, head: bytes) -> int:
-    """Bytes of the unpacked file by its header."""
+    """Bytes of the unpacked file by its header; FileFormatError where no scan is that large, or half of the free memory not larger."""
+    import psutil
+
     header = _parse(path, head, header_only=True)
     try:
-        size: int = int(header["vox_offset"]) + math.prod(int(n) for n in header.get_data_shape()) * int(header.get_data_dtype().itemsize)
+        shape = tuple(int(n) for n in header.get_data_shape())
+        size: int = int(header["vox_offset"]) + math.prod(shape) * int(header.get_data_dtype().itemsize)
     except (ValueError, OverflowError) as error:
         raise FileFormatError(f"{path} is not a NIfTI file: {error}") from None
-    if size > _MOST_BYTES:
-        raise FileFormatError(f"{path} would unpack to {size:,} bytes; no head CT is larger than {_MOST_BYTES:,}")
+    if math.prod(shape) > _MOST_VOXELS:
+        raise FileFormatError(f"{path} would unpack to {size:,} bytes: {shape} is larger than any head CT")
+    free = psutil.virtual_memory().available
+    if size > free // 2:
+        raise FileFormatError(f"{path} would unpack to {size:,} bytes, and {free:,} bytes of memory are free", hint="more memory")
     return max(size, _HEAD)
 
 

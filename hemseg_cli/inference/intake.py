@@ -16,14 +16,17 @@ _OFFSET_HU = 1024
 _SOFT_HU = (0, 80)
 _SOFT_SHARE = 0.04  # of a head CT's voxels have brain's density; a hundredth or less that of dense bone, 1024 above
 _SAMPLE = 4
+_BYTES_PER_VOXEL = 24  # peak of one scan from reading to preview, besides the network's windows: measured at 512 x 512 x 200
 
 
 def checked_scan(scan: Scan) -> Scan:
     """The scan in HU, with what there is to say about it.
 
-    Voxels that are no number become air; an offset of 1024 (air at 0) is taken off. CaseError: mostly no numbers, or nothing but air.
+    Voxels that are no number become air; an offset of 1024 (air at 0) is taken off. CaseError: mostly no numbers, nothing but air, or
+    more than memory takes.
     """
     volume, warnings = scan.volume, []
+    _refuse_larger_than_memory(volume)
     if volume.array.dtype.kind == "f":
         finite = np.isfinite(volume.array)
         missing = int(finite.size - np.count_nonzero(finite))
@@ -42,6 +45,18 @@ def checked_scan(scan: Scan) -> Scan:
             f"nothing but air: values from {volume.array.min():g} to {volume.array.max():g} HU", hint="is this a CT in Hounsfield units?"
         )
     return replace(scan, volume=volume, warnings=(*scan.warnings, *warnings))
+
+
+def _refuse_larger_than_memory(volume: Volume) -> None:
+    """Better an error that names the scan than a process that the system kills."""
+    import psutil
+
+    needed, free = volume.array.size * _BYTES_PER_VOXEL, psutil.virtual_memory().available
+    if needed > free:
+        raise CaseError(
+            f"a scan of {volume.array.shape} voxels takes {needed / 2**30:.1f} GB of memory, and {free / 2**30:.1f} GB are free",
+            hint="fewer --workers, or a machine with more memory",
+        )
 
 
 def _share(sample: NDArray[Any], window: tuple[int, int], offset: int) -> float:

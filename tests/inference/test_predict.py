@@ -1,12 +1,16 @@
 import csv
+import gzip
 import itertools
 import json
 import os
+import resource
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
+import psutil
 import pytest
 import SimpleITK as sitk
 
@@ -149,6 +153,38 @@ def test_each_bad_input_is_named_and_the_others_are_done(work: Path) -> None:
     assert {row["scan"] for row in result.predicted} == {"s0", "some"}
     assert any("6 voxels are not numbers" in warning for warning in result.warnings["some"])
     np.testing.assert_array_equal(read_volume(work / "out/some_mask.nii.gz").array, truth(good.array.shape))
+
+
+def test_a_gzip_bomb_costs_no_more_memory_than_an_honest_file(work: Path) -> None:
+    folder = _inputs(work, 1)
+    zeros = gzip.compress(bytes(2**20)) * 4000  # members of one stream: 4 GB from 4 MB
+    huge = nib.Nifti1Header()
+    huge.set_data_shape((1600, 1600, 1600))
+    huge.set_data_dtype(np.uint8)
+    huge.set_data_offset(352)
+    (folder / "huge.nii.gz").write_bytes(gzip.compress(huge.binaryblock + bytes(4)) + zeros)
+    (folder / "zeros.nii.gz").write_bytes(zeros)
+    (folder / "appended.nii.gz").write_bytes((folder / "s0.nii.gz").read_bytes() + zeros)
+    predict(config_in(work, predict=QUIET), inputs=[folder / "s0.nii.gz"], out=work / "out")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    result = predict(config_in(work, predict=QUIET), inputs=[folder], out=work / "out")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024  # KiB
+    assert set(_failures(result)) == {"huge", "zeros"}
+    assert "would unpack to 4,096,000,352 bytes: (1600, 1600, 1600) is larger than any head CT" in _failures(result)["huge"]
+    assert "not a NIfTI" in _failures(result)["zeros"]
+    np.testing.assert_array_equal(read_volume(work / "out/appended_mask.nii.gz").array, truth((24, 20, 6)))
+
+
+def test_a_scan_that_memory_does_not_take_is_named_and_the_others_are_done(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = _inputs(work, 1)
+    write_volume(folder / "large.nii.gz", scan((120, 120, 60)))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=16 * 2**20))
+    result = predict(config_in(work, predict=QUIET, compute=ComputeConfig(memory_mb=256)), inputs=[folder], out=work / "out")
+    assert "a scan of (120, 120, 60) voxels takes 0.0 GB of memory" in _failures(result)["large"]
+    assert [row["scan"] for row in result.predicted] == ["s0"]
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2**20))
+    (failure,) = predict(config_in(work, predict=QUIET, compute=ComputeConfig(memory_mb=256)), inputs=[folder / "large.nii.gz"]).failed
+    assert "would unpack to 1,728,352 bytes, and 1,048,576 bytes of memory are free" in failure.error
 
 
 def test_an_offset_of_1024_is_recognised_and_taken_off(work: Path) -> None:
