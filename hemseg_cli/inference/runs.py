@@ -10,6 +10,8 @@ from hemseg_cli.errors import HemsegError
 from hemseg_cli.models.archive import is_archive
 from hemseg_cli.run_directory import RunDirectory, open_run
 
+_ENSEMBLE = "-ensemble"
+
 
 @dataclass(frozen=True)
 class Models:
@@ -32,10 +34,10 @@ class _Found:
 def find_models(config: Config, names: Sequence[str] | None) -> Models:
     """The networks of these runs (None: the newest run); HemsegError if a run is not there or was not trained yet.
 
-    NAME stands for all of NAME-fold0, NAME-fold1 ... where there is no run of that name itself.
+    NAME stands for all of NAME-fold0, NAME-fold1 ... where there is no run of that name itself, and so does their NAME-ensemble.
     """
     found = [_find(config, name) for name in names or (None,)]
-    name = f"{found[0].name}-ensemble" if len(found) == 1 else "ensemble-" + "+".join(one.name for one in found)
+    name = f"{found[0].name}{_ENSEMBLE}" if len(found) == 1 else "ensemble-" + "+".join(one.name for one in found)
     return Models(name, tuple(run for one in found for run in one.runs), tuple(file for one in found for file in one.checkpoints))
 
 
@@ -44,18 +46,31 @@ def _find(config: Config, name: str | None) -> _Found:
     if name is not None and is_archive(Path(name)) and Path(name).is_file():
         run = RunDirectory(config.runs.root / Path(name).stem)
         return _Found(run.name, [run], [Path(name)])
-    runs = _fold_runs(config, name) if name is not None else []
-    label = Path(name).name if name is not None and runs else ""
-    runs = runs or [open_run(config.runs.root, name)]
-    return _Found(label or runs[0].name, runs, [file for run in runs for file in _checkpoints(run, config.predict.checkpoint)])
+    which = config.predict.checkpoint
+    stem = _cross_validation(config, name) if name is not None else None
+    folds = _fold_runs(config, stem) if stem is not None else []
+    if stem is not None and folds:
+        return _Found(Path(stem).name, folds, [file for run in folds for file in _checkpoints(run, which)])
+    run = open_run(config.runs.root, name)
+    return _Found(run.name, [run], _checkpoints(run, which))
+
+
+def _places(config: Config, name: str) -> list[Path]:
+    return [config.runs.root / name, Path(name)]
+
+
+def _cross_validation(config: Config, name: str) -> str | None:
+    """The NAME whose folds are meant: where there is no such run, or only the masks that the ensemble of the folds made."""
+    there = [place for place in _places(config, name) if place.is_dir()]
+    if not there:
+        return name
+    without_networks = not any((place / "checkpoints").is_dir() for place in there)
+    return name.removesuffix(_ENSEMBLE) if name.endswith(_ENSEMBLE) and without_networks else None
 
 
 def _fold_runs(config: Config, name: str) -> list[RunDirectory]:
-    """The runs that `train --fold all --run NAME` made, by fold; none where NAME is a run itself. HemsegError if a fold is missing."""
-    places = [config.runs.root / name, Path(name)]
-    if any(place.is_dir() for place in places):
-        return []
-    for place in places:
+    """The runs that `train --fold all --run NAME` made, by fold. HemsegError if a fold is missing."""
+    for place in _places(config, name):
         found = {path.name.rpartition("-fold")[2]: path for path in place.parent.glob(f"{glob.escape(place.name)}-fold*") if path.is_dir()}
         folds = {int(number): RunDirectory(path) for number, path in found.items() if number.isdecimal()}
         if folds:

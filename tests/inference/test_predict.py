@@ -314,6 +314,8 @@ def test_name_of_a_cross_validation_is_the_ensemble_of_its_folds(work: Path, cap
     capsys.readouterr()
     assert run_cli(["report", "cv-ensemble", "--json", "--quiet"]) == 0
     assert json.loads(capsys.readouterr().out)["runs"] == ["cv-ensemble"]
+    assert run_cli(["predict", "--run", "cv-ensemble", "--save-probabilities", "--json", "--quiet"]) == 0
+    assert json.loads(capsys.readouterr().out)["already_done"] == ["a"]
     assert "a,,test,1," in (work / "runs/cv-ensemble/evaluation/test/cases.csv").read_text()
     console.configure()
 
