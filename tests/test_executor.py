@@ -90,3 +90,13 @@ def test_nothing_is_lost_when_a_worker_of_the_cluster_is_killed(cluster: str, tm
     items = [(number, flag) for number in range(10)]
     assert _values(map_cases(double_or_die, items, scheduler=cluster)) == {item: 2 * item[0] for item in items}
     assert Path(flag).exists()
+
+
+def _threads(_item: int) -> tuple[str | None, ...]:
+    return tuple(os.environ.get(name) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"))
+
+
+def test_workers_have_one_numerical_thread_each_and_this_process_keeps_its_own() -> None:
+    before = dict(os.environ)
+    assert {outcome.value for outcome in map_cases(_threads, [1, 2], workers=2)} == {("1", "1", "1")}
+    assert dict(os.environ) == before
