@@ -15,17 +15,18 @@ class DeeplySupervisedDynUNet(DynUNet):
     """DynUNet whose auxiliary heads come out as a list at their own resolutions: MONAI's own would upsample and stack them.
 
     `train()`: [logits at full resolution, at the next level, ...]; `eval()`: the logits [n, 1, i, j, k]. State-dict keys are MONAI's.
+    Inside, slices come first, as in nnU-Net: convolutions within a slice then run along long rows of memory, on a CPU several times faster.
     """
 
     def forward(self, x: torch.Tensor) -> Any:
         """Logits of x [n, c, i, j, k]."""
-        output = self.output_block(self.skip_layers(x))
+        output = self.output_block(self.skip_layers(_slices_first(x)))
         if not self.deep_supervision:
-            return output
+            return _slices_last(output)
         heads = list(self.heads)
         # The skip layers keep their heads' outputs in this list: holding them would hold the graph, and forbid a deep copy.
         self.heads[:] = [torch.empty(0)] * len(heads)
-        return [output, *heads] if self.training else output
+        return [_slices_last(logits) for logits in (output, *heads)] if self.training else _slices_last(output)
 
 
 def dynunet(
@@ -48,9 +49,9 @@ def dynunet(
         spatial_dims=3,
         in_channels=in_channels,
         out_channels=1,
-        kernel_size=list(kernels),
-        strides=list(strides),
-        upsample_kernel_size=list(strides[1:]),
+        kernel_size=[_turned(size) for size in kernels],
+        strides=[_turned(size) for size in strides],
+        upsample_kernel_size=[_turned(size) for size in strides[1:]],
         filters=list(channels),
         dropout=dropout,
         norm_name=("INSTANCE", {"affine": True}),
@@ -59,3 +60,16 @@ def dynunet(
         deep_supr_num=max(1, supervised_levels),
         res_block=residual,
     )
+
+
+def _slices_first(x: torch.Tensor) -> torch.Tensor:
+    return x.permute(0, 1, 4, 2, 3).contiguous()
+
+
+def _slices_last(x: torch.Tensor) -> torch.Tensor:
+    return x.permute(0, 1, 3, 4, 2).contiguous()
+
+
+def _turned(size: Any) -> Any:
+    """A kernel or stride along i, j, k as one along k, i, j; a single number holds for all axes."""
+    return size if isinstance(size, int) else (size[2], size[0], size[1])

@@ -60,7 +60,8 @@ def test_deep_supervision_gives_monais_outputs_before_they_are_upsampled() -> No
     network = build_network("dynunet", SMALL["dynunet"], 1).train()
     image = torch.randn(1, 1, 8, 8, 4)
     ours = network(image)
-    theirs = DynUNet.forward(network, image)  # [n, level, c, i, j, k], stacked and upsampled
+    # [n, level, c, k, i, j], stacked and upsampled: MONAI's network, given slices first as ours gives it.
+    theirs = DynUNet.forward(network, image.permute(0, 1, 4, 2, 3).contiguous()).permute(0, 1, 2, 4, 5, 3)
     assert torch.equal(ours[0], theirs[:, 0])
     assert torch.equal(torch.nn.functional.interpolate(ours[1], (8, 8, 4)), theirs[:, 1])
 
