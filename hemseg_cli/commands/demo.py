@@ -129,10 +129,11 @@ max_minutes = {minutes}
 # Small: the phantom's slices are 128 x 128, and a laptop has minutes, not days.
 patch = {patch}
 patches_per_scan = 4
-validation_every = 4
+validation_every = 1000
+validation_cases = 2
 ema_decay = 0.95
 """
-_PATCHES = {"dynunet": "[96, 96, 8]", "swin-unetr": "[96, 96, 32]"}  # others need multiples of 16
+_PATCHES = {"dynunet": "[64, 64, 8]", "swin-unetr": "[96, 96, 32]"}  # others need multiples of 16
 _SMALL_NETWORKS = {
     "dynunet": """\
 lr = 0.005
