@@ -11,6 +11,7 @@ MAX_UNCERTAIN_SHARE = 0.5
 MIN_MEAN_PROBABILITY = 0.75
 MAX_DISAGREEMENT = 0.15
 SMALL_ML = 1.0
+MANY_LESIONS = 10
 FRESH_BLOOD_HU = (40.0, 90.0)
 
 
@@ -43,7 +44,7 @@ def confidence_of(probability: NDArray[np.float32], mask: NDArray[np.uint8], dev
 
 
 def review_reason(
-    confidence: Confidence, *, predicted_ml: float, threshold: float, mean_hu: float | None, warnings: tuple[str, ...] = ()
+    confidence: Confidence, *, predicted_ml: float, lesions: int, threshold: float, mean_hu: float | None, warnings: tuple[str, ...] = ()
 ) -> str:
     """Why a person should look at this scan, `;` between reasons; empty where nothing speaks for it.
 
@@ -55,6 +56,8 @@ def review_reason(
         reasons.append(f"nothing above the threshold, but a probability of {confidence.max_probability:.2f}")
     if 0 < predicted_ml < SMALL_ML:
         reasons.append(f"small ({predicted_ml:.2f} mL)")
+    if lesions > MANY_LESIONS:
+        reasons.append(f"many separate lesions ({lesions})")
     if predicted_ml and confidence.mean_probability < MIN_MEAN_PROBABILITY:
         reasons.append(f"low mean probability ({confidence.mean_probability:.2f})")
     if confidence.uncertain_share > MAX_UNCERTAIN_SHARE:

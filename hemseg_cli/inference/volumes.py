@@ -64,7 +64,9 @@ def measure(
     mean_hu = sum(lesion.mean_hu * lesion.volume_ml for lesion in lesions) / predicted_ml if lesions else None
     canonical = to_canonical(Volume(mask, scan.affine))[0].array
     confidence = confidence_of(probability.values, canonical[box_of(probability.part)], None if deviation is None else deviation.values)
-    reason = review_reason(confidence, predicted_ml=predicted_ml, threshold=threshold, mean_hu=mean_hu, warnings=tuple(warnings))
+    reason = review_reason(
+        confidence, predicted_ml=predicted_ml, lesions=len(lesions), threshold=threshold, mean_hu=mean_hu, warnings=tuple(warnings)
+    )
     row = Volumes(
         scan=name,
         predicted_ml=predicted_ml,

@@ -23,7 +23,7 @@ def test_empty_scan_has_no_confidence_to_speak_of() -> None:
 
 
 def test_sure_prediction_needs_no_review() -> None:
-    assert review_reason(SURE, predicted_ml=12.0, threshold=0.5, mean_hu=62.0) == ""
+    assert review_reason(SURE, predicted_ml=12.0, lesions=2, threshold=0.5, mean_hu=62.0) == ""
 
 
 @pytest.mark.parametrize(
@@ -38,8 +38,12 @@ def test_sure_prediction_needs_no_review() -> None:
     ],
 )
 def test_each_reason_is_named(confidence: Confidence, predicted_ml: float, mean_hu: float | None, reason: str) -> None:
-    assert reason in review_reason(confidence, predicted_ml=predicted_ml, threshold=0.5, mean_hu=mean_hu)
+    assert reason in review_reason(confidence, predicted_ml=predicted_ml, lesions=1, threshold=0.5, mean_hu=mean_hu)
 
 
 def test_warnings_of_the_input_are_reasons() -> None:
-    assert review_reason(SURE, predicted_ml=9.0, threshold=0.5, mean_hu=60.0, warnings=("no head found",)) == "no head found"
+    assert review_reason(SURE, predicted_ml=9.0, lesions=1, threshold=0.5, mean_hu=60.0, warnings=("no head found",)) == "no head found"
+
+
+def test_mask_in_many_pieces_is_a_reason() -> None:
+    assert review_reason(SURE, predicted_ml=48.6, lesions=225, threshold=0.5, mean_hu=60.0) == "many separate lesions (225)"
