@@ -98,6 +98,7 @@ def test_a_header_that_announces_more_than_a_label_can_be_is_refused() -> None:
         (packed(nifti(shape=(3, 4, 5, 2))), "not a label"),
         (packed(nifti(dtype="complex64")), "not a label: .* complex64"),
     ],
+    ids=["empty", "text", "short", "zeros", "cut", "no checksum", "tail", "4-D", "complex"],
 )
 def test_what_is_no_label_is_named(data: bytes, message: str) -> None:
     with pytest.raises(FileFormatError, match=f"label 7 .*({message})"):
