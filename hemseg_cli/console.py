@@ -35,7 +35,6 @@ class _Output:
     quiet: bool = False
     verbose: bool = False
     log_file: Path | None = None
-    printed: bool = False
 
 
 _output = _Output()
@@ -55,7 +54,6 @@ class Table:
 def configure(*, json: bool = False, quiet: bool = False, verbose: bool = False) -> None:
     """Set how the command talks; called once, at its start."""
     _output.json, _output.quiet, _output.verbose = json, quiet, verbose
-    _output.printed = False
     log.setLevel(logging.DEBUG if verbose else logging.INFO)
     log.propagate = False
 
@@ -115,17 +113,6 @@ def result(payload: Mapping[str, Any], *tables: Table) -> None:
     else:
         for table in tables:
             print_table(table)
-    _output.printed = True
-
-
-def has_result() -> bool:
-    """Whether `result` was called since `configure`."""
-    return _output.printed
-
-
-def wants_json() -> bool:
-    """Whether the command was given `--json`."""
-    return _output.json
 
 
 def print_table(table: Table) -> None:
@@ -154,7 +141,6 @@ def print_table(table: Table) -> None:
 
 def print_text(text: str) -> None:
     """Text on stdout as it is. A reader that went away (`| head`) is no error: the rest goes nowhere."""
-    _output.printed = True
     try:
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
         sys.stdout.flush()
