@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hemseg_cli import console
 from hemseg_cli.dataset.phantom_dicom import PIXEL_FORMATS, Identifiers, write_series
 from hemseg_cli.dataset.phantom_head import Blob, Head, draw_anatomy, later, with_hemorrhages
 from hemseg_cli.dataset.phantom_scanner import DrawnScan, Gantry, Pose, draw_head, scan_head
@@ -82,7 +83,8 @@ def make_phantom(
         raise HemsegError(f"a phantom needs 3 patients, a matrix of 16 and 4 slices at least, not {patients}, {matrix} and {slices}")
     (folder / SLICE_FOLDER).mkdir(parents=True, exist_ok=True)
     plans = _plans(folder, seed, patients, matrix, slices)
-    outcomes = sorted(map_cases(_draw_scan, plans, workers=workers, preload=("nibabel",)), key=lambda outcome: outcome.item.number)
+    drawing = map_cases(_draw_scan, plans, workers=workers, preload=("nibabel",))
+    outcomes = sorted(console.library_progress(drawing, label="phantom", total=len(plans)), key=lambda outcome: outcome.item.number)
     for outcome in outcomes:
         if outcome.value is None:
             raise HemsegError(f"phantom scan {outcome.item.number}: {outcome.error}", hint=outcome.hint)
