@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hemseg_cli.imaging.components import label_components
+from hemseg_cli.imaging.components import component_of
 from hemseg_cli.imaging.geometry import spacing_mm
 from hemseg_cli.imaging.orientation import to_canonical
 from hemseg_cli.imaging.volume import Volume
@@ -14,6 +14,8 @@ from hemseg_cli.imaging.volume import Volume
 # Shares of the largest slice's area from which a slice counts whole and half towards C (Kothari et al., Stroke 1996;27:1304-1305).
 _WHOLE_SLICE_SHARE = 0.75
 _HALF_SLICE_SHARE = 0.25
+_EDGES = np.array([[0.5, 0.0], [-0.5, 0.0], [0.0, 0.5], [0.0, -0.5]])
+_FEW_PIXELS = 12
 
 
 @dataclass(frozen=True)
@@ -32,14 +34,26 @@ def find_lesions(mask: NDArray[np.uint8], scan: Volume, *, voxel_volume_mm3: flo
     `scan`: the HU on the same grid. `voxel_volume_mm3`: the true one (see `imaging.geometry`), from which volumes and the distance of
     slices along their normal are taken.
     """
-    labels, count = label_components(mask)
-    if not count:
+    canonical, scan = to_canonical(Volume(mask, scan.affine))[0].array, to_canonical(scan)[0]
+    flat = np.flatnonzero(canonical)
+    if not flat.size:
         return []
-    canonical_hu, _ = to_canonical(scan)
-    canonical_labels, _ = to_canonical(Volume(labels, scan.affine))
+    component, count = component_of(flat, canonical.shape)
+    voxels = np.column_stack(np.unravel_index(flat, canonical.shape))
+    sizes = np.bincount(component)[1:]
+    index = np.column_stack([_mean_of(voxels[:, axis], component, sizes) for axis in range(3)])
+    centroids = index @ scan.affine[:3, :3].T + scan.affine[:3, 3]
+    mean_hu = _mean_of(scan.array[tuple(voxels.T)], component, sizes)
+    x_mm, y_mm, _ = spacing_mm(scan.affine)
+    pieces = np.split(voxels[np.argsort(component, kind="stable")], np.cumsum(sizes)[:-1])
     lesions = [
-        _measure(canonical_labels.array, number, box, canonical_hu, voxel_volume_mm3)
-        for number, box in enumerate(_boxes(canonical_labels.array), 1)
+        Lesion(
+            volume_ml=float(sizes[number] * voxel_volume_mm3 / 1000),
+            centroid_mm=(float(centroids[number, 0]), float(centroids[number, 1]), float(centroids[number, 2])),
+            mean_hu=float(mean_hu[number]),
+            abc2_ml=_abc_over_2_ml(pieces[number], (x_mm, y_mm), voxel_volume_mm3 / (x_mm * y_mm)),
+        )
+        for number in range(count)
     ]
     return sorted(lesions, key=lambda lesion: (-lesion.volume_ml, lesion.centroid_mm))
 
@@ -51,11 +65,15 @@ def abc_over_2_ml(mask: NDArray[Any], *, in_plane_mm: tuple[float, float], slice
     along their normal times their number, where a slice counts whole from 75 %, half from 25 % of the largest area, and not below
     (Kothari et al., Stroke 1996;27:1304-1305).
     """
-    areas = np.count_nonzero(mask, axis=(0, 1))
-    largest = int(areas.max(initial=0))
-    if not largest:
-        return 0.0
-    points = _outline_mm(mask[:, :, int(areas.argmax())], in_plane_mm)
+    voxels = np.argwhere(mask)
+    return _abc_over_2_ml(voxels, in_plane_mm, slice_distance_mm) if len(voxels) else 0.0
+
+
+def _abc_over_2_ml(voxels: NDArray[np.int64], in_plane_mm: tuple[float, float], slice_distance_mm: float) -> float:
+    """The same for the lesion's voxels [n, 3]."""
+    areas = np.bincount(voxels[:, 2] - voxels[:, 2].min())
+    largest = voxels[:, 2] == voxels[:, 2].min() + areas.argmax()
+    points = _outline_mm(voxels[largest, :2], in_plane_mm)
     offsets = points[:, None, :] - points[None, :, :]
     lengths = np.hypot(offsets[..., 0], offsets[..., 1])
     first, second = np.unravel_index(int(lengths.argmax()), lengths.shape)
@@ -63,35 +81,21 @@ def abc_over_2_ml(mask: NDArray[Any], *, in_plane_mm: tuple[float, float], slice
     along = offsets[first, second] / a_mm
     across = points @ np.array([-along[1], along[0]])
     b_mm = float(across.max() - across.min())
-    share = areas / largest
+    share = areas / areas.max()
     c_mm = float(np.where(share >= _WHOLE_SLICE_SHARE, 1.0, np.where(share >= _HALF_SLICE_SHARE, 0.5, 0.0)).sum() * slice_distance_mm)
     return a_mm * b_mm * c_mm / 2 / 1000
 
 
-def _boxes(labels: NDArray[np.int32]) -> list[tuple[slice, ...]]:
-    from scipy import ndimage
-
-    return list(ndimage.find_objects(labels))
-
-
-def _measure(labels: NDArray[np.int32], number: int, box: tuple[slice, ...], scan: Volume, voxel_volume_mm3: float) -> Lesion:
-    inside = labels[box] == number
-    index = np.argwhere(inside).mean(axis=0) + [part.start for part in box]
-    centroid = scan.affine[:3, :3] @ index + scan.affine[:3, 3]
-    x_mm, y_mm, _ = spacing_mm(scan.affine)
-    return Lesion(
-        volume_ml=float(inside.sum() * voxel_volume_mm3 / 1000),
-        centroid_mm=(float(centroid[0]), float(centroid[1]), float(centroid[2])),
-        mean_hu=float(scan.array[box][inside].mean()),
-        abc2_ml=abc_over_2_ml(inside, in_plane_mm=(x_mm, y_mm), slice_distance_mm=voxel_volume_mm3 / (x_mm * y_mm)),
-    )
+def _mean_of(values: NDArray[Any], component: NDArray[np.int32], sizes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The mean of a number per voxel, for each component 1..n of `sizes` voxels."""
+    return np.asarray(np.bincount(component, weights=values)[1:] / sizes, dtype=np.float64)
 
 
-def _outline_mm(mask: NDArray[np.bool_], in_plane_mm: tuple[float, float]) -> NDArray[np.float64]:
-    """The convex hull of a slice's pixels, [n, 2] mm. A pixel counts by the middles of its edges: n in a row are n long."""
+def _outline_mm(pixels: NDArray[np.int64], in_plane_mm: tuple[float, float]) -> NDArray[np.float64]:
+    """The convex hull of a slice's pixels [n, 2], [m, 2] mm. A pixel counts by the middles of its edges: n in a row are n long."""
+    points = (pixels[:, None, :] + _EDGES[None, :, :]).reshape(-1, 2) * np.asarray(in_plane_mm)
+    if len(pixels) <= _FEW_PIXELS:
+        return np.asarray(points)  # the hull of so few saves nothing
     from scipy.spatial import ConvexHull
 
-    pixels = np.argwhere(mask)
-    edges = np.array([[0.5, 0.0], [-0.5, 0.0], [0.0, 0.5], [0.0, -0.5]])
-    points = (pixels[:, None, :] + edges[None, :, :]).reshape(-1, 2) * np.asarray(in_plane_mm)
     return np.asarray(points[ConvexHull(points).vertices])
