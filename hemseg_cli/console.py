@@ -151,8 +151,8 @@ def print_text(text: str) -> None:
 class Track:
     """The handle that `live` yields: `update` moves the bar and sets the fields beside it."""
 
-    def __init__(self, label: str, total: float | None, bar: "Progress | None", task: "TaskID | None") -> None:
-        self._label, self._total, self._bar, self._task = label, total, bar, task
+    def __init__(self, label: str, total: float | None, unit: str, bar: "Progress | None", task: "TaskID | None") -> None:
+        self._label, self._total, self._unit, self._bar, self._task = label, total, unit, bar, task
         self._done = 0.0
         self._fields: dict[str, str] = {}
         self._last_line = time.monotonic()
@@ -173,32 +173,38 @@ class Track:
 
     def _plain_line(self) -> str:
         share = f" {self._done:g}/{self._total:g}" if self._total else f" {self._done:g}"
+        if self._unit == "%" and self._total:
+            share = f" {self._done / self._total:.0%}"
         return f"{self._label}{share}  {self._note()}".rstrip()
 
 
 @contextlib.contextmanager
 def live(label: str, *, total: float | None = None, unit: str = "") -> Iterator[Track]:
-    """A live bar on a terminal, a plain line every ten seconds elsewhere. `unit="B"` shows bytes and their rate."""
+    """A live bar on a terminal, a plain line every ten seconds elsewhere.
+
+    `unit="B"` shows bytes and their rate; `unit="%"` the share that is done, and leaves the time that is left to the caller's fields.
+    """
     if not is_live():
-        yield Track(label, total, None, None)
+        yield Track(label, total, unit, None, None)
         return
     from rich import progress as rich_progress
 
-    amount: list[Any] = (
-        [rich_progress.DownloadColumn(), rich_progress.TransferSpeedColumn()] if unit == "B" else [rich_progress.MofNCompleteColumn()]
-    )
+    amount: dict[str, list[Any]] = {
+        "B": [rich_progress.DownloadColumn(), rich_progress.TransferSpeedColumn()],
+        "%": [rich_progress.TaskProgressColumn()],
+    }
     bar = rich_progress.Progress(
         rich_progress.TextColumn("{task.description}", markup=False),
         rich_progress.BarColumn(bar_width=28),
-        *amount,
+        *amount.get(unit, [rich_progress.MofNCompleteColumn()]),
         rich_progress.TimeElapsedColumn(),
-        rich_progress.TimeRemainingColumn(),
+        *([] if unit == "%" else [rich_progress.TimeRemainingColumn()]),
         rich_progress.TextColumn("{task.fields[note]}", markup=False),
         console=_stderr(),
         transient=True,
     )
     with bar:
-        yield Track(label, total, bar, bar.add_task(label, total=total, note=""))
+        yield Track(label, total, unit, bar, bar.add_task(label, total=total, note=""))
 
 
 def progress(items: Iterable[T], *, label: str, total: int | None = None) -> Iterator[T]:

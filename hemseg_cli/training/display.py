@@ -29,15 +29,15 @@ class Display:
             self._show_epoch(event)
 
     def _show_step(self, event: StepDone) -> None:
-        progress = self._engine.progress
+        progress, train = self._engine.progress, self._engine.config.train
         if event.loss is not None:
             self._loss = event.loss if self._loss is None else _SMOOTH * self._loss + (1 - _SMOOTH) * event.loss
             if self._board is not None:
                 self._board.add_scalar("loss/step", event.loss, progress.step)
         if self._track is not None:
             self._track.update(
-                done=progress.epoch * self._batches + progress.batch,
-                epoch=f"{progress.epoch + 1}/{self._engine.config.train.epochs}",
+                done=self._share(),
+                epoch=str(progress.epoch + 1) if train.max_minutes else f"{progress.epoch + 1}/{train.epochs}",
                 loss="-" if self._loss is None else f"{self._loss:.4f}",
                 rate=f"{event.rate:.1f} patches/s",
                 left=self._time_left(),
