@@ -2,15 +2,16 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from hemseg_cli import console
 from hemseg_cli.config.predict import PredictConfig
-from hemseg_cli.errors import FileFormatError
+from hemseg_cli.errors import CaseError, FileFormatError
 from hemseg_cli.imaging.orientation import to_canonical
 from hemseg_cli.imaging.preprocess import Grid, Preprocess, network_grid
 from hemseg_cli.imaging.volume import Volume
@@ -25,10 +26,15 @@ from hemseg_cli.models.archive import read_model
 from hemseg_cli.models.checkpoint import network_of
 from hemseg_cli.models.registry import ModelEntry, entry
 
+_LEAST_OF_PATCH = 16
 
-@dataclass(frozen=True)
+
+@dataclass
 class Member:
-    """A network with everything that it needs. `air`: what it is padded with, per channel."""
+    """A network with everything that it needs. `air`: what it is padded with, per channel.
+
+    `rule` asks for smaller windows once the device has run out of memory.
+    """
 
     name: str
     network: torch.nn.Module
@@ -38,21 +44,35 @@ class Member:
     air: tuple[float, ...]
 
     def answer(self, volume: Volume, head: Head, config: PredictConfig, device: torch.device) -> Probability:
-        """Probabilities of one scan in HU; 0 where no window lies."""
+        """Probabilities of one scan in HU; 0 where no window lies. CaseError if the device has no memory for the smallest windows."""
         canonical, grid = network_grid(volume, self.preprocess)
-        windows = self.windows(head, grid, config)
-        part = covered(windows, grid.shape) if config.crop else whole_grid(grid)
-        image = torch.from_numpy(prepare_part(canonical, grid, self.preprocess, part))
+        while True:
+            windows = self.windows(head, grid, config)
+            part = covered(windows, grid.shape) if config.crop else whole_grid(grid)
+            image = torch.from_numpy(prepare_part(canonical, grid, self.preprocess, part))
+            try:
+                probability = self._run(image, [shifted(window, part) for window in windows], config, device)
+            except torch.OutOfMemoryError:
+                self._ask_for_less(windows, device, config)
+                continue
+            return restore_part(probability.cpu().numpy(), grid, part)
+
+    def _run(self, image: torch.Tensor, windows: list[Window], config: PredictConfig, device: torch.device) -> torch.Tensor:
         engine = Engine(device, config.batch, self.settings.tta, precision_for(config.precision, device), device.type == "cuda")
-        probability = run_windows(
-            self.network,
-            image,
-            [shifted(window, part) for window in windows],
-            engine=engine,
-            weighting=self.settings.weighting,
-            pad_value=self.air,
-        )
-        return restore_part(probability.cpu().numpy(), grid, part)
+        return run_windows(self.network, image, windows, engine=engine, weighting=self.settings.weighting, pad_value=self.air)
+
+    def _ask_for_less(self, windows: list[Window], device: torch.device, config: PredictConfig) -> None:
+        """Halve the windows from here on; CaseError where they cannot be, or would be tiny beside what the network learnt on."""
+        largest = max(math.prod(window.size) for window in windows)
+        if not (self.rule.resizable and config.crop) or largest < math.prod(self.rule.patch) / _LEAST_OF_PATCH:
+            raise CaseError(
+                f"{device} has no memory left for a window of {largest} voxels of {self.name}",
+                hint="--set predict.batch=1, or --device cpu",
+            )
+        self.rule = replace(self.rule, most_voxels=largest // 2)
+        console.log.warning("%s: %s is out of memory; windows of at most %d voxels from here on", self.name, device, largest // 2)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def windows(self, head: Head, grid: Grid, config: PredictConfig) -> list[Window]:
         """The windows that are computed, on the network's grid."""

@@ -1,9 +1,8 @@
 """From a scan in HU to the probability of hemorrhage on the scan's own grid: one network, or the mean of several."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,13 +11,11 @@ from numpy.typing import NDArray
 from hemseg_cli.config.predict import PredictConfig
 from hemseg_cli.errors import UsageError
 from hemseg_cli.imaging.orientation import to_canonical
-from hemseg_cli.imaging.preprocess import Preprocess
 from hemseg_cli.imaging.volume import Volume
 from hemseg_cli.inference.crops import Probability, combined
 from hemseg_cli.inference.head import Head, find_head
-from hemseg_cli.inference.members import Member, NnunetMember, load_member, network_member
-from hemseg_cli.inference.settings import Settings, chosen_settings, joint_settings
-from hemseg_cli.models.registry import entry
+from hemseg_cli.inference.members import Member, NnunetMember, load_member
+from hemseg_cli.inference.settings import Settings, joint_settings
 
 
 @dataclass(frozen=True)
@@ -42,28 +39,6 @@ class Predictor:
         """The networks of these checkpoint files; HemsegError or FileFormatError naming a file that cannot be used."""
         target = torch_device(device)
         return cls(tuple(load_member(path, config, target, memory_mb) for path in checkpoints), config, target)
-
-    @classmethod
-    def from_network(
-        cls,
-        network: torch.nn.Module,
-        preprocess: Preprocess,
-        patch: Sequence[int],
-        *,
-        model_name: str,
-        model_config: Mapping[str, Any],
-        config: PredictConfig | None = None,
-        device: str = "auto",
-        memory_mb: int | None = None,
-    ) -> "Predictor":
-        """A network that is at hand, e.g. in training."""
-        config, target = config or PredictConfig(), torch_device(device)
-        i, j, k = (int(n) for n in patch)
-        settings = chosen_settings(config, None)
-        kind = entry(model_name)
-        return cls(
-            (network_member(network, kind, model_config, preprocess, (i, j, k), settings, config, target, memory_mb),), config, target
-        )
 
     @property
     def settings(self) -> Settings:

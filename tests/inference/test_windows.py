@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,14 +8,17 @@ from monai.inferers import sliding_window_inference
 from torch import nn
 
 from hemseg_cli.config.predict import PredictConfig
+from hemseg_cli.errors import CaseError
 from hemseg_cli.imaging.preprocess import Grid, Preprocess, network_grid, prepare_image, restore_probability
 from hemseg_cli.imaging.volume import Volume
 from hemseg_cli.inference.crops import box_of, combined, prepare_part, restore_part
 from hemseg_cli.inference.head import Head, find_head
+from hemseg_cli.inference.members import Member
 from hemseg_cli.inference.memory import bytes_per_voxel
 from hemseg_cli.inference.predictor import Predictor
 from hemseg_cli.inference.sliding_window import Window
 from hemseg_cli.inference.windows import WindowRule, head_part, plan_windows, split
+from hemseg_cli.models.checkpoint import write_checkpoint
 from hemseg_cli.models.registry import build_network
 
 SETTINGS = Preprocess((0.7, 0.7, 4.0))
@@ -126,15 +130,63 @@ def test_bytes_per_voxel_is_counted_by_hand() -> None:
 
 
 @pytest.mark.parametrize("weighting", ["constant", "gaussian"])
-def test_with_crop_and_large_windows_off_a_scan_is_predicted_as_by_monai(weighting: str) -> None:
-    torch.manual_seed(0)
-    config = {"channels": [4, 8], "strides": [2], "num_res_units": 1}
-    network = build_network("unet", config, 1).eval()
+def test_with_crop_and_large_windows_off_a_scan_is_predicted_as_by_monai(weighting: str, tmp_path: Path) -> None:
+    network = _random_unet(tmp_path / "model.pt")
     volume = _head_scan(40, 12)
     off = PredictConfig(crop=False, window="patch", precision="float32", weighting=weighting, overlap=0.25)  # type: ignore[arg-type]  # parametrized
-    predictor = Predictor.from_network(network, SETTINGS, (32, 32, 8), model_name="unet", model_config=config, config=off, device="cpu")
+    predictor = Predictor.load([tmp_path / "model.pt"], off, device="cpu")
     image, grid = prepare_image(volume, SETTINGS)
     with torch.inference_mode():
         logits = sliding_window_inference(torch.from_numpy(image)[None], (32, 32, 8), 4, network, overlap=0.25, mode=weighting)
     reference = restore_probability(logits.sigmoid()[0, 0].numpy(), grid)
     np.testing.assert_allclose(predictor.probability(volume), reference, atol=1e-5)
+
+
+def test_out_of_memory_on_the_device_halves_the_windows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    volume = _head_scan(40, 12)
+    _random_unet(tmp_path / "model.pt")
+    predictor = Predictor.load([tmp_path / "model.pt"], PredictConfig(overlap=0.25), device="cpu")
+    member = predictor.members[0]
+    assert isinstance(member, Member)
+    network, seen = member.network, []
+
+    def small(image: torch.Tensor) -> torch.Tensor:
+        if image.numel() > 6000:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        seen.append(image.numel())
+        answer: torch.Tensor = network(image)
+        return answer
+
+    member.network = small  # type: ignore[assignment]  # called, no more
+    found = predictor.probability(volume)
+    assert len(seen) > 1
+    assert max(seen) <= member.rule.most_voxels
+    before = len(seen)
+    predictor.probability(volume)
+    assert len(seen) == 2 * before  # asked for small windows from the start
+    member.network = network
+    np.testing.assert_array_equal(predictor.probability(volume), found)
+
+
+def test_no_memory_even_for_small_windows_is_said(tmp_path: Path) -> None:
+    _random_unet(tmp_path / "model.pt")
+    predictor = Predictor.load([tmp_path / "model.pt"], PredictConfig(), device="cpu")
+
+    def none(_image: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    member = predictor.members[0]
+    assert isinstance(member, Member)
+    member.network = none  # type: ignore[assignment]  # called, no more
+    with pytest.raises(CaseError, match=r"cpu has no memory left for a window of \d+ voxels of unet"):
+        predictor.probability(_head_scan(24, 6))
+
+
+def _random_unet(path: Path) -> nn.Module:
+    """A small U-Net with random weights, and its checkpoint."""
+    torch.manual_seed(0)
+    config = {"channels": [4, 8], "strides": [2], "num_res_units": 1}
+    network = build_network("unet", config, 1).eval()
+    about = {"model_name": "unet", "model_config": config, "preprocess": SETTINGS.to_dict(), "patch": [32, 32, 8], "in_channels": 1}
+    write_checkpoint(path, {"model": network.state_dict(), **about, "step": 0, "epoch": 0})
+    return network
