@@ -41,6 +41,7 @@ _PAPER: Preset = {
     "precision": "float32",
     "validation_every": 2,
     "validation_grid": "network",
+    "choose": "none",
     "loss": {"dice": 1.0, "cross_entropy": 0.0, "focal": 0.0, "dice_over_batch": False, "dice_smooth": 1e-5},
     "augment": {"mirror_p": [0.5, 0.5, 0.5]},
 }
@@ -76,6 +77,7 @@ _STRONG: Preset = {
     "precision": "auto",
     "validation_every": 5,
     "validation_grid": "native",
+    "choose": "all",
     "patience": 20,
     "loss": {"dice": 1.0, "cross_entropy": 1.0, "dice_over_batch": True, "dice_smooth": 1.0, "deep_supervision": 0.5},
     "augment": {

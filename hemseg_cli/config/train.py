@@ -39,7 +39,12 @@ class TrainConfig(Section):
         "native", description="grid on which validation is scored: the scan's own, or the resampled one that the network sees"
     )
     validation_weighting: Literal["gaussian", "constant"] = Field("gaussian", description="weights of overlapping windows in validation")
-    choose_threshold: bool = Field(True, description="choose the threshold of prediction on the val split; false: 0.5")
+    choose: Literal["none", "mask", "all"] = Field(
+        "all",
+        description="settings of prediction chosen on the val split: none; threshold and smallest component (mask); "
+        "also overlap, weighting and mirrored copies, when training is done (all)",
+    )
+    choose_cases: int = Field(8, ge=1, description="scans of the val split on which they are compared")
     validation_cases: int | None = Field(None, ge=1, description="scans of the val split that are validated on; none: all")
     patience: int | None = Field(None, ge=1, description="validations without a better Dice after which training stops; none: never")
     save_minutes: float = Field(5.0, ge=0, description="minutes between saves of last.pt; it is also saved on every stop and new best")

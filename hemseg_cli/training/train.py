@@ -15,6 +15,7 @@ from hemseg_cli.inference.predictor import torch_device
 from hemseg_cli.models.checkpoint import read_checkpoint, write_checkpoint
 from hemseg_cli.models.registry import NNUNET, entry
 from hemseg_cli.run_directory import RunDirectory, create_run, mark_latest, open_run, remove_leftovers, write_text
+from hemseg_cli.training.choice import choose_settings, passes, store
 from hemseg_cli.training.display import Display, show_row
 from hemseg_cli.training.distributed import World, world
 from hemseg_cli.training.environment import environment, write_environment
@@ -84,6 +85,8 @@ def train(config: Config, *, run: str | None = None, resume: bool = False) -> Tr
             if processes.first:
                 _write_setup(directory, config, device, processes, resumed=resume)
             _train_to_the_end(directory, engine, material, processes)
+            if processes.first and config.train.choose != "none":
+                _choose_settings(directory, config, material, device)
     progress = engine.progress
     return TrainResult(directory, config.train.model, progress.epoch, progress.best_epoch, progress.best_dice, progress.seconds)
 
@@ -175,6 +178,24 @@ def _train_to_the_end(run: RunDirectory, engine: Engine, material: Material, pro
                     _leave_if_asked(request, saver, run, processes)
 
 
+def _choose_settings(run: RunDirectory, config: Config, material: Material, device: torch.device) -> None:
+    """Put the settings of prediction that suit the val split best into the best checkpoint."""
+    best = run.checkpoint("best")
+    cases = [prepared.case for prepared in material.validation[: config.train.choose_cases]]
+    with (
+        stop_requests() as request,
+        console.live("choosing prediction settings", total=len(cases) * passes(config)) as track,
+        contextlib.closing(choose_settings(best, config, cases, device)) as steps,
+    ):
+        for choice in steps:
+            track.update(advance=1)
+            if request.exit_code is not None:
+                raise Stopped(request.exit_code, f"stopped; {run.name} is trained, and predicts with the settings of its training")
+            if choice is not None:
+                store(best, choice.settings)
+                console.say(choice.text())
+
+
 def _leave_if_asked(request: StopRequest, saver: "_Saver", run: RunDirectory, processes: World) -> None:
     codes = [code for code in processes.gather(request.exit_code) if code is not None]
     if codes:
@@ -244,7 +265,7 @@ def _display(run: RunDirectory, engine: Engine, material: Material, processes: W
     steps = engine.config.train.epochs * len(material.plan)
     with contextlib.ExitStack() as stack:
         board = stack.enter_context(tensorboard(run)) if engine.config.train.tensorboard and processes.first else None
-        track = stack.enter_context(console.live("training", total=steps)) if processes.first else None
+        track = stack.enter_context(console.live("training", total=1.0, unit="%")) if processes.first else None
         yield Display(engine, track, board, steps=steps, batches=len(material.plan))
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 USUAL_THRESHOLD = 0.5
 THRESHOLDS = (0.3, 0.4, USUAL_THRESHOLD, 0.6, 0.7)
 # A threshold other than 0.5 has to gain this much mean Dice, or a small val split would choose by noise.
-_WORTH_IT = 0.005
+WORTH_IT = 0.005
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Validation:
     def best_threshold(self) -> float:
         """The threshold with the best mean Dice; 0.5 unless another is clearly better."""
         best = max(THRESHOLDS, key=self.dice_at)
-        return best if self.dice_at(best) > self.dice + _WORTH_IT else USUAL_THRESHOLD
+        return best if self.dice_at(best) > self.dice + WORTH_IT else USUAL_THRESHOLD
 
 
 def validate(engine: Engine, cases: "Sequence[PreparedCase]", world: World) -> Iterator[Validation | None]:
@@ -81,7 +81,7 @@ def validate(engine: Engine, cases: "Sequence[PreparedCase]", world: World) -> I
 def predict_settings(engine: Engine, validation: Validation | None) -> dict[str, Any]:
     """The settings of prediction that a checkpoint carries: those validated with, and the threshold that validation chose."""
     settings = _settings(engine).to_dict()
-    if validation is not None and engine.config.train.choose_threshold and engine.config.predict.threshold is None:
+    if validation is not None and engine.config.train.choose != "none" and engine.config.predict.threshold is None:
         settings["threshold"] = validation.best_threshold()
     return settings
 
