@@ -37,7 +37,7 @@ def train(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Train one system into a run directory; --resume goes on. Several GPUs: torchrun --nproc-per-node N -m hemseg_cli train ..."""
+    """Train one system into a run directory; --resume goes on. Several GPUs: torchrun --nproc-per-node N -m -- hemseg_cli train ..."""
     keys: dict[str, Any] = {
         "train.model": model,
         "train.recipe": recipe,

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 
 from hemseg_cli.errors import HemsegError
 
@@ -60,6 +60,18 @@ class World:
             raise answer[1]
         value: T = answer[0]
         return value
+
+    def total(self, tensor: Tensor) -> Tensor:
+        """The sum of a tensor over all processes, in every process.
+
+        A loss that is made from it has, after DistributedDataParallel has averaged the gradients, the gradient of one process that held
+        everything: the gradient runs back through this process's own share, times the number of processes.
+        """
+        if self.size == 1:
+            return tensor
+        everyone = tensor.detach().clone()
+        distributed.all_reduce(everyone)
+        return everyone + self.size * (tensor - tensor.detach())
 
     def parallel(self, network: nn.Module, device: torch.device, *, idle_weights: bool) -> nn.Module:
         """The network with gradients averaged over all processes; batch statistics are shared too, where the device can.

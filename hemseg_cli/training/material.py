@@ -70,7 +70,7 @@ def make_material(config: Config, device: torch.device, world: World) -> Materia
     plan = BatchPlan(len(patches_of(0)), train.batch_size, world)
     if not len(plan):
         raise HemsegError(f"{len(patches_of(0))} patches do not fill one batch of {train.batch_size}", hint="lower train.batch_size")
-    return Material(Loading(patches_of, loader_workers(config, device, world)), plan, make_loss(train), validated)
+    return Material(Loading(patches_of, loader_workers(config, device, world)), plan, make_loss(train, world), validated)
 
 
 def make_engine(config: Config, material: Material, device: torch.device, world: World) -> Engine:

@@ -17,6 +17,7 @@ import SimpleITK as sitk
 from hemseg_cli import console
 from hemseg_cli.app import run as run_cli
 from hemseg_cli.cases import Case, write_cases
+from hemseg_cli.config import dump
 from hemseg_cli.config.compute import ComputeConfig
 from hemseg_cli.config.predict import PredictConfig
 from hemseg_cli.errors import HemsegError, UsageError
@@ -25,6 +26,7 @@ from hemseg_cli.inference.outputs import OutputFolder
 from hemseg_cli.inference.predict import PredictResult, predict
 from hemseg_cli.models.checkpoint import read_checkpoint, write_checkpoint
 from tests.inference.small_model import bright_box, config_in, make_run, scan, truth
+from tests.torchrun import run_two
 
 QUIET = PredictConfig(previews=False)
 
@@ -345,6 +347,15 @@ def test_parts_and_ranks_share_the_scans_out(work: Path, monkeypatch: pytest.Mon
     assert len((work / "out/volumes.csv").read_text().splitlines()) == 6
     with pytest.raises(UsageError, match="K/N"):
         predict(config, inputs=[folder], part="3/2")
+
+
+def test_two_processes_of_torchrun_predict_what_one_does(work: Path) -> None:
+    folder, config = _inputs(work, 3), config_in(work, predict=QUIET)
+    predict(config, inputs=[folder], out=work / "one")
+    (work / "hemseg.toml").write_text(dump(config))
+    run_two("predict", str(folder), "--config", str(work / "hemseg.toml"), "--run", "run", "--out", str(work / "two"))
+    for name in ("s0_mask.nii.gz", "s1_mask.nii.gz", "s2_mask.nii.gz", "volumes.csv"):
+        assert (work / "one" / name).read_bytes() == (work / "two" / name).read_bytes()
 
 
 def test_worker_processes_give_the_same_masks(work: Path) -> None:

@@ -1,11 +1,7 @@
 """Two real gloo processes on 127.0.0.1 against one, at the same total batch."""
 
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,10 +14,10 @@ from hemseg_cli.run_directory import RunDirectory
 from hemseg_cli.training.batches import BatchPlan
 from hemseg_cli.training.distributed import World
 from hemseg_cli.training.train import train
+from tests.torchrun import run_two
 from tests.training.small_run import assert_same_state, small_config, small_data, write_config
 
-# A Dice over the whole batch is a Dice over each process's share of it: not the same number by design.
-PER_PATCH = ("train.loss.dice_over_batch=false", "train.batch_size=2", "train.patches_per_scan=2")
+SMALL = ("train.batch_size=2", "train.patches_per_scan=2")
 
 
 @pytest.fixture
@@ -31,37 +27,12 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run_two(place: Path, arguments: list[str]) -> tuple[str, str]:
-    """What `torchrun --nproc-per-node 2 -m hemseg_cli` does: the environment of a world of two, and a process each; what they printed."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-m", "hemseg_cli", *arguments],
-            env={**os.environ, **world, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    try:
-        first, second = (child.communicate()[0] for child in children)
-    finally:
-        for child in children:
-            child.kill()
-    assert [child.returncode for child in children] == [0, 0], first + second
-    return first, second
-
-
-def test_two_processes_train_what_one_does_at_the_same_total_batch_and_resume_exactly(place: Path) -> None:
-    config = small_config(place, *PER_PATCH)
+@pytest.mark.parametrize("over_batch", [True, False])
+def test_two_processes_train_what_one_does_at_the_same_total_batch_and_resume_exactly(place: Path, over_batch: bool) -> None:
+    config = small_config(place, *SMALL, f"train.loss.dice_over_batch={json.dumps(over_batch)}")
     file = str(write_config(place, config))
-    talk, silence = run_two(place, ["train", "--config", file, "--run", "two", "--json"])
-    assert json.loads(talk)["epochs"] == 2
-    assert silence == ""
+    talk = run_two("train", "--config", file, "--run", "two", "--json")
+    assert json.loads(talk)["epochs"] == 2  # one object: the second process says nothing
     one = train(config, run="one")
     run = RunDirectory(config.runs.root / "two")
     ours, theirs = (read_checkpoint(directory.checkpoint("last")) for directory in (one.run, run))
@@ -76,7 +47,7 @@ def test_two_processes_train_what_one_does_at_the_same_total_batch_and_resume_ex
     shutil.copytree(run.path, copy.path)
     copy.checkpoint("previous").replace(copy.checkpoint("last"))
     assert not read_checkpoint(copy.checkpoint("last"))["progress"]["finished"]
-    run_two(place, ["train", "--config", file, "--run", "resumed", "--resume"])
+    run_two("train", "--config", file, "--run", "resumed", "--resume")
     assert_same_state(run, copy)
 
 
