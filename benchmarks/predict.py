@@ -1,20 +1,25 @@
-"""Seconds per scan and peak memory of prediction, ours against MONAI's sliding window with the published settings, per network.
+"""Prediction against MONAI's sliding window with the published settings; prints one JSON object.
 
-Both sides read a NIfTI file, bring it to the published grid, run the same weights, bring the mask back and write it. The reference is
-MONAI's transforms and `sliding_window_inference` over the whole volume: 256 x 256 x 16 (Swin UNETR: 128 x 128 x 32), overlap 0.25,
-batch 4. Each side runs in a process of its own, so that peak memory is its own. Dice is against the phantom's truth; with random weights
-(the default) it says nothing of a network, but the agreement of the two masks does. `--run NAME` takes a trained run.
+python benchmarks/predict.py speed [--device cpu|cuda] [--models unet,vnet] [--matrix 512] [--slices 32] [--scans 2]
+    seconds per scan and peak memory for each network. Both sides read a NIfTI file, bring it to the published grid, run the same weights
+    (random, seeded), bring the mask back and write it. The reference is MONAI's transforms and `sliding_window_inference` over the whole
+    volume: 256 x 256 x 16 (Swin UNETR: 128 x 128 x 32), overlap 0.25, batch 4. Each side runs in a process of its own, so that peak
+    memory is its own; a piece of a scan warms it up.
 
-Full figures: python benchmarks/predict.py --device cpu     Small try: python benchmarks/predict.py --models unet --matrix 128 --scans 1
+python benchmarks/predict.py dice --folder FOLDER [--device cpu|cuda]
+    test Dice of the trained runs that `benchmarks/train.py dice --folder FOLDER` left there, ours and by MONAI's sliding window over the
+    whole volume (the run's patch, overlap 0.25, batch 4, constant weights), both at threshold 0.5 without post-processing
+
+Small try: python benchmarks/predict.py speed --models unet --matrix 128 --scans 1
 """
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,30 +31,34 @@ OVERLAP, BATCH = 0.25, 4
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("speed", "dice", "ours", "reference"), help="speed or dice; the others are speed's own two sides")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
+    parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--matrix", type=int, default=512)
     parser.add_argument("--slices", type=int, default=32)
     parser.add_argument("--scans", type=int, default=2)
-    parser.add_argument(
-        "--train-steps", type=int, default=0, help="steps of quick training on crops of other phantoms, for a Dice that says something"
-    )
-    parser.add_argument("--side", choices=("ours", "reference"), help=argparse.SUPPRESS)
-    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.side:
-        side = ours if arguments.side == "ours" else reference
-        print(json.dumps(side(arguments.work, arguments.device)))
-        return
+    parser.add_argument("--folder", type=Path, help="where trained runs lie (dice) or the scans to predict (the two sides)")
+    options = parser.parse_args()
+    if options.what == "dice":
+        print(json.dumps(dice_of_runs(options.folder, options.device), indent=2))
+    elif options.what == "speed":
+        print(json.dumps(speed(options), indent=2))
+    else:
+        side = ours if options.what == "ours" else reference
+        print(json.dumps(side(options.folder, options.device)))
+
+
+def speed(options: argparse.Namespace) -> dict[str, Any]:
+    """Both sides for each network; a row a network to stderr as it is done."""
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        draw_scans(work, arguments.scans, arguments.matrix, arguments.slices)
+        draw_scans(work, options.scans, options.matrix, options.slices)
         rows = []
-        for model in arguments.models:
-            write_model(work, model, arguments.matrix, arguments.train_steps)
-            rows.append(compare(work, model, arguments.device))
+        for model in options.models.split(","):
+            write_model(work, model, options.matrix)
+            rows.append(compare(work, model, options.device))
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
-    print(json.dumps({"device": arguments.device, "matrix": arguments.matrix, "scans": arguments.scans, "networks": rows}, indent=2))
+    return {"device": options.device, "matrix": options.matrix, "slices": options.slices, "scans": options.scans, "networks": rows}
 
 
 def draw_scans(work: Path, scans: int, matrix: int, slices: int) -> None:
@@ -61,6 +70,9 @@ def draw_scans(work: Path, scans: int, matrix: int, slices: int) -> None:
         drawn = draw_head(number, gantry=Gantry(matrix=matrix, slices=slices, fov_mm=250.0))
         write_volume(work / "image" / f"scan{number}.nii.gz", drawn.image)
         write_volume(work / "label" / f"scan{number}.nii.gz", drawn.label)
+        if number == 0:
+            middle = slice(matrix // 2 - 32, matrix // 2 + 32)
+            write_volume(work / "piece.nii.gz", replace(drawn.image, array=drawn.image.array[middle, middle, :16].copy()))
 
 
 def patch_of(model: str, matrix: int) -> list[int]:
@@ -69,8 +81,8 @@ def patch_of(model: str, matrix: int) -> list[int]:
     return [max(32, i * matrix // 512), max(32, j * matrix // 512), k]
 
 
-def write_model(work: Path, model: str, matrix: int, steps: int) -> None:
-    """A checkpoint with seeded weights, trained for some steps if asked for."""
+def write_model(work: Path, model: str, matrix: int) -> None:
+    """A checkpoint with seeded weights."""
     import torch
 
     from hemseg_cli.imaging.preprocess import Preprocess, Window
@@ -80,55 +92,22 @@ def write_model(work: Path, model: str, matrix: int, steps: int) -> None:
     torch.manual_seed(0)
     patch = patch_of(model, matrix)
     config = full_config(model, {}, patch)
-    network = build_network(model, config, 1)
     scale = 512 / matrix
     preprocess = Preprocess((SPACING_MM[0] * scale, SPACING_MM[1] * scale, SPACING_MM[2]), (Window(**WINDOW_HU),))
-    if steps:
-        train(network, preprocess, patch, matrix, steps)
     write_checkpoint(
         work / "runs" / "bench" / "checkpoints" / "best.pt",
         {
-            "model": network.state_dict(),
+            "model": build_network(model, config, 1).state_dict(),
             "model_name": model,
             "model_config": config,
             "preprocess": preprocess.to_dict(),
             "patch": patch,
             "in_channels": 1,
-            "step": steps,
+            "step": 0,
             "epoch": 0,
             "predict": {"overlap": OVERLAP, "threshold": 0.5},
         },
     )
-
-
-def train(network: Any, preprocess: Any, patch: list[int], matrix: int, steps: int) -> None:
-    """Some steps of Adam on patches around hemorrhage of phantoms that are not predicted."""
-    import numpy as np
-    import torch
-    from monai.losses import DiceCELoss
-
-    from hemseg_cli.dataset.phantom_scanner import Gantry, draw_head
-    from hemseg_cli.imaging.preprocess import prepare_image, prepare_label
-
-    drawn = [draw_head(seed, gantry=Gantry(matrix=matrix, slices=28, fov_mm=250.0)) for seed in (100, 101, 102)]
-    pairs = [(prepare_image(one.image, preprocess)[0], prepare_label(one.label, preprocess)) for one in drawn]
-    rng, loss = np.random.default_rng(0), DiceCELoss(sigmoid=True)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3)
-    network.train()
-    for _ in range(steps):
-        image, label = pairs[rng.integers(len(pairs))]
-        voxels = np.argwhere(label)
-        centre = voxels[rng.integers(len(voxels))]
-        middle = [int(c) - p // 2 + int(rng.integers(-p // 4, p // 4 + 1)) for c, p in zip(centre, patch, strict=True)]
-        starts = [min(max(m, 0), max(0, n - p)) for m, n, p in zip(middle, label.shape, patch, strict=True)]
-        box = tuple(slice(start, start + size) for start, size in zip(starts, patch, strict=True))
-        output = network(torch.from_numpy(image[:, *box].copy())[None])
-        output = output[0] if isinstance(output, list) else output
-        value = loss(output, torch.from_numpy(label[box].astype(np.float32))[None, None])
-        optimiser.zero_grad()
-        value.backward()
-        optimiser.step()
-    network.eval()
 
 
 def compare(work: Path, model: str, device: str) -> dict[str, Any]:
@@ -143,15 +122,13 @@ def compare(work: Path, model: str, device: str) -> dict[str, Any]:
         "ours_peak_mb": own["peak_mb"],
         "reference_peak_mb": other["peak_mb"],
         "memory_ratio": round(own["peak_mb"] / other["peak_mb"], 2),
-        "ours_dice": dice_of(work / "ours", work / "label"),
-        "reference_dice": dice_of(work / "reference", work / "label"),
         "dice_between_them": dice_of(work / "ours", work / "reference"),
     }
 
 
 def measured(work: Path, side: str, device: str) -> dict[str, float]:
     """One side in a process of its own."""
-    command = [sys.executable, "-W", "ignore", __file__, "--side", side, "--work", str(work), "--device", device]
+    command = [sys.executable, "-W", "ignore", __file__, side, "--folder", str(work), "--device", device]
     answer: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
     return answer
 
@@ -170,6 +147,54 @@ def dice_of(one: Path, other: Path) -> float:
     return round(sum(values) / len(values), 4)
 
 
+def dice_of_runs(folder: Path, device: str) -> dict[str, Any]:
+    """A row for each trained network of a folder that `benchmarks/train.py dice` made."""
+    (cases_file,) = folder.glob("*-data/cases.csv")
+    rows = []
+    for run in sorted(path for path in (folder / "runs").iterdir() if (path / "checkpoints" / "best.pt").is_file()):
+        if json.loads((run / "run.json").read_text())["model"] != "nnunet":
+            rows.append({"run": run.name, **dice_of_run(run, cases_file, device)})
+            print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+    return {"device": device, "runs": rows}
+
+
+def dice_of_run(run: Path, cases_file: Path, device: str) -> dict[str, Any]:
+    """Mean test Dice of both sides."""
+    import torch
+    from monai.inferers import sliding_window_inference
+
+    from hemseg_cli.cases import cases_in_split, read_cases
+    from hemseg_cli.config.predict import PredictConfig
+    from hemseg_cli.evaluation.metrics import dice
+    from hemseg_cli.imaging.preprocess import Preprocess, prepare_image, restore_probability
+    from hemseg_cli.imaging.volume import read_volume
+    from hemseg_cli.inference.predictor import Predictor
+    from hemseg_cli.models.checkpoint import network_of, read_checkpoint
+
+    file = run / "checkpoints" / "best.pt"
+    checkpoint = read_checkpoint(file)
+    predictor = Predictor.load([file], PredictConfig(threshold=0.5, min_component_ml=0.0, tta=False), device=device)
+    network, settings = network_of(checkpoint).to(device).eval(), Preprocess.from_dict(checkpoint["preprocess"])
+    own, other = [], []
+    for case in cases_in_split(read_cases(cases_file), "test"):
+        scan, truth = read_volume(cases_file.parent / case.image), read_volume(cases_file.parent / case.label).array > 0
+        own.append(dice(predictor.probability(scan) >= 0.5, truth))
+        image, grid = prepare_image(scan, settings)
+        with torch.inference_mode():
+            logits = sliding_window_inference(
+                torch.from_numpy(image)[None].to(device), checkpoint["patch"], BATCH, network, overlap=OVERLAP, mode="constant"
+            )
+        other.append(dice(restore_probability(logits.sigmoid()[0, 0].cpu().numpy(), grid) >= 0.5, truth))
+    mean, reference_mean = sum(own) / len(own), sum(other) / len(other)
+    return {
+        "model": checkpoint["model_name"],
+        "scans": len(own),
+        "ours_dice": round(mean, 4),
+        "reference_dice": round(reference_mean, 4),
+        "difference": round(mean - reference_mean, 4),
+    }
+
+
 def ours(work: Path, device: str) -> dict[str, float]:
     """`predict` as a user calls it, without previews; the time per scan from the second one on is that of all but loading."""
     from hemseg_cli import console
@@ -179,7 +204,7 @@ def ours(work: Path, device: str) -> dict[str, float]:
     config = load(None, environ={}, options={"runs.root": str(work / "runs"), "predict.previews": False, "compute.device": device})
     from hemseg_cli.inference.predict import predict
 
-    predict(config, runs=["bench"], inputs=[first(work)], out=work / "warm", force=True)
+    predict(config, runs=["bench"], inputs=[work / "piece.nii.gz"], out=work / "warm", force=True)
     start = time.perf_counter()
     result = predict(config, runs=["bench"], inputs=[work / "image"], out=work / "ours", force=True)
     return stop(start, len(result.predicted), device)
@@ -194,7 +219,7 @@ def reference(work: Path, device: str) -> dict[str, float]:
     checkpoint = read_checkpoint(work / "runs" / "bench" / "checkpoints" / "best.pt")
     network = network_of(checkpoint).to(device)
     with torch.inference_mode():
-        reference_scan(network, checkpoint, first(work), work / "warm_reference", device)
+        reference_scan(network, checkpoint, work / "piece.nii.gz", work / "warm_reference", device)
         start = time.perf_counter()
         scans = sorted((work / "image").glob("*.nii.gz"))
         for path in scans:
@@ -227,11 +252,6 @@ def reference_scan(network: Any, checkpoint: dict[str, Any], path: Path, out: Pa
     save(mask, meta_data=back.meta)
 
 
-def first(work: Path) -> Path:
-    """The scan that warms both sides up."""
-    return min((work / "image").glob("*.nii.gz"))
-
-
 def stop(start: float, scans: int, device: str) -> dict[str, float]:
     """Seconds per scan since `start`, and the peak memory of this process (on CUDA: of the device)."""
     import torch
@@ -239,7 +259,13 @@ def stop(start: float, scans: int, device: str) -> dict[str, float]:
     seconds = (time.perf_counter() - start) / scans
     if device.startswith("cuda"):
         return {"seconds": round(seconds, 3), "peak_mb": round(torch.cuda.max_memory_allocated() / 2**20)}
-    return {"seconds": round(seconds, 3), "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)}
+    return {"seconds": round(seconds, 3), "peak_mb": peak_mb()}
+
+
+def peak_mb() -> int:
+    """Largest resident memory of this process. Not `ru_maxrss`: that starts from the memory of the process that started this one."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) // 1024
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
 python benchmarks/train.py epoch [--device cpu|cuda] [--patients 3] [--matrix 512]
     seconds of an epoch of the U-Net, recipe paper, ours and the published loop on the same data
 
-python benchmarks/train.py dice --models unet,dynunet --minutes 5 [--matrix 128] [--seed S] [--strong train.patch=[96,96,8] ...]
+python benchmarks/train.py dice --models unet,dynunet --minutes 5 [--matrix 128] [--seed S] [--strong train.patch=[64,64,16] ...] [--letter]
     test Dice of `strong` and `paper` after the same minutes on the same phantom data set (nnunet: once), with bootstrap intervals;
-    a Markdown table goes to stderr
+    a Markdown table goes to stderr. At a matrix below 512 the spacing and the patch of `paper` are those of the paper in proportion (a
+    step of its full size takes a minute or more on a CPU); --letter leaves them as they are published
 """
 
 import argparse
@@ -40,6 +41,8 @@ def main() -> None:
     parser.add_argument("--models", default="unet,vnet,segresnet,attention-unet,unetr,swin-unetr,dynunet,nnunet")
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--strong", nargs="*", default=[], metavar="KEY=VALUE", help="config keys for strong (the phantom is small)")
+    parser.add_argument("--nnunet", nargs="*", default=[], metavar="KEY=VALUE", help="config keys for nnunet")
+    parser.add_argument("--letter", action="store_true", help="paper with its own spacing and patch, whatever the matrix")
     parser.add_argument("--workers", type=int, default=1, help="loader processes of both loops (epoch)")
     parser.add_argument("--patch", type=int, nargs=3, default=published.PATCH, help="of both loops (epoch)")
     parser.add_argument("--folder", type=Path, help="where the phantom and the runs are kept (default: a temporary folder)")
@@ -98,7 +101,7 @@ def _dice(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     for model in options.models.split(","):
         for recipe in ("strong",) if model == "nnunet" else ("strong", "paper"):
             rows.append({"model": model, "recipe": recipe, **_trained_dice(options, folder, model, recipe)})
-            print(_row(rows[-1]), file=sys.stderr)
+            print(_row(rows[-1]), file=sys.stderr, flush=True)
     return {"seed": options.seed, "minutes": options.minutes, "matrix": options.matrix or 128, "runs": rows}
 
 
@@ -114,7 +117,7 @@ def _trained_dice(options: argparse.Namespace, folder: Path, model: str, recipe:
             f"train.max_minutes={options.minutes}",
             f"compute.device={options.device}",
             "predict.previews=false",
-            *(["predict.overlap=0.25", "predict.weighting=constant", "predict.threshold=0.5"] if recipe == "paper" else options.strong),
+            *(_paper(options, model) if recipe == "paper" else options.nnunet if model == "nnunet" else options.strong),
         ),
     )
     try:
@@ -130,6 +133,23 @@ def _trained_dice(options: argparse.Namespace, folder: Path, model: str, recipe:
         "seconds": trained.seconds,
         "run": trained.run.name,
     }
+
+
+def _paper(options: argparse.Namespace, model: str) -> list[str]:
+    """What `paper` needs beside its recipe: the published way to predict, and sizes in proportion to the phantom's matrix."""
+    keys = ["predict.overlap=0.25", "predict.weighting=constant", "predict.threshold=0.5"]
+    scale = 512 // (options.matrix or 128)
+    if scale > 1 and not options.letter:
+        i, j, k = published.SPACING_MM
+        keys.append(f"train.spacing_mm=[{i * scale}, {j * scale}, {k}]")
+        if model == "swin-unetr":  # takes multiples of 32, and more than one of them
+            keys += [
+                f"train.patch=[{max(64, 128 // scale)}, {max(64, 128 // scale)}, 32]",
+                f"train.pad_to=[{512 // scale}, {512 // scale}, 32]",
+            ]
+        else:
+            keys.append(f"train.patch=[{256 // scale}, {256 // scale}, 16]")
+    return keys
 
 
 def _row(row: dict[str, Any]) -> str:

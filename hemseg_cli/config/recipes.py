@@ -36,6 +36,7 @@ _PAPER: Preset = {
     "warmup": 0.0,
     "step_epochs": 10,
     "step_factor": 0.9,
+    "prior": 0.0,
     "clip_norm": 0.0,
     "ema_decay": 0.0,
     "precision": "float32",
@@ -72,6 +73,7 @@ _STRONG: Preset = {
     "schedule": "poly",
     "poly_power": 0.9,
     "warmup": 0.03,
+    "prior": 0.02,
     "clip_norm": 1.0,
     "ema_decay": 0.99,
     "precision": "auto",
@@ -104,13 +106,9 @@ _STRONG: Preset = {
     },
 }
 _STRONG_BY_MODEL: dict[str, Preset] = {
-    # MONAI's residual, batch-normalised and attention networks take less than the DynUNet, transformers less again.
-    "unet": {"lr": 1e-3},
-    "vnet": {"lr": 1e-3},
-    "segresnet": {"lr": 1e-3},
-    "attention-unet": {"lr": 1e-3},
-    "unetr": {"lr": 3e-4},
-    "swin-unetr": {"lr": 3e-4, "patch": [128, 128, 32]},  # takes multiples of 32 along each axis
+    # Transformers take a lower rate.
+    "unetr": {"lr": 1e-3},
+    "swin-unetr": {"lr": 1e-3, "patch": [128, 128, 32]},  # takes multiples of 32 along each axis
 }
 
 _RECIPES = {"paper": (_PAPER, _PAPER_BY_MODEL), "strong": (_STRONG, _STRONG_BY_MODEL)}

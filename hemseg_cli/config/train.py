@@ -32,6 +32,9 @@ class TrainConfig(Section):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="of the network's arithmetic; auto: bfloat16 on CUDA, float32 elsewhere"
     )
+    prior: float = Field(
+        0.0, ge=0, lt=1, description="probability of hemorrhage that the network starts from; 0: as its weights happen to fall, near 0.5"
+    )
     clip_norm: float = Field(0.0, ge=0, description="the gradient is scaled down to this norm; 0: never")
     ema_decay: float = Field(0.0, ge=0, lt=1, description="decay of the running mean of the weights per step; 0: no mean is kept")
     validation_every: int = Field(1, ge=1, description="epochs between validations on whole scans; the last epoch is always validated")

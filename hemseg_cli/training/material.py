@@ -18,6 +18,7 @@ from hemseg_cli.training.distributed import World
 from hemseg_cli.training.ema import WeightMean
 from hemseg_cli.training.loop import Material, step_seed
 from hemseg_cli.training.losses import make_loss
+from hemseg_cli.training.prior import expect
 from hemseg_cli.training.sampling import PatchDataset
 from hemseg_cli.training.schedule import make_optimizer, make_schedule
 from hemseg_cli.training.state import Engine
@@ -79,13 +80,16 @@ def make_engine(config: Config, material: Material, device: torch.device, world:
     preprocess = preprocess_of(train)
     model_config = full_config(train.model, train.network, train.patch)
     torch.manual_seed(step_seed(train.seed))
-    network = build_network(train.model, model_config, len(preprocess.windows)).to(device)
+    network = build_network(train.model, model_config, len(preprocess.windows))
+    if train.prior > 0:
+        expect(network, train.prior, (1, len(preprocess.windows), *train.patch))
+    network.to(device)
     if device.type == "cuda":
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # not in torch's annotations
     mean = WeightMean(network, train.ema_decay)
     parallel = world.parallel(network, device, idle_weights=not entry(train.model).convolutional)
-    optimizer = make_optimizer(network, train)
     precision = _precision(train, device)
+    optimizer = make_optimizer(network, train, fused=precision != torch.float16 and device.type in ("cpu", "cuda"))
     i, j, k = train.patch
     return Engine(
         config=config,

@@ -11,12 +11,14 @@ if TYPE_CHECKING:
 _WARMUP_START = 0.01
 
 
-def make_optimizer(network: nn.Module, train: "TrainConfig") -> torch.optim.Optimizer:
-    """AdamW, or SGD with Nesterov momentum, over the trainable weights."""
+def make_optimizer(network: nn.Module, train: "TrainConfig", *, fused: bool = True) -> torch.optim.Optimizer:
+    """AdamW, or SGD with Nesterov momentum, over the trainable weights. `fused`: one kernel a step; not with a gradient scaler."""
     weights = [weight for weight in network.parameters() if weight.requires_grad]
     if train.optimiser == "sgd":
-        return torch.optim.SGD(weights, lr=train.lr, momentum=train.momentum, weight_decay=train.weight_decay, nesterov=train.momentum > 0)
-    return torch.optim.AdamW(weights, lr=train.lr, betas=(train.momentum, 0.999), weight_decay=train.weight_decay)
+        return torch.optim.SGD(
+            weights, lr=train.lr, momentum=train.momentum, weight_decay=train.weight_decay, nesterov=train.momentum > 0, fused=fused
+        )
+    return torch.optim.AdamW(weights, lr=train.lr, betas=(train.momentum, 0.999), weight_decay=train.weight_decay, fused=fused)
 
 
 class Schedule:
