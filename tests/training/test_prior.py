@@ -26,7 +26,8 @@ def test_every_network_starts_from_the_prior(name: str, arguments: dict[str, Any
     before = {key: value.clone() for key, value in network.named_buffers()}
     expect(network, 0.01, image.shape)
     assert all(torch.equal(value, before[key]) for key, value in network.named_buffers())
-    output = network.eval()(image)
+    with torch.no_grad():
+        output = network.eval()(image)
     finest = output[0] if isinstance(output, list | tuple) else output
     assert 0.002 < float(torch.sigmoid(finest).mean()) < 0.1
     if name == "attention-unet":  # its gates have biases of one number too, which are no output's
