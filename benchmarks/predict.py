@@ -69,7 +69,6 @@ def draw_scans(work: Path, scans: int, matrix: int, slices: int) -> None:
     for number in range(scans):
         drawn = draw_head(number, gantry=Gantry(matrix=matrix, slices=slices, fov_mm=250.0))
         write_volume(work / "image" / f"scan{number}.nii.gz", drawn.image)
-        write_volume(work / "label" / f"scan{number}.nii.gz", drawn.label)
         if number == 0:
             middle = slice(matrix // 2 - 32, matrix // 2 + 32)
             write_volume(work / "piece.nii.gz", replace(drawn.image, array=drawn.image.array[middle, middle, :16].copy()))
@@ -151,14 +150,15 @@ def dice_of_runs(folder: Path, device: str) -> dict[str, Any]:
     """A row for each trained network of a folder that `benchmarks/train.py dice` made."""
     (cases_file,) = folder.glob("*-data/cases.csv")
     rows = []
-    for run in sorted(path for path in (folder / "runs").iterdir() if (path / "checkpoints" / "best.pt").is_file()):
-        if json.loads((run / "run.json").read_text())["model"] != "nnunet":
-            rows.append({"run": run.name, **dice_of_run(run, cases_file, device)})
+    for run in sorted(path for path in (folder / "runs").iterdir() if not path.is_symlink()):
+        file = run / "checkpoints" / "best.pt"
+        if file.is_file() and not run.name.startswith("nnunet"):
+            rows.append({"run": run.name, **dice_of_run(file, cases_file, device)})
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     return {"device": device, "runs": rows}
 
 
-def dice_of_run(run: Path, cases_file: Path, device: str) -> dict[str, Any]:
+def dice_of_run(file: Path, cases_file: Path, device: str) -> dict[str, Any]:
     """Mean test Dice of both sides."""
     import torch
     from monai.inferers import sliding_window_inference
@@ -171,9 +171,8 @@ def dice_of_run(run: Path, cases_file: Path, device: str) -> dict[str, Any]:
     from hemseg_cli.inference.predictor import Predictor
     from hemseg_cli.models.checkpoint import network_of, read_checkpoint
 
-    file = run / "checkpoints" / "best.pt"
     checkpoint = read_checkpoint(file)
-    predictor = Predictor.load([file], PredictConfig(threshold=0.5, min_component_ml=0.0, tta=False), device=device)
+    predictor = Predictor.load([file], PredictConfig(overlap=OVERLAP, threshold=0.5, min_component_ml=0.0, tta=False), device=device)
     network, settings = network_of(checkpoint).to(device).eval(), Preprocess.from_dict(checkpoint["preprocess"])
     own, other = [], []
     for case in cases_in_split(read_cases(cases_file), "test"):
