@@ -4,9 +4,9 @@ python benchmarks/train.py epoch [--device cpu|cuda] [--patients 3] [--matrix 51
     seconds of an epoch of the U-Net, recipe paper, ours and the published loop on the same data
 
 python benchmarks/train.py dice --models unet,dynunet --minutes 5 [--matrix 128] [--seed S] [--strong train.patch=[64,64,16] ...] [--letter]
-    test Dice of `strong` and `paper` after the same minutes on the same phantom data set (nnunet: once), with bootstrap intervals;
-    a Markdown table goes to stderr. At a matrix below 512 the spacing and the patch of `paper` are those of the paper in proportion (a
-    step of its full size takes a minute or more on a CPU); --letter leaves them as they are published
+    test Dice of `strong` and `paper` after the same minutes on the same phantom data set (nnunet and dynunet: once), with bootstrap
+    intervals; a Markdown table goes to stderr. At a matrix below 512 the spacing and the patch of `paper` are those of the paper in
+    proportion (a step of its full size takes a minute on a CPU); --letter leaves them as they are published
 """
 
 import argparse
@@ -99,7 +99,7 @@ def _epoch(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 def _dice(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     rows = []
     for model in options.models.split(","):
-        for recipe in ("strong",) if model == "nnunet" else ("strong", "paper"):
+        for recipe in ("strong",) if model in ("nnunet", "dynunet") else ("strong", "paper"):  # the paper has no DynUNet
             rows.append({"model": model, "recipe": recipe, **_trained_dice(options, folder, model, recipe)})
             print(_row(rows[-1]), file=sys.stderr, flush=True)
     return {"seed": options.seed, "minutes": options.minutes, "matrix": options.matrix or 128, "runs": rows}
