@@ -8,6 +8,7 @@ import contextlib
 import os
 import re
 import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
@@ -24,6 +25,7 @@ Key = tuple[int, int]
 
 # A worker outlives SIGTERM to the whole process group by this much, so that the running batch can be finished and saved.
 _GRACE_S = 60
+_NEWS_S = 1.0  # until the signal of a worker's death has come for certain
 _LOADER_DIED = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
 
 
@@ -104,10 +106,15 @@ class Loading:
         """A worker's death becomes a HemsegError that names the scan it was at.
 
         torch raises it from a signal handler, that is from whatever the main process is doing: the block is everything done while
-        workers run.
+        workers run. The signal can come a moment after the end of the worker's connection, which the main process may be reading from.
         """
         try:
-            yield
+            try:
+                yield
+            except (OSError, EOFError):
+                if self.workers:
+                    time.sleep(_NEWS_S)
+                raise
         except RuntimeError as error:
             died = _LOADER_DIED.search(str(error))
             if died is None:

@@ -16,6 +16,7 @@ from hemseg_cli.models import checkpoint
 from hemseg_cli.models.checkpoint import read_checkpoint
 from hemseg_cli.run_directory import RunDirectory
 from hemseg_cli.training import loop, sampling
+from hemseg_cli.training.batches import Loading
 from hemseg_cli.training.distributed import World
 from hemseg_cli.training.material import make_engine, make_material
 from hemseg_cli.training.state import load_last, save_last
@@ -156,6 +157,31 @@ def test_dead_loader_worker_is_named_with_its_scan(place: Path, monkeypatch: pyt
     monkeypatch.setattr(sampling.PatchDataset, "__getitem__", die_on_train2)
     with pytest.raises(HemsegError, match="a loader worker died while it was cutting a patch from scan train2"):
         train(small_config(place, "compute.workers=1"), run="dead-worker")
+
+
+def test_death_of_a_worker_is_told_though_its_connection_ends_first() -> None:
+    def news_of_death(_signal: int, _frame: object) -> None:
+        raise RuntimeError(f"DataLoader worker (pid {os.getpid()}) is killed by signal: Killed.")
+
+    class OneScan:
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, index: int) -> dict[str, object]:
+            return {}
+
+        def scan(self, index: int) -> str:
+            return f"scan{index}"
+
+    loading = Loading(lambda _epoch: OneScan(), workers=1)
+    loading.note(0, (0, 7))
+    usual = signal.signal(signal.SIGALRM, news_of_death)  # torch's comes with SIGCHLD
+    try:
+        with pytest.raises(HemsegError, match="cutting a patch from scan scan7"), loading.deaths_named():
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            raise ConnectionResetError
+    finally:
+        signal.signal(signal.SIGALRM, usual)
 
 
 def test_out_of_memory_names_the_two_settings_to_lower(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
