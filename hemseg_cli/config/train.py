@@ -30,7 +30,7 @@ class TrainConfig(Section):
         default_factory=dict, description="arguments of the network that differ from its defaults, e.g. channels = [16, 32, 64]"
     )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="of the network's arithmetic; auto: bfloat16 on CUDA, float32 elsewhere"
+        "auto", description="of the network's arithmetic; auto: bfloat16 on a GPU that gains by it, float32 elsewhere"
     )
     prior: float = Field(
         0.0, ge=0, lt=1, description="probability of hemorrhage that the network starts from; 0: as its weights happen to fall, near 0.5"
@@ -45,7 +45,7 @@ class TrainConfig(Section):
     choose: Literal["none", "mask", "all"] = Field(
         "all",
         description="settings of prediction chosen on the val split: none; threshold and smallest component (mask); "
-        "also overlap, weighting and mirrored copies, when training is done (all)",
+        "also overlap, weighting and mirrored copies, when training is done and as a tenth of its time allows (all)",
     )
     choose_cases: int = Field(8, ge=1, description="scans of the val split on which they are compared")
     validation_cases: int | None = Field(None, ge=1, description="scans of the val split that are validated on; none: all")

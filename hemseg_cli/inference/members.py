@@ -16,6 +16,7 @@ from hemseg_cli.imaging.orientation import to_canonical
 from hemseg_cli.imaging.preprocess import Grid, Preprocess, network_grid
 from hemseg_cli.imaging.volume import Volume
 from hemseg_cli.inference.crops import Probability, prepare_part, restore_part
+from hemseg_cli.inference.hardware import precision_for
 from hemseg_cli.inference.head import Head
 from hemseg_cli.inference.memory import most_voxels
 from hemseg_cli.inference.nnunet import NnunetModel, load_nnunet
@@ -91,7 +92,7 @@ class NnunetMember:
     settings: Settings
 
     def answer(self, volume: Volume, head: Head, config: PredictConfig, device: torch.device) -> Probability:
-        """Probabilities of one scan in HU; head, settings and device are nnU-Net's own business."""
+        """Probabilities of one scan in HU; the model was loaded with its settings and onto its device, and takes the scan whole."""
         del head, config, device
         canonical, change = to_canonical(Volume(self.model.probability(volume), volume.affine))
         i, j, k = canonical.array.shape
@@ -105,7 +106,7 @@ def load_member(path: Path, config: PredictConfig, device: torch.device, memory_
     kind = entry(name)
     settings = chosen_settings(config, checkpoint.get("predict"))
     if not kind.factory:
-        return NnunetMember(name, load_nnunet(checkpoint, device), settings)
+        return NnunetMember(name, load_nnunet(checkpoint, settings, device), settings)
     patch = checkpoint["patch"]
     if len(patch) != 3:
         raise FileFormatError(f"{path}: the patch {patch} has not three sizes")
@@ -147,14 +148,3 @@ def network_member(
         most = most_voxels(network, channels, (i * 2, j, k), device, memory_mb)
     rule = WindowRule(patch, multiple, resizable, most, settings.overlap)
     return Member(kind.name, network, preprocess, rule, settings, preprocess.air() if padding == "air" else (0.0,) * channels)
-
-
-def precision_for(wanted: str, device: torch.device) -> torch.dtype:
-    """The arithmetic on this device: bfloat16 where asked for, or where tensor cores or AMX make it faster."""
-    if wanted == "auto":
-        if device.type == "cuda":
-            return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float32
-        if device.type == "cpu":
-            return torch.bfloat16 if torch.cpu._is_amx_tile_supported() else torch.float32
-        return torch.float32
-    return torch.bfloat16 if wanted == "bfloat16" else torch.float32

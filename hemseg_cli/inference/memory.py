@@ -9,7 +9,7 @@ import psutil
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-_UNSEEN = 1.25  # what oneDNN and cuDNN take for themselves, beside the tensors
+_UNSEEN = 1.5  # beside the tensors: what oneDNN and cuDNN take for themselves, and what lies unused between kept blocks
 _OFTEN_ENOUGH = 5_000_000  # the published batch is 4.2 million voxels: much larger windows gain nothing
 
 

@@ -18,6 +18,7 @@ from hemseg_cli.errors import FileFormatError, HemsegError
 from hemseg_cli.imaging.geometry import spacing_mm
 from hemseg_cli.imaging.orientation import from_canonical, to_canonical
 from hemseg_cli.imaging.volume import Volume
+from hemseg_cli.inference.settings import Settings
 
 INSTALL_HINT = "pip install 'hemseg[nnunet]'"
 # A plan names Python objects that nnU-Net looks up; a checkpoint may come from anywhere, so only these places are looked in.
@@ -44,8 +45,8 @@ class NnunetModel:
         return np.ascontiguousarray(from_canonical(restored, change))
 
 
-def load_nnunet(checkpoint: Mapping[str, Any], device: torch.device) -> NnunetModel:
-    """The nnU-Net of a checkpoint that `train --model nnunet` wrote.
+def load_nnunet(checkpoint: Mapping[str, Any], settings: Settings, device: torch.device) -> NnunetModel:
+    """The nnU-Net of a checkpoint that `train --model nnunet` wrote; overlap, weighting and mirrored copies are those of `settings`.
 
     Raises HemsegError where the extra is missing, FileFormatError where the plans are not nnU-Net's or the weights do not fit them.
     """
@@ -55,11 +56,11 @@ def load_nnunet(checkpoint: Mapping[str, Any], device: torch.device) -> NnunetMo
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     try:
-        settings = checkpoint["model_config"]
-        plans, dataset = json.loads(settings["plans"]), json.loads(settings["dataset_json"])
-        _refuse_foreign_code(plans, str(settings["configuration"]))
+        model = checkpoint["model_config"]
+        plans, dataset = json.loads(model["plans"]), json.loads(model["dataset_json"])
+        _refuse_foreign_code(plans, str(model["configuration"]))
         manager = PlansManager(plans)
-        configuration = manager.get_configuration(str(settings["configuration"]))
+        configuration = manager.get_configuration(str(model["configuration"]))
         network = get_network_from_plans(
             configuration.network_arch_class_name,
             configuration.network_arch_init_kwargs,
@@ -73,8 +74,9 @@ def load_nnunet(checkpoint: Mapping[str, Any], device: torch.device) -> NnunetMo
         raise FileFormatError(f"the nnU-Net plans or weights of this checkpoint are not usable: {error}") from None
     with quiet_stdout():
         predictor = nnUNetPredictor(
-            tile_step_size=1.0 - float(settings["overlap"]),
-            use_mirroring=bool(settings["mirror"]),
+            tile_step_size=1.0 - settings.overlap,
+            use_gaussian=settings.weighting == "gaussian",
+            use_mirroring=settings.tta,
             perform_everything_on_device=device.type == "cuda",
             device=device,
             allow_tqdm=False,
@@ -86,7 +88,7 @@ def load_nnunet(checkpoint: Mapping[str, Any], device: torch.device) -> NnunetMo
             [checkpoint["model"]],
             dataset,
             "nnUNetTrainer",
-            tuple(settings["mirror_axes"]) if settings["mirror_axes"] else None,
+            tuple(model["mirror_axes"]) if model["mirror_axes"] else None,
         )
     return NnunetModel(predictor)
 

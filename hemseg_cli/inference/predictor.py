@@ -13,6 +13,7 @@ from hemseg_cli.errors import UsageError
 from hemseg_cli.imaging.orientation import to_canonical
 from hemseg_cli.imaging.volume import Volume
 from hemseg_cli.inference.crops import Probability, combined
+from hemseg_cli.inference.hardware import keep_memory
 from hemseg_cli.inference.head import Head, find_head
 from hemseg_cli.inference.members import Member, NnunetMember, load_member
 from hemseg_cli.inference.settings import Settings, joint_settings
@@ -38,6 +39,7 @@ class Predictor:
     def load(cls, checkpoints: Sequence[Path], config: PredictConfig, *, device: str = "auto", memory_mb: int | None = None) -> "Predictor":
         """The networks of these checkpoint files; HemsegError or FileFormatError naming a file that cannot be used."""
         target = torch_device(device)
+        keep_memory(target)
         return cls(tuple(load_member(path, config, target, memory_mb) for path in checkpoints), config, target)
 
     @property

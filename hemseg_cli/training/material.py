@@ -11,6 +11,7 @@ from hemseg_cli.cases import Case, cases_in_split, contaminated, patient_folds, 
 from hemseg_cli.config import Config
 from hemseg_cli.errors import HemsegError, UsageError
 from hemseg_cli.executor import default_workers
+from hemseg_cli.inference.hardware import keep_memory, precision_for
 from hemseg_cli.models.registry import build_network, check_patch, entry, full_config
 from hemseg_cli.training.batches import BatchPlan, Loading
 from hemseg_cli.training.cache import PreparedCase, prepared_cases, preprocess_of
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from hemseg_cli.config.train import TrainConfig
 
 _MOST_WORKERS = 8
-_PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def training_cases(config: Config) -> tuple[list[Case], list[Case]]:
@@ -77,6 +77,7 @@ def make_material(config: Config, device: torch.device, world: World) -> Materia
 def make_engine(config: Config, material: Material, device: torch.device, world: World) -> Engine:
     """A new network, from the seed alone, with its optimiser and schedule, on the device."""
     train = config.train
+    keep_memory(device)
     preprocess = preprocess_of(train)
     model_config = full_config(train.model, train.network, train.patch)
     torch.manual_seed(step_seed(train.seed))
@@ -88,7 +89,7 @@ def make_engine(config: Config, material: Material, device: torch.device, world:
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # not in torch's annotations
     mean = WeightMean(network, train.ema_decay)
     parallel = world.parallel(network, device, idle_weights=not entry(train.model).convolutional)
-    precision = _precision(train, device)
+    precision = precision_for(train.precision, device, training=True)
     optimizer = make_optimizer(network, train, fused=precision != torch.float16 and device.type in ("cpu", "cuda"))
     i, j, k = train.patch
     return Engine(
@@ -149,9 +150,3 @@ def _warn_of_contamination(config: Config, cases: Sequence[Case]) -> None:
                     f"{len(seen)} of the {len(tested)} test scans of {table.parent.name} are trained on here: "
                     f"scores of this run on that test split say nothing ({', '.join(seen[:5])}{' ...' if len(seen) > 5 else ''})"
                 )
-
-
-def _precision(train: "TrainConfig", device: torch.device) -> torch.dtype:
-    if train.precision != "auto":
-        return _PRECISIONS[train.precision]
-    return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32

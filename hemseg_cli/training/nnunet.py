@@ -151,16 +151,14 @@ def _save(trainer: Any, run: RunDirectory, settings: NnunetConfig, progress: Nnu
             "plans": json.dumps(trainer.plans_manager.plans),
             "dataset_json": json.dumps(trainer.dataset_json),
             "configuration": trainer.configuration_name,
-            "mirror": settings.mirror,
             "mirror_axes": [int(axis) for axis in trainer.inference_allowed_mirroring_axes or ()],
-            "overlap": settings.overlap,
         },
         "preprocess": {},
         "patch": [1] * (3 - len(patch)) + [int(n) for n in patch],
         "in_channels": 1,
         "step": trainer.current_epoch * trainer.num_iterations_per_epoch,
         "epoch": trainer.current_epoch,
-        "predict": {},
+        "predict": {"overlap": settings.overlap, "tta": settings.mirror, "weighting": "gaussian"},
     }
     if best:
         write_checkpoint(run.checkpoint("best"), common)

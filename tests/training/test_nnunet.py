@@ -11,9 +11,12 @@ import torch
 
 from hemseg_cli.cases import Case
 from hemseg_cli.config import Config, load
+from hemseg_cli.config.predict import PredictConfig
 from hemseg_cli.errors import CaseError, FileFormatError, HemsegError
 from hemseg_cli.imaging.volume import Volume, read_volume, write_volume
+from hemseg_cli.inference.members import NnunetMember, load_member
 from hemseg_cli.inference.nnunet import load_nnunet, quiet_stdout
+from hemseg_cli.inference.settings import Settings
 from hemseg_cli.models.checkpoint import read_checkpoint
 from hemseg_cli.run_directory import RunDirectory, create_run
 from hemseg_cli.training.nnunet import train_nnunet
@@ -83,7 +86,7 @@ def test_our_split_and_orientation_reach_nnunet(trained: tuple[Path, RunDirector
 
 def test_checkpoint_loads_without_code_and_predicts_on_the_scans_own_grid(trained: tuple[Path, RunDirectory, list[Case]]) -> None:
     root, run, cases = trained
-    model = load_nnunet(read_checkpoint(run.checkpoint("best")), torch.device("cpu"))
+    model = load_nnunet(read_checkpoint(run.checkpoint("best")), Settings(), torch.device("cpu"))
     straight = read_volume(root / "drawn" / cases[1].image)
     probability = model.probability(straight)
     assert probability.shape == straight.array.shape
@@ -116,7 +119,23 @@ def test_plans_that_name_foreign_code_are_refused(trained: tuple[Path, RunDirect
     plans["configurations"]["3d_fullres"]["architecture"]["network_class_name"] = "os.system"
     checkpoint["model_config"]["plans"] = json.dumps(plans)
     with pytest.raises(FileFormatError, match=r"code outside nnU-Net: os\.system"):
-        load_nnunet(checkpoint, torch.device("cpu"))
+        load_nnunet(checkpoint, Settings(), torch.device("cpu"))
+
+
+def test_the_users_settings_win_over_those_of_the_training(trained: tuple[Path, RunDirectory, list[Case]]) -> None:
+    root, run, cases = trained
+    best, cpu = run.checkpoint("best"), torch.device("cpu")
+    as_trained, mirrored = (load_member(best, config, cpu, None) for config in (PredictConfig(), PredictConfig(tta=True, overlap=0.25)))
+    assert (as_trained.settings.tta, as_trained.settings.overlap) == (False, 0.5)
+    assert (mirrored.settings.tta, mirrored.settings.overlap) == (True, 0.25)
+
+    # With mirrored copies, a mirrored scan has the mirrored answer; without them, an untrained network gives another.
+    scan = read_volume(root / "drawn" / cases[1].image)
+    turned = Volume(scan.array[::-1].copy(), scan.affine)
+    for member, same in ((mirrored, True), (as_trained, False)):
+        assert isinstance(member, NnunetMember)
+        answers = member.model.probability(scan), member.model.probability(turned)[::-1]
+        assert (np.abs(answers[0] - answers[1]).mean() < 0.01) == same  # nnU-Net sums logits in half precision
 
 
 def test_missing_image_is_named(tmp_path: Path) -> None:
