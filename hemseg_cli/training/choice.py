@@ -4,6 +4,8 @@ One way of computing at a time, beside what has been chosen so far. A change is 
 scans than it harms: a val split is small, and would else choose by noise.
 """
 
+import math
+import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,8 +26,8 @@ from hemseg_cli.models.checkpoint import read_checkpoint, write_checkpoint
 from hemseg_cli.training.validation import THRESHOLDS, WORTH_IT
 
 SMALLEST_ML = (0.0, 0.05, 0.1, 0.25, 0.5)
-# Cheapest first: mirrored copies cost eight times the time. They are tried where `train.choose` is "all".
-_WAYS: tuple[dict[str, Any], ...] = ({"weighting": "constant"}, {"overlap": 0.5}, {"tta": True})
+# Tried where `train.choose` is "all", cheapest first; and how many times the time of the usual way each takes.
+_WAYS: tuple[tuple[dict[str, Any], float], ...] = (({"weighting": "constant"}, 1.0), ({"overlap": 0.5}, 2.0), ({"tta": True}, 8.0))
 _MASK_KEYS = ("threshold", "min_component_ml")
 
 
@@ -49,14 +51,20 @@ def passes(config: Config) -> int:
     return 1 + len(_ways(config))
 
 
-def choose_settings(checkpoint: Path, config: Config, cases: Sequence[Case], device: torch.device) -> Generator[Choice | None, None, None]:
+def choose_settings(
+    checkpoint: Path, config: Config, cases: Sequence[Case], device: torch.device, *, seconds: float = math.inf
+) -> Generator[Choice | None, None, None]:
     """Choose the settings that the user has not set, for the model of `checkpoint`, on the scans `cases`.
 
-    Yields None after each prediction of a scan, so that the caller can stop in between, and the choice at the end.
+    A way of computing that would take longer than what is left of `seconds`, by the time of the first, is not tried. Yields None after
+    each prediction of a scan, so that the caller can stop in between, and the choice at the end.
     """
+    start, first_way = time.monotonic(), 0.0
     current = _predictor(checkpoint, config, None, device).settings
     dice_before = dice_now = np.zeros(0)
-    for way in ({}, *_ways(config)):
+    for way, cost in (({}, 1.0), *_ways(config)):
+        if way and first_way * cost > seconds - (time.monotonic() - start):
+            continue
         rivals = _with_masks(replace(current, **way), config)
         predictor = _predictor(checkpoint, config, rivals[0], device)
         by_scan = []
@@ -65,6 +73,7 @@ def choose_settings(checkpoint: Path, config: Config, cases: Sequence[Case], dev
             yield None
         table = np.array(by_scan)  # [scans, rivals]
         if not way:
+            first_way = time.monotonic() - start
             dice_before = dice_now = table[:, 0]
         best = int(table.mean(axis=0).argmax())
         if _is_better(table[:, best], dice_now):
@@ -77,10 +86,10 @@ def store(checkpoint: Path, settings: Settings) -> None:
     write_checkpoint(checkpoint, {**read_checkpoint(checkpoint), "predict": settings.to_dict()})
 
 
-def _ways(config: Config) -> list[dict[str, Any]]:
+def _ways(config: Config) -> list[tuple[dict[str, Any], float]]:
     if config.train.choose != "all":
         return []
-    return [way for way in _WAYS if all(getattr(config.predict, key) is None for key in way)]
+    return [(way, cost) for way, cost in _WAYS if all(getattr(config.predict, key) is None for key in way)]
 
 
 def _predictor(checkpoint: Path, config: Config, settings: Settings | None, device: torch.device) -> Predictor:

@@ -26,6 +26,8 @@ from hemseg_cli.training.signals import StopRequest, stop_requests
 from hemseg_cli.training.state import Engine, check_resumable, check_same_config, finished, load_last, save_last
 from hemseg_cli.training.validation import predict_settings
 
+_CHOICE_SHARE = 0.1  # of the training's time: beyond the usual way of prediction, none is tried that would take longer
+
 
 @dataclass(frozen=True)
 class TrainResult:
@@ -86,7 +88,7 @@ def train(config: Config, *, run: str | None = None, resume: bool = False) -> Tr
                 _write_setup(directory, config, device, processes, resumed=resume)
             _train_to_the_end(directory, engine, material, processes)
             if processes.first and config.train.choose != "none":
-                _choose_settings(directory, config, material, device)
+                _choose_settings(directory, config, material, device, seconds=engine.progress.seconds * _CHOICE_SHARE)
     progress = engine.progress
     return TrainResult(directory, config.train.model, progress.epoch, progress.best_epoch, progress.best_dice, progress.seconds)
 
@@ -178,14 +180,14 @@ def _train_to_the_end(run: RunDirectory, engine: Engine, material: Material, pro
                     _leave_if_asked(request, saver, run, processes)
 
 
-def _choose_settings(run: RunDirectory, config: Config, material: Material, device: torch.device) -> None:
-    """Put the settings of prediction that suit the val split best into the best checkpoint."""
+def _choose_settings(run: RunDirectory, config: Config, material: Material, device: torch.device, *, seconds: float) -> None:
+    """Put the settings of prediction that suit the val split best into the best checkpoint, in about so many seconds."""
     best = run.checkpoint("best")
     cases = [prepared.case for prepared in material.validation[: config.train.choose_cases]]
     with (
         stop_requests() as request,
         console.live("choosing prediction settings", total=len(cases) * passes(config)) as track,
-        contextlib.closing(choose_settings(best, config, cases, device)) as steps,
+        contextlib.closing(choose_settings(best, config, cases, device, seconds=seconds)) as steps,
     ):
         for choice in steps:
             track.update(advance=1)

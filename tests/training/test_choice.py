@@ -90,6 +90,14 @@ def test_mirrored_copies_are_chosen_where_they_help(tmp_path: Path, monkeypatch:
     assert not choice_of(make_run(tmp_path), mask_only, cases_in(config, 1)).settings.tta
 
 
+def test_what_takes_too_long_is_not_tried(tmp_path: Path) -> None:
+    config = config_in(tmp_path)
+    *steps, chosen = choose_settings(make_run(tmp_path), config, cases_in(config, 1), torch.device("cpu"), seconds=0.0)
+    assert steps == [None]  # the way of the training alone, of four
+    assert chosen is not None
+    assert not chosen.settings.tta
+
+
 def test_stored_settings_are_those_that_prediction_uses(tmp_path: Path) -> None:
     config = config_in(tmp_path)
     checkpoint = make_run(tmp_path, shift=0.3)
