@@ -30,6 +30,8 @@ def test_every_network_starts_from_the_prior(name: str, arguments: dict[str, Any
         output = network.eval()(image)
     finest = output[0] if isinstance(output, list | tuple) else output
     assert 0.002 < float(torch.sigmoid(finest).mean()) < 0.1
+    if name == "vnet":
+        assert float(network.get_parameter("out_tr.conv2.weight").detach()) == 1.0
     if name == "attention-unet":  # its gates have biases of one number too, which are no output's
         closed = [
             value for key, value in network.named_parameters() if key.endswith("bias") and value.numel() == 1 and float(value.detach()) < -4
