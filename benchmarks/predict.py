@@ -110,7 +110,7 @@ def write_model(work: Path, model: str, matrix: int) -> None:
 
 
 def compare(work: Path, model: str, device: str) -> dict[str, Any]:
-    """Both sides, one after the other, and how their masks agree."""
+    """Both sides, one after the other."""
     sides = {side: measured(work, side, device) for side in ("reference", "ours")}
     own, other = sides["ours"], sides["reference"]
     return {
@@ -121,7 +121,6 @@ def compare(work: Path, model: str, device: str) -> dict[str, Any]:
         "ours_peak_mb": own["peak_mb"],
         "reference_peak_mb": other["peak_mb"],
         "memory_ratio": round(own["peak_mb"] / other["peak_mb"], 2),
-        "dice_between_them": dice_of(work / "ours", work / "reference"),
     }
 
 
@@ -130,20 +129,6 @@ def measured(work: Path, side: str, device: str) -> dict[str, float]:
     command = [sys.executable, "-W", "ignore", __file__, side, "--folder", str(work), "--device", device]
     answer: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
     return answer
-
-
-def dice_of(one: Path, other: Path) -> float:
-    """Mean Dice of the masks of two folders; both empty counts as 1."""
-    from hemseg_cli.imaging.volume import read_volume
-
-    values = []
-    for path in sorted(other.glob("*.nii.gz")):
-        b = read_volume(path).array > 0
-        mask = one / path.name if (one / path.name).exists() else one / path.name.replace(".nii.gz", "_mask.nii.gz")
-        a = read_volume(mask).array > 0
-        both = int(a.sum()) + int(b.sum())
-        values.append(2 * int((a & b).sum()) / both if both else 1.0)
-    return round(sum(values) / len(values), 4)
 
 
 def dice_of_runs(folder: Path, device: str) -> dict[str, Any]:

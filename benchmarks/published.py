@@ -1,5 +1,6 @@
 """The published data chain and training loop, stated again with MONAI from their description (FACTS of the paper), to measure against."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,12 +52,12 @@ def loader(folder: Path, cases: Sequence[Case], *, scans_per_batch: int, workers
     return DataLoader(Dataset(files, chain(patch)), batch_size=scans_per_batch, shuffle=True, num_workers=workers)
 
 
-def unet_steps(batches: DataLoader, device: torch.device) -> Iterator[float]:
-    """One epoch of the published U-Net training: the loss of each step."""
+def unet_steps(batches: DataLoader, device: torch.device, *, epochs: int = 1) -> Iterator[float]:
+    """The published U-Net training: the loss of each step."""
     network = UNet(3, 1, 1, (32, 64, 128, 256, 512), (2, 2, 2, 2), num_res_units=2).to(device)
     optimizer = torch.optim.AdamW(network.parameters(), lr=0.01, weight_decay=0.01)
     loss_of = DiceLoss(sigmoid=True)
-    for batch in batches:
+    for batch in itertools.chain.from_iterable(itertools.repeat(batches, epochs)):
         optimizer.zero_grad()
         loss: Any = loss_of(network(batch["image"].to(device).as_tensor()), batch["label"].to(device).as_tensor())
         loss.backward()

@@ -1,12 +1,13 @@
 """Training against the published loop; prints one JSON object.
 
-python benchmarks/train.py epoch [--device cpu|cuda] [--patients 3] [--matrix 512]
-    seconds of an epoch of the U-Net, recipe paper, ours and the published loop on the same data
+python benchmarks/train.py epoch [--device cpu|cuda] [--patients 6] [--matrix 512]
+    seconds of an epoch of the U-Net, recipe paper, ours (to the letter, and with train.precision = auto) and the published loop on the
+    same data: the second epoch, without validation; and the floating-point operations of the network in it, which both have to do
 
 python benchmarks/train.py dice --models unet,dynunet --minutes 5 [--matrix 128] [--seed S] [--strong train.patch=[64,64,16] ...] [--letter]
     test Dice of `strong` and `paper` after the same minutes on the same phantom data set (nnunet and dynunet: once), with bootstrap
-    intervals; a Markdown table goes to stderr. At a matrix below 512 the spacing and the patch of `paper` are those of the paper in
-    proportion (a step of its full size takes a minute on a CPU); --letter leaves them as they are published
+    intervals; a Markdown table goes to stderr. At a matrix below 512 the patches of both recipes and the spacing of `paper` are theirs in
+    proportion (a step of full size takes a minute on a CPU); --letter leaves those of `paper` as they are published
 """
 
 import argparse
@@ -20,11 +21,14 @@ from typing import Any
 import published
 import torch
 from phantom_data import phantom_config
+from torch.utils.flop_counter import FlopCounterMode
 
 from hemseg_cli.cases import cases_in_split, read_cases
+from hemseg_cli.config import Config
 from hemseg_cli.errors import HemsegError
 from hemseg_cli.evaluation.evaluate import evaluate
 from hemseg_cli.inference.predict import predict
+from hemseg_cli.models.registry import build_network, full_config
 from hemseg_cli.training.distributed import World
 from hemseg_cli.training.loop import StepDone, run_epochs
 from hemseg_cli.training.material import make_engine, make_material
@@ -35,10 +39,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("epoch", "dice"))
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--patients", type=int, help="default: 3 for epoch, 26 for dice")
+    parser.add_argument("--patients", type=int, help="default: 6 for epoch, 26 for dice")
     parser.add_argument("--matrix", type=int, help="default: 512 for epoch, 128 for dice")
     parser.add_argument("--seed", type=int, default=4711, help="of the phantom; not the demo's")
     parser.add_argument("--models", default="unet,vnet,segresnet,attention-unet,unetr,swin-unetr,dynunet,nnunet")
+    parser.add_argument("--recipes", default="strong,paper")
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--strong", nargs="*", default=[], metavar="KEY=VALUE", help="config keys for strong (the phantom is small)")
     parser.add_argument("--nnunet", nargs="*", default=[], metavar="KEY=VALUE", help="config keys for nnunet")
@@ -53,53 +58,68 @@ def main() -> None:
 
 
 def _epoch(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    config = phantom_config(
+    config = _epoch_config(options, folder, "float32")
+    cases = cases_in_split(read_cases(config.data.cases_file), "train")
+    batches = published.loader(config.data.folder, cases, scans_per_batch=4, workers=options.workers, patch=options.patch)
+    steps = published.unet_steps(batches, torch.device(options.device), epochs=2)
+    marks = [time.perf_counter() for _ in steps]
+    theirs = marks[-1] - marks[len(batches) - 1]
+    result: dict[str, Any] = {
+        "device": options.device,
+        "scans": len(cases),
+        "patch": list(options.patch),
+        "published": {"epoch_s": theirs, "steps": len(batches)},
+    }
+    for name, precision in (("ours", "float32"), ("ours_auto_precision", "auto")):
+        own = _own_epoch(_epoch_config(options, folder, precision), torch.device(options.device))
+        result[name] = {**own, "ratio": theirs / own["epoch_s"]}
+    return result | {"network_gflop": _gflop(options.patch, published.PATCHES_PER_SCAN * len(cases))}
+
+
+def _epoch_config(options: argparse.Namespace, folder: Path, precision: str) -> Config:
+    return phantom_config(
         folder,
         seed=options.seed,
-        patients=options.patients or 3,
+        patients=options.patients or 6,
         matrix=options.matrix or 512,
         assignments=(
             "train.recipe=paper",
             "train.model=unet",
-            "train.epochs=1",
+            "train.epochs=2",
+            "train.validation_every=2",
+            f"train.precision={precision}",
             f"train.patch={list(options.patch)}",
             f"compute.device={options.device}",
             f"compute.workers={options.workers}",
         ),
     )
-    device = torch.device(options.device)
+
+
+def _own_epoch(config: Config, device: torch.device) -> dict[str, Any]:
     started = time.perf_counter()
     material = make_material(config, device, World())
     prepare_s = time.perf_counter() - started
     events = run_epochs(make_engine(config, material, device, World()), material, World())
-    started = time.perf_counter()
-    steps = 0
-    for event in events:
-        steps += isinstance(event, StepDone)
-        if steps == len(material.plan):  # the epoch's last step; validation would come next, and the published loop has none here
-            break
-    ours_s = time.perf_counter() - started
+    marks: list[float] = []
+    while len(marks) < 2 * len(material.plan):  # the last step; validation would come next, and the published loop has none here
+        if isinstance(next(events), StepDone):
+            marks.append(time.perf_counter())
     events.close()
+    return {"epoch_s": marks[-1] - marks[len(material.plan) - 1], "steps": len(material.plan), "prepare_once_s": prepare_s}
 
-    cases = cases_in_split(read_cases(config.data.cases_file), "train")
-    batches = published.loader(config.data.folder, cases, scans_per_batch=4, workers=options.workers, patch=options.patch)
-    started = time.perf_counter()
-    published_steps = len(list(published.unet_steps(batches, device)))
-    published_s = time.perf_counter() - started
-    return {
-        "device": options.device,
-        "scans": len(cases),
-        "patch": list(options.patch),
-        "ours": {"epoch_s": ours_s, "steps": steps, "prepare_once_s": prepare_s},
-        "published": {"epoch_s": published_s, "steps": published_steps},
-        "ratio": published_s / ours_s,
-    }
+
+def _gflop(patch: list[int], patches: int) -> float:
+    """Of forward and backward passes through the U-Net, 10^9."""
+    network = build_network("unet", full_config("unet", {}, patch), 1)
+    with FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, 1, *patch)).sum().backward()
+    return counter.get_total_flops() * patches / 1e9
 
 
 def _dice(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     rows = []
     for model in options.models.split(","):
-        for recipe in ("strong",) if model in ("nnunet", "dynunet") else ("strong", "paper"):  # the paper has no DynUNet
+        for recipe in ("strong",) if model in ("nnunet", "dynunet") else options.recipes.split(","):  # the paper has no DynUNet
             rows.append({"model": model, "recipe": recipe, **_trained_dice(options, folder, model, recipe)})
             print(_row(rows[-1]), file=sys.stderr, flush=True)
     return {"seed": options.seed, "minutes": options.minutes, "matrix": options.matrix or 128, "runs": rows}
@@ -117,7 +137,7 @@ def _trained_dice(options: argparse.Namespace, folder: Path, model: str, recipe:
             f"train.max_minutes={options.minutes}",
             f"compute.device={options.device}",
             "predict.previews=false",
-            *(_paper(options, model) if recipe == "paper" else options.nnunet if model == "nnunet" else options.strong),
+            *_assignments(options, model, recipe),
         ),
     )
     try:
@@ -135,21 +155,27 @@ def _trained_dice(options: argparse.Namespace, folder: Path, model: str, recipe:
     }
 
 
-def _paper(options: argparse.Namespace, model: str) -> list[str]:
-    """What `paper` needs beside its recipe: the published way to predict, and sizes in proportion to the phantom's matrix."""
-    keys = ["predict.overlap=0.25", "predict.weighting=constant", "predict.threshold=0.5"]
+def _assignments(options: argparse.Namespace, model: str, recipe: str) -> list[str]:
+    """What a recipe needs beside its name: sizes in proportion to the phantom's matrix; for `paper` the published way to predict."""
     scale = 512 // (options.matrix or 128)
+    if model == "nnunet":
+        return list(options.nnunet)
+    if recipe == "strong":
+        return [f"train.patch={_patch(model, scale)}", *options.strong]
+    keys = ["predict.overlap=0.25", "predict.weighting=constant", "predict.threshold=0.5"]
     if scale > 1 and not options.letter:
         i, j, k = published.SPACING_MM
-        keys.append(f"train.spacing_mm=[{i * scale}, {j * scale}, {k}]")
-        if model == "swin-unetr":  # takes multiples of 32, and more than one of them
-            keys += [
-                f"train.patch=[{max(64, 128 // scale)}, {max(64, 128 // scale)}, 32]",
-                f"train.pad_to=[{512 // scale}, {512 // scale}, 32]",
-            ]
-        else:
-            keys.append(f"train.patch=[{256 // scale}, {256 // scale}, 16]")
+        keys += [f"train.spacing_mm=[{i * scale}, {j * scale}, {k}]", f"train.patch={_patch(model, scale)}"]
+        if model == "swin-unetr":
+            keys.append(f"train.pad_to=[{512 // scale}, {512 // scale}, 32]")
     return keys
+
+
+def _patch(model: str, scale: int) -> list[int]:
+    """The patch of both recipes on a matrix of 512 / scale."""
+    if model == "swin-unetr":  # takes multiples of 32, and more than one of them
+        return [max(64, 128 // scale), max(64, 128 // scale), 32]
+    return [256 // scale, 256 // scale, 16]
 
 
 def _row(row: dict[str, Any]) -> str:
