@@ -8,7 +8,7 @@ from hemseg_cli.config.section import Section
 
 
 class PredictConfig(Section):
-    """`[predict]`. Keys without a value are as the run chose them on its validation split (else 0.25, false, gaussian, 0.5 and 0 mL)."""
+    """`[predict]`. Keys without a value are as the run chose them on its validation split (else 0.25, false, constant, 0.5 and 0 mL)."""
 
     checkpoint: Literal["best", "last"] = Field("best", description="checkpoint of the run")
     split: Literal["train", "val", "test"] = Field("test", description="split that is predicted when no input is named")
@@ -24,9 +24,9 @@ class PredictConfig(Section):
         None, ge=0, description="smaller connected components are removed, mL; none: as the run chose on validation"
     )
     crop: bool = Field(True, description="compute the box of the head only, and no window without head")
-    crop_margin_mm: float = Field(2.0, ge=0, description="margin around the box of the head (what lies 8 mm below the skin), mm")
+    crop_margin_mm: float = Field(20.0, ge=0, description="margin around the box of the head (what lies 8 mm below the skin), mm")
     window: Literal["largest", "patch"] = Field(
-        "largest", description="windows of fully convolutional networks: the largest that memory allows, or the training patch"
+        "largest", description="windows of fully convolutional networks: the largest in plane that memory allows, or the training patch"
     )
     batch: int = Field(1, ge=1, description="windows computed at once")
     precision: Literal["auto", "float32", "bfloat16"] = Field(

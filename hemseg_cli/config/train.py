@@ -41,7 +41,7 @@ class TrainConfig(Section):
     validation_grid: Literal["native", "network"] = Field(
         "native", description="grid on which validation is scored: the scan's own, or the resampled one that the network sees"
     )
-    validation_weighting: Literal["gaussian", "constant"] = Field("gaussian", description="weights of overlapping windows in validation")
+    validation_weighting: Literal["gaussian", "constant"] = Field("constant", description="weights of overlapping windows in validation")
     choose: Literal["none", "mask", "all"] = Field(
         "all",
         description="settings of prediction chosen on the val split: none; threshold and smallest component (mask); "

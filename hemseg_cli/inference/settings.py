@@ -15,7 +15,7 @@ class Settings:
 
     overlap: float = 0.25
     tta: bool = False
-    weighting: Weighting = "gaussian"
+    weighting: Weighting = "constant"
     threshold: float = 0.5
     min_component_ml: float = 0.0
 

@@ -1,4 +1,8 @@
-"""Which windows are worth computing: only those with head in them, and for convolutional networks as few and as large as possible."""
+"""Which windows are worth computing: only those with head in them, and for convolutional networks as large in plane as possible.
+
+Windows never grow in depth: a network that learnt on 16 slices has one or two of them left at its deepest level, where the outer weights
+of its kernels have learnt nothing, and would decide on a window of 32.
+"""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -9,9 +13,6 @@ from hemseg_cli.inference.crops import Part, Range
 from hemseg_cli.inference.head import Head
 from hemseg_cli.inference.sliding_window import Size, Window, regular_windows
 
-_MOST_PADDING = 1 / 8
-_WORTH_TWO_WINDOWS = 0.9
-_CONTEXT = 16
 _SHARED_SLICES = 2
 
 
@@ -52,14 +53,7 @@ def head_part(head: Head, grid: Grid, margin_mm: float, within: Part | None = No
 
 def plan_windows(head: Head, grid: Grid, rule: WindowRule, *, margin_mm: float) -> list[Window]:
     """The windows on the network's grid that together hold the head."""
-    part = head_part(head, grid, margin_mm) or whole_grid(grid)
-    if rule.resizable:
-        choices = [
-            [piece for window in windows for piece in split(window, rule) if _holds_head(head, grid, piece)]
-            for windows in _few_large(head, grid, rule, part, margin_mm)
-        ]
-        return _cheapest(choices, grid, part)
-    part = _at_least(part, rule.patch, grid.shape)
+    part = _at_least(head_part(head, grid, margin_mm) or whole_grid(grid), rule.patch, grid.shape)
     slabs = list(regular_windows((*rule.patch[:2], part[2][1] - part[2][0]), rule.patch, rule.overlap))
     return [window for number in range(len(slabs)) for window in _slab(head, grid, rule, margin_mm, part, slabs, number)]
 
@@ -95,32 +89,6 @@ def split(window: Window, rule: WindowRule) -> Iterator[Window]:
         yield from split(Window((first[0], first[1], first[2]), (pieces[0], pieces[1], pieces[2])), rule)
 
 
-def _few_large(head: Head, grid: Grid, rule: WindowRule, part: Part, margin_mm: float) -> Iterator[list[Window]]:
-    """One window around the head; or a window less deep and, for the slices left at the ends, small ones."""
-    yield [_fitted(part, rule, grid.shape)]
-    (first, last), multiple = part[2], rule.multiple[2]
-    depth = (last - first) // multiple * multiple
-    left = last - first - depth
-    if not depth or not left:
-        return
-    for below in range(left + 1):
-        main = (part[0], part[1], (first + below, first + below + depth))
-        ends = [(first, first + below), (first + below + depth, last)]
-        yield [_fitted(main, rule, grid.shape), *_ends(head, grid, rule, margin_mm, part, ends)]
-
-
-def _cheapest(choices: Sequence[list[Window]], grid: Grid, part: Part) -> list[Window]:
-    """The first choice, one window where it fits, unless it is much padding or another is clearly less to compute."""
-    whole, others = choices[0], [choice for choice in choices[1:] if choice]
-    best = min(others, key=_cost, default=whole)
-    depth = max((window.size[2] for window in whole), default=1)
-    padding = depth - min(depth, grid.shape[2])
-    chosen = best if _cost(best) < _WORTH_TWO_WINDOWS * _cost(whole) or padding > _MOST_PADDING * depth else whole
-    if chosen:
-        return chosen
-    raise ValueError(f"no window holds any of {part}")
-
-
 def _slab(head: Head, grid: Grid, rule: WindowRule, margin_mm: float, part: Part, slabs: Sequence[Window], number: int) -> Iterator[Window]:
     """The windows of one step along k. The steps at both ends answer only for what their neighbour does not cover (and two slices of it).
 
@@ -136,35 +104,28 @@ def _slab(head: Head, grid: Grid, rule: WindowRule, margin_mm: float, part: Part
     if own is None:
         return
     i, j, _ = _at_least(own, rule.patch, grid.shape)
+    for window in _in_plane(i, j, start, rule, grid.shape):
+        if _holds_head(head, grid, Window((*window.start[:2], low), (*window.size[:2], high - low))):
+            yield window
+
+
+def _in_plane(i: Range, j: Range, start: int, rule: WindowRule, shape: Size) -> Iterator[Window]:
+    """The windows from slice `start` on that hold the rectangle: as few as memory allows, or those of the training."""
+    depth = rule.patch[2]
+    if rule.resizable:
+        yield from split(_fitted(i, j, (start, depth), rule, shape), rule)
+        return
     for window in regular_windows((i[1] - i[0], j[1] - j[0], depth), rule.patch, rule.overlap):
-        placed = Window((window.start[0] + i[0], window.start[1] + j[0], start), rule.patch)
-        if _holds_head(head, grid, Window((*placed.start[:2], low), (*rule.patch[:2], high - low))):
-            yield placed
+        yield Window((window.start[0] + i[0], window.start[1] + j[0], start), rule.patch)
 
 
-def _ends(head: Head, grid: Grid, rule: WindowRule, margin_mm: float, part: Part, ends: Sequence[Range]) -> Iterator[Window]:
-    """A window for the slices at each end of the head, no wider than the head is there, with context towards the middle."""
-    for lower, (start, stop) in zip((True, False), ends, strict=True):
-        if start == stop:
-            continue
-        own = head_part(head, grid, margin_mm, (part[0], part[1], (start, stop)))
-        if own is None:
-            continue
-        depth = _up(stop - start, rule.multiple[2])
-        slices = (start, start + depth) if lower else (stop - depth, stop)
-        i, j = ((low - _CONTEXT, high + _CONTEXT) for low, high in own[:2])
-        inside = [(max(low, 0), min(high, size)) for (low, high), size in zip((i, j), grid.shape[:2], strict=True)]
-        half = (rule.patch[0] // 2, rule.patch[1] // 2, 1)
-        yield _fitted(_at_least((inside[0], inside[1], slices), half, grid.shape), rule, grid.shape)
-
-
-def _fitted(part: Part, rule: WindowRule, shape: Size) -> Window:
-    """The part grown to sizes that the network takes, inside the grid where there is room."""
-    sizes = [_up(stop - start, multiple) for (start, stop), multiple in zip(part, rule.multiple, strict=True)]
-    if tuple(sizes) == rule.multiple:
+def _fitted(i: Range, j: Range, depth: Range, rule: WindowRule, shape: Size) -> Window:
+    """The rectangle grown to sizes that the network takes, inside the grid where there is room. `depth`: first slice and their number."""
+    sizes = [_up(stop - start, multiple) for (start, stop), multiple in zip((i, j), rule.multiple[:2], strict=True)]
+    if (*sizes, depth[1]) == rule.multiple:
         sizes[0] *= 2  # instance normalisation needs two voxels at the deepest level
-    starts = [_placed(own, size, extent) for own, size, extent in zip(part, sizes, shape, strict=True)]
-    return Window((starts[0], starts[1], starts[2]), (sizes[0], sizes[1], sizes[2]))
+    first, second = (_placed(own, size, extent) for own, size, extent in zip((i, j), sizes, shape[:2], strict=True))
+    return Window((first, second, depth[0]), (sizes[0], sizes[1], depth[1]))
 
 
 def _at_least(part: Part, least: Size, shape: Size) -> Part:
@@ -194,10 +155,6 @@ def _holds_head(head: Head, grid: Grid, window: Window) -> bool:
 
 def _smallest(size: Size, multiple: Size) -> bool:
     return sum(n // m for n, m in zip(size, multiple, strict=True)) <= 4  # one more cut would leave one voxel at the deepest level
-
-
-def _cost(windows: Sequence[Window]) -> int:
-    return sum(math.prod(window.size) for window in windows)
 
 
 def _moved(start: Size, by: Sequence[int]) -> Size:

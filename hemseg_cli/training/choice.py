@@ -27,7 +27,7 @@ from hemseg_cli.training.validation import THRESHOLDS, WORTH_IT
 
 SMALLEST_ML = (0.0, 0.05, 0.1, 0.25, 0.5)
 # Tried where `train.choose` is "all", cheapest first; and how many times the time of the usual way each takes.
-_WAYS: tuple[tuple[dict[str, Any], float], ...] = (({"weighting": "constant"}, 1.0), ({"overlap": 0.5}, 2.0), ({"tta": True}, 8.0))
+_WAYS: tuple[tuple[dict[str, Any], float], ...] = (({"weighting": "gaussian"}, 1.0), ({"overlap": 0.5}, 2.0), ({"tta": True}, 8.0))
 _MASK_KEYS = ("threshold", "min_component_ml")
 
 

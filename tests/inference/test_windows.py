@@ -120,7 +120,8 @@ def test_a_scan_without_head_is_computed_whole() -> None:
     volume = Volume(np.zeros((20, 20, 8), np.int16), np.diag([1.0, 1.0, 5.0, 1.0]))
     head = Head(np.ones((7, 7, 8), dtype=bool), (3.0, 3.0, 5.0), False)
     windows = plan_windows(head, _grid(volume, Preprocess()), WindowRule((8, 8, 4), (4, 4, 4), True, 10**6, 0.25), margin_mm=0.0)
-    assert [window.size for window in windows] == [(20, 20, 8)]
+    assert [window.start for window in windows] == [(0, 0, 0), (0, 0, 3), (0, 0, 4)]
+    assert {window.size for window in windows} == {(20, 20, 4)}  # all of the plane, and in depth what the network learnt on
 
 
 def test_bytes_per_voxel_is_counted_by_hand() -> None:

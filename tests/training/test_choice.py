@@ -69,7 +69,7 @@ def test_what_gains_nothing_is_not_chosen_and_what_the_user_set_is_kept(tmp_path
         0.5,
         0.1,
         False,
-        "gaussian",
+        "constant",
     )
     assert chosen.dice == chosen.dice_before == 0.0
 
