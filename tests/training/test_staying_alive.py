@@ -173,13 +173,16 @@ def test_death_of_a_worker_is_told_though_its_connection_ends_first() -> None:
         def scan(self, index: int) -> str:
             return f"scan{index}"
 
+    def read_from_a_dead_worker() -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        raise ConnectionResetError
+
     loading = Loading(lambda _epoch: OneScan(), workers=1)
     loading.note(0, (0, 7))
     usual = signal.signal(signal.SIGALRM, news_of_death)  # torch's comes with SIGCHLD
     try:
         with pytest.raises(HemsegError, match="cutting a patch from scan scan7"), loading.deaths_named():
-            signal.setitimer(signal.ITIMER_REAL, 0.05)
-            raise ConnectionResetError
+            read_from_a_dead_worker()
     finally:
         signal.signal(signal.SIGALRM, usual)
 
