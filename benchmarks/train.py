@@ -1,8 +1,8 @@
 """Training against the published loop; prints one JSON object.
 
 python benchmarks/train.py epoch [--device cpu|cuda] [--patients 6] [--matrix 512]
-    seconds of an epoch of the U-Net, recipe paper, ours (to the letter, and with train.precision = auto) and the published loop on the
-    same data: the second epoch, without validation; and the floating-point operations of the network in it, which both have to do
+    seconds of an epoch of the U-Net, recipe paper, ours (to the letter in float32, and in bfloat16) and the published loop on the same
+    data: the second epoch, without validation; and the floating-point operations of the network in it
 
 python benchmarks/train.py dice --models unet,dynunet --minutes 5 [--matrix 128] [--seed S] [--strong train.patch=[64,64,16] ...] [--letter]
     test Dice of `strong` and `paper` after the same minutes on the same phantom data set (nnunet and dynunet: once), with bootstrap
@@ -70,7 +70,7 @@ def _epoch(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "patch": list(options.patch),
         "published": {"epoch_s": theirs, "steps": len(batches)},
     }
-    for name, precision in (("ours", "float32"), ("ours_auto_precision", "auto")):
+    for name, precision in (("ours", "float32"), ("ours_bfloat16", "bfloat16")):
         own = _own_epoch(_epoch_config(options, folder, precision), torch.device(options.device))
         result[name] = {**own, "ratio": theirs / own["epoch_s"]}
     return result | {"network_gflop": _gflop(options.patch, published.PATCHES_PER_SCAN * len(cases))}

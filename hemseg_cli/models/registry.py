@@ -223,6 +223,8 @@ def build_network(name: str, model_config: Mapping[str, Any], in_channels: int) 
             f"{name} takes {', '.join(map(str, model.input_channels))} input channels, not {in_channels}",
             hint="the number of windows in train.windows is the number of channels",
         )
+    from hemseg_cli.models.cpu_layers import use_cpu_layers
+
     module, _, attribute = model.factory.partition(":")
     factory = getattr(importlib.import_module(module), attribute)
     arguments = {**model.model_config, **model_config}
@@ -231,6 +233,7 @@ def build_network(name: str, model_config: Mapping[str, Any], in_channels: int) 
         network: nn.Module = factory(in_channels=in_channels, **arguments)
     except (ValueError, TypeError, AssertionError, IndexError, RuntimeError, NotImplementedError, KeyError) as error:
         raise UsageError(f"{name} cannot be built with {arguments}: {error}", hint="see the table train.network of the config") from error
+    use_cpu_layers(network)
     return network
 
 
