@@ -30,7 +30,7 @@ class TrainConfig(Section):
         default_factory=dict, description="arguments of the network that differ from its defaults, e.g. channels = [16, 32, 64]"
     )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="of the network's arithmetic; auto: bfloat16 on a GPU that gains by it, float32 elsewhere"
+        "auto", description="of the network's arithmetic; auto: bfloat16 where the hardware gains by it, else float32"
     )
     prior: float = Field(
         0.0, ge=0, lt=1, description="probability of hemorrhage that the network starts from; 0: as its weights happen to fall, near 0.5"

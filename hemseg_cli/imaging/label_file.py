@@ -42,7 +42,8 @@ def label_facts(name: str, data: bytes) -> LabelFacts:
         shape = tuple(int(n) for n in header.get_data_shape())
         dtype = header.get_data_dtype()
         offset = int(header["vox_offset"])
-        affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+        with np.errstate(invalid="ignore"):  # NaN in a damaged header: refused below
+            affine = np.asarray(header.get_best_affine(), dtype=np.float64)
         slope, intercept = header.get_slope_inter()
     except (HeaderDataError, ValueError, OverflowError, KeyError, np.linalg.LinAlgError) as error:
         raise FileFormatError(f"{name} is not a NIfTI label: {error}") from None

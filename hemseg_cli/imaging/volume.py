@@ -63,7 +63,8 @@ def read_volume(path: Path) -> Volume:
 def read_header(path: Path) -> tuple[tuple[int, ...], Affine]:
     """Shape and affine alone. For `.nii.gz` only the first bytes are unpacked."""
     image = read_nifti_header(path)
-    return tuple(int(n) for n in image.get_data_shape()), np.asarray(image.get_best_affine(), dtype=np.float64)
+    with np.errstate(invalid="ignore"):  # NaN in a damaged header: the caller's to refuse
+        return tuple(int(n) for n in image.get_data_shape()), np.asarray(image.get_best_affine(), dtype=np.float64)
 
 
 def read_nifti_header(path: Path) -> Any:
@@ -201,7 +202,8 @@ def _parse(path: Path, data: bytes, *, header_only: bool = False) -> Any:
     try:
         if header_only:
             return nib.Nifti1Header(data[:348], check=True)
-        return nib.Nifti1Image.from_bytes(data)
+        with np.errstate(invalid="ignore"):  # NaN in a damaged header: refused by its affine
+            return nib.Nifti1Image.from_bytes(data)
     except (ImageFileError, HeaderDataError, WrapStructError, ValueError, OSError, EOFError, OverflowError) as error:
         raise FileFormatError(
             f"{path} is not a NIfTI file: {error}", hint="images are .nii or .nii.gz; DICOM folders go through convert"

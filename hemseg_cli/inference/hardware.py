@@ -11,18 +11,17 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _BY_NAME = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def precision_for(wanted: str, device: torch.device, *, training: bool = False) -> torch.dtype:
+def precision_for(wanted: str, device: torch.device) -> torch.dtype:
     """`float32`, `bfloat16`, `float16`, or `auto`: bfloat16 where the hardware multiplies it faster, else float32.
 
-    That is a GPU with tensor cores for it (compute capability 8.0), and a CPU with AMX or AVX512_BF16. Not in training on a CPU: there the
-    weight gradients of convolutions over few voxels are now and then not finite (seen in V-Net, torch 2.13 with oneDNN).
+    That is a GPU with tensor cores for it (compute capability 8.0), and a CPU with AMX or AVX512_BF16.
     """
     if wanted != "auto":
         return _BY_NAME[wanted]
     if device.type == "cuda":
         gains = torch.cuda.get_device_capability(device) >= (8, 0)
     else:
-        gains = device.type == "cpu" and not training and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+        gains = device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
     return torch.bfloat16 if gains else torch.float32
 
 

@@ -144,7 +144,7 @@ def network_member(
     resizable = kind.convolutional and not kind.fixed_patch and config.window == "largest"
     most = math.prod(patch)
     if resizable:
-        i, j, k = (size * math.ceil(32 / size) if size < 32 else size for size in multiple)
-        most = most_voxels(network, channels, (i * 2, j, k), device, memory_mb)
+        i, j, _ = (size * math.ceil(32 / size) if size < 32 else size for size in multiple)
+        most = most_voxels(network, channels, (i * 2, j, patch[2]), device, memory_mb)
     rule = WindowRule(patch, multiple, resizable, most, settings.overlap)
     return Member(kind.name, network, preprocess, rule, settings, preprocess.air() if padding == "air" else (0.0,) * channels)

@@ -3,7 +3,9 @@
 A patch of 16 slices has one or two of them left at the deeper levels of a network, and most of a kernel's weights along them meet nothing
 but padding. Taken as channels of one plane, the slices need only the weights that meet others. A convolution with one output channel,
 which no library vectorises well, gains the same way; so does the gradient of a PReLU with one slope, computed without a tensor of slopes.
-On other devices, where it gains nothing, and for export torch's own layer is used. Measured by `benchmarks/train.py epoch`.
+Torch's own layers (2.13 with oneDNN) are also not safe there in bfloat16: the gradients of their weights are now and then not finite, and
+V-Net lost every fourth batch by it. On other devices, where nothing is gained, and for export torch's own layer is used. Measured by
+`benchmarks/train.py epoch`.
 """
 
 import itertools

@@ -89,7 +89,7 @@ def make_engine(config: Config, material: Material, device: torch.device, world:
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # not in torch's annotations
     mean = WeightMean(network, train.ema_decay)
     parallel = world.parallel(network, device, idle_weights=not entry(train.model).convolutional)
-    precision = precision_for(train.precision, device, training=True)
+    precision = precision_for(train.precision, device)
     optimizer = make_optimizer(network, train, fused=precision != torch.float16 and device.type in ("cpu", "cuda"))
     i, j, k = train.patch
     return Engine(

@@ -6,7 +6,7 @@ import tracemalloc
 import nibabel as nib
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hemseg_cli.errors import FileFormatError
@@ -136,6 +136,7 @@ def test_damaged_headers_give_facts_or_our_error(changes: list[tuple[int, int]],
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 300), st.integers(0, 255)), min_size=1, max_size=4))
+@example([(60, 173), (62, 24)])  # a signalling NaN in the affine
 def test_damaged_gzip_bytes_give_the_facts_or_our_error(changes: list[tuple[int, int]]) -> None:
     good = packed(nifti())
     data = bytearray(good)

@@ -23,7 +23,6 @@ def test_auto_is_bfloat16_where_the_processor_multiplies_it(
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
     assert precision_for("auto", CPU) is expected
-    assert precision_for("auto", CPU, training=True) is torch.float32
 
 
 @pytest.mark.parametrize(("capability", "expected"), [((7, 5), torch.float32), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)])

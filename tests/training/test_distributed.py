@@ -17,7 +17,7 @@ from hemseg_cli.training.train import train
 from tests.torchrun import run_two
 from tests.training.small_run import assert_same_state, small_config, small_data, write_config
 
-SMALL = ("train.batch_size=2", "train.patches_per_scan=2")
+SMALL = ("train.batch_size=2", "train.patches_per_scan=2", "train.precision=float32")
 
 
 @pytest.fixture
