@@ -18,6 +18,7 @@ from torch import nn
 from hemseg_cli.config import Config
 from hemseg_cli.errors import FileFormatError, HemsegError
 from hemseg_cli.imaging.preprocess import Preprocess
+from hemseg_cli.inference.hardware import precision_for
 from hemseg_cli.models.checkpoint import load_weights, read_checkpoint, write_checkpoint
 from hemseg_cli.run_directory import RunDirectory
 from hemseg_cli.training.ema import WeightMean
@@ -111,17 +112,19 @@ class Engine:
             "scaler": self.scaler.state_dict(),
             "random": _random_states(),
             "progress": asdict(self.progress),
+            "precision": str(self.precision).removeprefix("torch."),
             "config": self.config.model_dump(mode="json"),
         }
 
     def restore(self, checkpoint: Mapping[str, Any]) -> None:
-        """Take up a `state`; FileFormatError if it is not one, or another model's."""
+        """Take up a `state`, its arithmetic too, whatever `auto` means here; FileFormatError if it is not one, or another model's."""
         load_weights(self.mean.network, checkpoint)
         load_weights(self.network, {**checkpoint, "model": checkpoint["network"]})
         try:
             self.optimizer.load_state_dict(checkpoint["optimizer"])
             self.schedule.load_state_dict(checkpoint["schedule"])
             self.scaler.load_state_dict(checkpoint["scaler"])
+            self.precision = precision_for(checkpoint["precision"], self.device)
             self.predict = dict(checkpoint["predict"])
             self.progress = Progress(**checkpoint["progress"])
             _set_random_states(checkpoint["random"])

@@ -16,6 +16,9 @@ from hemseg_cli.inference.predictor import Predictor
 from hemseg_cli.models.checkpoint import network_of, read_checkpoint
 from hemseg_cli.run_directory import RunDirectory, open_run
 from hemseg_cli.training import loop, validation
+from hemseg_cli.training.distributed import World
+from hemseg_cli.training.material import make_engine, make_material
+from hemseg_cli.training.state import Engine
 from hemseg_cli.training.train import TrainResult, train
 from tests.training.small_run import (
     SMALL_DYNUNET,
@@ -117,6 +120,21 @@ def test_stopped_anywhere_and_resumed_is_bitwise_the_straight_run(
     resumed = train(config, run=name, resume=True)
     assert_same_state(straight.run, resumed.run)
     assert len(rows_of(resumed.run)) == 2
+
+
+def test_resumed_run_keeps_its_arithmetic(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def engine() -> Engine:
+        config, device = small_config(place, "train.precision=auto"), torch.device("cpu")
+        return make_engine(config, make_material(config, device, World()), device, World())
+
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    state = engine().state()
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    moved = engine()
+    assert moved.precision is torch.bfloat16
+    moved.restore(state)
+    assert moved.precision is torch.float32
 
 
 def test_resume_of_a_finished_run_is_refused(place: Path, straight: TrainResult) -> None:
