@@ -155,10 +155,12 @@ def dice_of_run(file: Path, cases_file: Path, device: str) -> dict[str, Any]:
     from hemseg_cli.imaging.volume import read_volume
     from hemseg_cli.inference.predictor import Predictor
     from hemseg_cli.models.checkpoint import network_of, read_checkpoint
+    from hemseg_cli.models.cpu_layers import use_torchs_layers
 
     checkpoint = read_checkpoint(file)
     predictor = Predictor.load([file], PredictConfig(overlap=OVERLAP, threshold=0.5, min_component_ml=0.0, tta=False), device=device)
-    network, settings = with_torchs_layers(network_of(checkpoint)).to(device).eval(), Preprocess.from_dict(checkpoint["preprocess"])
+    network, settings = network_of(checkpoint).to(device).eval(), Preprocess.from_dict(checkpoint["preprocess"])
+    use_torchs_layers(network)
     own, other = [], []
     for case in cases_in_split(read_cases(cases_file), "test"):
         scan, truth = read_volume(cases_file.parent / case.image), read_volume(cases_file.parent / case.label).array > 0
@@ -199,9 +201,11 @@ def reference(work: Path, device: str) -> dict[str, float]:
     import torch
 
     from hemseg_cli.models.checkpoint import network_of, read_checkpoint
+    from hemseg_cli.models.cpu_layers import use_torchs_layers
 
     checkpoint = read_checkpoint(work / "runs" / "bench" / "checkpoints" / "best.pt")
-    network = with_torchs_layers(network_of(checkpoint)).to(device)
+    network = network_of(checkpoint).to(device)
+    use_torchs_layers(network)
     with torch.inference_mode():
         reference_scan(network, checkpoint, work / "piece.nii.gz", work / "warm_reference", device)
         start = time.perf_counter()
@@ -209,14 +213,6 @@ def reference(work: Path, device: str) -> dict[str, float]:
         for path in scans:
             reference_scan(network, checkpoint, path, work / "reference", device)
     return stop(start, len(scans), device)
-
-
-def with_torchs_layers(network: Any) -> Any:
-    """The network as MONAI builds it: without the layers that are faster on a CPU."""
-    for layer in network.modules():
-        if type(layer).__module__ == "hemseg_cli.models.cpu_layers":
-            layer.__class__ = type(layer).__mro__[1]
-    return network
 
 
 def reference_scan(network: Any, checkpoint: dict[str, Any], path: Path, out: Path, device: str) -> None:

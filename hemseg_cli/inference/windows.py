@@ -111,21 +111,21 @@ def _slab(head: Head, grid: Grid, rule: WindowRule, margin_mm: float, part: Part
 
 def _in_plane(i: Range, j: Range, start: int, rule: WindowRule, shape: Size) -> Iterator[Window]:
     """The windows from slice `start` on that hold the rectangle: as few as memory allows, or those of the training."""
-    depth = rule.patch[2]
     if rule.resizable:
-        yield from split(_fitted(i, j, (start, depth), rule, shape), rule)
+        yield from split(_fitted(i, j, start, rule, shape), rule)
         return
-    for window in regular_windows((i[1] - i[0], j[1] - j[0], depth), rule.patch, rule.overlap):
+    for window in regular_windows((i[1] - i[0], j[1] - j[0], rule.patch[2]), rule.patch, rule.overlap):
         yield Window((window.start[0] + i[0], window.start[1] + j[0], start), rule.patch)
 
 
-def _fitted(i: Range, j: Range, depth: Range, rule: WindowRule, shape: Size) -> Window:
-    """The rectangle grown to sizes that the network takes, inside the grid where there is room. `depth`: first slice and their number."""
+def _fitted(i: Range, j: Range, start: int, rule: WindowRule, shape: Size) -> Window:
+    """The rectangle, from slice `start` on, grown to sizes that the network takes, inside the grid where there is room."""
+    depth = rule.patch[2]
     sizes = [_up(stop - start, multiple) for (start, stop), multiple in zip((i, j), rule.multiple[:2], strict=True)]
-    if (*sizes, depth[1]) == rule.multiple:
+    if (*sizes, depth) == rule.multiple:
         sizes[0] *= 2  # instance normalisation needs two voxels at the deepest level
     first, second = (_placed(own, size, extent) for own, size, extent in zip((i, j), sizes, shape[:2], strict=True))
-    return Window((first, second, depth[0]), (sizes[0], sizes[1], depth[1]))
+    return Window((first, second, start), (sizes[0], sizes[1], depth))
 
 
 def _at_least(part: Part, least: Size, shape: Size) -> Part:

@@ -126,7 +126,7 @@ def test_a_scan_without_head_is_computed_whole() -> None:
 
 def test_bytes_per_voxel_is_counted_by_hand() -> None:
     network = nn.Sequential(nn.Conv3d(1, 6, 1), nn.ReLU(), nn.Conv3d(6, 1, 1))
-    # At the most: the input, six channels before and six after the ReLU; all float32, with a quarter for the library.
+    # At the most: the input, six channels before and six after the ReLU; all float32, and half as much again.
     assert bytes_per_voxel(network, 1, (8, 8, 8), torch.device("cpu")) == pytest.approx(1.5 * 4 * (1 + 6 + 6), rel=0.1)
 
 
