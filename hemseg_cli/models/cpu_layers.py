@@ -3,6 +3,8 @@
 A patch of 16 slices has one or two of them left at the deeper levels of a network, and most of a kernel's weights along them meet nothing
 but padding. Taken as channels of one plane, the slices need only the weights that meet others. A convolution with one output channel,
 which no library vectorises well, gains the same way; so does the gradient of a PReLU with one slope, computed without a tensor of slopes.
+The two convolutions that a residual unit begins with take the same input and are computed as one.
+
 Torch's own layers (2.13 with oneDNN) are also not safe there in bfloat16: the gradients of their weights are now and then not finite, and
 V-Net lost every fourth batch by it. On other devices, where nothing is gained, and for export torch's own layer is used. Measured by
 `benchmarks/train.py epoch`.
@@ -13,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from monai.networks.blocks.convolutions import ResidualUnit
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -26,45 +29,65 @@ class ShallowConv3d(nn.Conv3d):
 
     def forward(self, x: Tensor) -> Tensor:
         """The convolution of x."""
-        depth, kernel = x.shape[-1], self.kernel_size[2]
-        if kernel == 1 or depth > self._most_slices() or x.ndim != 5 or not _may_differ_from_torch(x):
+        if not _may_differ_from_torch(x):
             return super().forward(x)
-        (si, sj, step), (pi, pj, pad) = self.stride, _numbers(self.padding)
-        new_depth = (depth + 2 * pad - kernel) // step + 1
-        taps = torch.arange(depth) - step * torch.arange(new_depth)[:, None] + pad
-        weight = _by_slices(self.weight, taps)  # [o, c, ki, kj, new, old]
-        weight = _contiguous(weight.permute(4, 0, 5, 1, 2, 3)).view(
-            new_depth * self.out_channels, depth * self.in_channels, *weight.shape[2:4]
-        )
-        bias = None if self.bias is None else self.bias.repeat(new_depth)
-        return _from_plane(functional.conv2d(_to_plane(x), weight, bias, stride=(si, sj), padding=(pi, pj)), new_depth)
+        return _convolution(x, self.weight, self.bias, self.stride, _numbers(self.padding))
 
-    def _most_slices(self) -> int:
-        return _MOST_SLICES_TO_ONE_CHANNEL if self.out_channels == 1 else (self.kernel_size[2] + 1) // 2
+
+class JoinedResidualUnit(ResidualUnit):
+    """MONAI's ResidualUnit whose first convolution and residual, alike but for their weights, are computed as one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The unit's answer to x."""
+        if not _may_differ_from_torch(x):
+            return super().forward(x)
+        first, *units = self.conv
+        own, *rest = first.children()
+        other = self.residual
+        assert isinstance(own, nn.Conv3d)
+        assert isinstance(other, nn.Conv3d)
+        weight = torch.cat([own.weight, other.weight])
+        bias = None if own.bias is None or other.bias is None else torch.cat([own.bias, other.bias])
+        answer, residual = _convolution(x, weight, bias, own.stride, _numbers(own.padding)).chunk(2, dim=1)
+        for layer in (*rest, *units):
+            answer = layer(answer)
+        return answer + residual
+
+
+def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int], padding: Numbers) -> Tensor:
+    """[n, c, i, j, k] with [o, c, ki, kj, kk] -> [n, o, i, j, k], in the plane where k is small."""
+    depth, kernel = x.shape[-1], weight.shape[-1]
+    most = _MOST_SLICES_TO_ONE_CHANNEL if len(weight) == 1 else (kernel + 1) // 2
+    if kernel == 1 or depth > most:
+        return functional.conv3d(x, weight, bias, tuple(stride), padding)
+    (si, sj, step), (pi, pj, pad) = stride, padding
+    new_depth = (depth + 2 * pad - kernel) // step + 1
+    taps = torch.arange(depth) - step * torch.arange(new_depth)[:, None] + pad
+    flat = _by_slices(weight, taps).permute(4, 0, 5, 1, 2, 3)  # [new, o, old, c, ki, kj]
+    flat = _contiguous(flat).view(new_depth * len(weight), depth * weight.shape[1], *weight.shape[2:4])
+    bias = None if bias is None else bias.repeat(new_depth)
+    return _from_plane(functional.conv2d(_to_plane(x), flat, bias, stride=(si, sj), padding=(pi, pj)), new_depth)
 
 
 class ShallowConvTranspose3d(nn.ConvTranspose3d):
-    """ConvTranspose3d on [n, c, i, j, k] that works in the plane where k is small. Parameters and results are ConvTranspose3d's."""
+    """ConvTranspose3d on [n, c, i, j, k] that works in the plane where k is 1. Parameters and results are ConvTranspose3d's."""
 
     def forward(self, x: Tensor, output_size: Any = None) -> Tensor:
         """The transposed convolution of x."""
         depth, kernel = x.shape[-1], self.kernel_size[2]
-        if output_size or x.ndim != 5 or not _may_differ_from_torch(x):
+        if output_size or not _may_differ_from_torch(x):
             return super().forward(x, output_size)
         if self.out_channels == 1:
             answer: Tensor = _ToOneChannel.apply(x, self.weight, self.stride, _numbers(self.padding), self.output_padding)  # type: ignore[no-untyped-call]
             return answer if self.bias is None else answer + self.bias
         if kernel == 1 or depth > 1:
             return super().forward(x)
-        (si, sj, step), (pi, pj, pad), (oi, oj, more) = self.stride, _numbers(self.padding), self.output_padding
-        new_depth = (depth - 1) * step - 2 * pad + kernel + more
-        taps = torch.arange(new_depth)[:, None] - step * torch.arange(depth) + pad
-        weight = _by_slices(self.weight, taps)  # [c, o, ki, kj, new, old]
-        weight = _contiguous(weight.permute(5, 0, 4, 1, 2, 3)).view(
-            depth * self.in_channels, new_depth * self.out_channels, *weight.shape[2:4]
-        )
+        (si, sj, _), (pi, pj, pad), (oi, oj, more) = self.stride, _numbers(self.padding), self.output_padding
+        new_depth = kernel - 2 * pad + more
+        weight = _by_slices(self.weight, torch.arange(new_depth) + pad).permute(0, 4, 1, 2, 3)  # [c, new, o, ki, kj]
+        weight = _contiguous(weight).view(self.in_channels, new_depth * self.out_channels, *weight.shape[3:])
         bias = None if self.bias is None else self.bias.repeat(new_depth)
-        plane = functional.conv_transpose2d(_to_plane(x), weight, bias, stride=(si, sj), padding=(pi, pj), output_padding=(oi, oj))
+        plane = functional.conv_transpose2d(x[..., 0], weight, bias, stride=(si, sj), padding=(pi, pj), output_padding=(oi, oj))
         return _from_plane(plane, new_depth)
 
 
@@ -76,7 +99,7 @@ class _ToOneChannel(torch.autograd.Function):
     def forward(context: Any, x: Tensor, weight: Tensor, stride: Numbers, padding: Numbers, more: Numbers) -> Tensor:
         context.save_for_backward(x, weight)
         context.stride, context.padding = stride, padding
-        products = torch.matmul(weight.flatten(1).t(), x.flatten(2)).unflatten(2, x.shape[2:])  # [n, ki kj kk, i, j, k]
+        products = torch.bmm(weight.flatten(1).t().expand(len(x), -1, -1), x.flatten(2)).unflatten(2, x.shape[2:])  # [n, ki kj kk, i, j, k]
         reach = [(n - 1) * step + kernel for n, step, kernel in zip(x.shape[2:], stride, weight.shape[2:], strict=True)]
         sizes = [whole - 2 * pad + extra for whole, pad, extra in zip(reach, padding, more, strict=True)]
         shape = (x.shape[0], *(whole + extra for whole, extra in zip(reach, more, strict=True)))
@@ -96,8 +119,8 @@ class _ToOneChannel(torch.autograd.Function):
         padded = functional.pad(gradient[:, 0], [number for pair in reversed(around) for number in pair])
         parts = [padded[place] for place in _places(x.shape[2:], weight.shape[2:], context.stride)]
         stacked = torch.stack(parts, dim=1).flatten(2)  # [n, ki kj kk, i j k]
-        to_x = torch.matmul(weight.flatten(1), stacked).view_as(x).to(x.dtype)
-        to_weight = torch.matmul(x.flatten(2), stacked.transpose(1, 2)).sum(0).view_as(weight).to(weight.dtype)
+        to_x = torch.bmm(weight.flatten(1).expand(len(x), -1, -1), stacked).view_as(x).to(x.dtype)
+        to_weight = torch.bmm(x.flatten(2), stacked.transpose(1, 2)).sum(0).view_as(weight).to(weight.dtype)
         return to_x, to_weight, None, None, None
 
 
@@ -136,6 +159,7 @@ _FASTER: dict[type[nn.Module], type[nn.Module]] = {
     nn.Conv3d: ShallowConv3d,
     nn.ConvTranspose3d: ShallowConvTranspose3d,
     nn.PReLU: OneSlopePReLU,
+    ResidualUnit: JoinedResidualUnit,
 }
 
 
@@ -157,13 +181,24 @@ def use_torchs_layers(network: nn.Module) -> None:
 def _is_plain(layer: nn.Module) -> bool:
     if isinstance(layer, nn.PReLU):
         return layer.num_parameters == 1
+    if isinstance(layer, ResidualUnit):
+        return _may_be_joined(layer)
     if not isinstance(layer, nn.Conv3d | nn.ConvTranspose3d):
         return False
     return layer.groups == 1 and set(layer.dilation) == {1} and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
 
 
+def _may_be_joined(unit: ResidualUnit) -> bool:
+    own, other = next(unit.conv[0].children()), unit.residual
+    if not isinstance(own, nn.Conv3d) or not isinstance(other, nn.Conv3d) or not _is_plain(own) or not _is_plain(other):
+        return False
+    alike = all(getattr(own, name) == getattr(other, name) for name in ("kernel_size", "stride", "padding"))
+    return alike and (own.bias is None) == (other.bias is None)
+
+
 def _may_differ_from_torch(x: Tensor) -> bool:
-    return x.device.type == "cpu" and not torch.compiler.is_exporting()
+    """In how it is computed: a batch on a CPU, and not while it is traced for export."""
+    return x.device.type == "cpu" and x.ndim == 5 and not torch.compiler.is_exporting()
 
 
 def _numbers(padding: str | tuple[int, ...]) -> Numbers:

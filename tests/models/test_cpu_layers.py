@@ -1,12 +1,21 @@
 import copy
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from monai.networks.blocks.convolutions import ResidualUnit
 from torch import nn
 
-from hemseg_cli.models.cpu_layers import OneSlopePReLU, ShallowConv3d, ShallowConvTranspose3d, use_cpu_layers, use_torchs_layers
+from hemseg_cli.models.cpu_layers import (
+    JoinedResidualUnit,
+    OneSlopePReLU,
+    ShallowConv3d,
+    ShallowConvTranspose3d,
+    use_cpu_layers,
+    use_torchs_layers,
+)
 from hemseg_cli.models.registry import build_network, full_config
 
 
@@ -83,6 +92,12 @@ def test_gradients_in_bfloat16_are_near_those_of_float32(name: str) -> None:
     assert nn.functional.cosine_similarity(whole, half, dim=0) > 0.9
 
 
+@pytest.mark.parametrize("depth", [2, 8], ids=["in the plane", "in space"])
+@pytest.mark.parametrize("options", [{}, {"subunits": 1}, {"subunits": 1, "last_conv_only": True}, {"bias": False}], ids=str)
+def test_residual_unit_and_its_gradients_are_monais(options: dict[str, Any], depth: int) -> None:
+    check_as_torchs(ResidualUnit(3, 2, 5, strides=2, **options), torch.randn(2, 2, 6, 4, depth), JoinedResidualUnit)
+
+
 def test_prelu_and_its_gradients_are_torchs() -> None:
     check_as_torchs(nn.PReLU(init=0.3), torch.randn(2, 3, 4, 5, 6), OneSlopePReLU)
 
@@ -96,8 +111,23 @@ def test_prelu_and_its_gradients_are_torchs() -> None:
         nn.Conv3d(4, 4, 3, padding_mode="circular"),
         nn.PReLU(4),
         nn.Conv2d(4, 4, 3),
+        ResidualUnit(3, 4, 4),
+        ResidualUnit(3, 4, 6),
+        ResidualUnit(2, 4, 6, strides=2),
+        ResidualUnit(3, 4, 6, strides=2, dilation=2),
     ],
-    ids=["groups", "dilation", "same", "circular", "slopes", "plane"],
+    ids=[
+        "groups",
+        "dilation",
+        "same",
+        "circular",
+        "slopes",
+        "plane",
+        "no residual",
+        "other kernel",
+        "flat unit",
+        "dilated unit",
+    ],
 )
 def test_what_is_not_plain_is_left_to_torch(layer: nn.Module) -> None:
     kind = type(layer)
@@ -112,7 +142,9 @@ def test_a_network_answers_as_monais_own(name: str) -> None:
     monais = copy.deepcopy(ours)
     use_torchs_layers(monais)
     assert any(isinstance(layer, ShallowConv3d) for layer in ours.modules())
-    assert not any(isinstance(layer, ShallowConv3d | ShallowConvTranspose3d | OneSlopePReLU) for layer in monais.modules())
+    assert not any(
+        isinstance(layer, ShallowConv3d | ShallowConvTranspose3d | OneSlopePReLU | JoinedResidualUnit) for layer in monais.modules()
+    )
     x = torch.randn(1, 1, 32, 32, 16)
     with torch.inference_mode():
         torch.testing.assert_close(ours(x), monais(x), rtol=1e-4, atol=1e-5)
