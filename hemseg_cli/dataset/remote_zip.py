@@ -16,7 +16,7 @@ from typing import Any, Self
 from hemseg_cli import console
 from hemseg_cli.dataset.http import shown
 from hemseg_cli.dataset.http_ranges import RangeReader, RangeSettings
-from hemseg_cli.dataset.slice_sources import checked, not_there
+from hemseg_cli.dataset.slice_sources import KeptIndex
 from hemseg_cli.dataset.zip_index import Member, SliceIndex, data_start, unpack
 from hemseg_cli.errors import CaseError, FileFormatError, HemsegError
 from hemseg_cli.run_directory import write_bytes
@@ -33,10 +33,7 @@ class RemoteZipSource:
         self._connections = connections
         file = self._reader.stat()
         key = hashlib.sha256(f"{shown(url)}|{file.bytes}|{file.version}".encode()).hexdigest()[:16]
-        self._index_file = cache / "zip-index" / f"{key}.npy"
-        self._index = SliceIndex.load(self._index_file)
-        if self._index is None:
-            _remote_index(self._reader).save(self._index_file)
+        self._index = KeptIndex(self.place, cache / "zip-index" / f"{key}.npy", functools.partial(_remote_index, self._reader))
 
     @property
     def place(self) -> str:
@@ -45,11 +42,11 @@ class RemoteZipSource:
 
     def read(self, slice_id: str) -> bytes:
         """One slice: kept from before, or loaded now."""
-        return self._get(self._member(slice_id))
+        return self._get(self._index.member(slice_id))
 
     def read_many(self, slice_ids: Sequence[str]) -> list[bytes]:
         """The slices in the order asked, several moved at once. The first error stops the others; what has come is kept."""
-        members = [self._member(slice_id) for slice_id in slice_ids]
+        members = [self._index.member(slice_id) for slice_id in slice_ids]
         with concurrent.futures.ThreadPoolExecutor(self._connections) as pool:
             futures = [pool.submit(self._get, member) for member in members]
             try:
@@ -59,34 +56,18 @@ class RemoteZipSource:
 
     def missing(self, slice_ids: Sequence[str]) -> list[str]:
         """Ids without a member."""
-        return [slice_id for slice_id in slice_ids if self._lookup().find(checked(slice_id)) is None]
+        return self._index.missing(slice_ids)
 
     def sizes(self, slice_ids: Sequence[str]) -> dict[str, int]:
         """Bytes to move: packed sizes, 0 for a slice that is kept."""
-        found = {slice_id: self._lookup().find(checked(slice_id)) for slice_id in slice_ids}
-        return {name: 0 if self._file(member).is_file() else member.packed for name, member in found.items() if member is not None}
+        members = self._index.members(slice_ids)
+        return {member.slice_id: 0 if self._file(member).is_file() else member.packed for member in members}
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._reader.close()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_index": None}  # mapped anew where it is read
-
-    def _lookup(self) -> SliceIndex:
-        if self._index is None:
-            self._index = SliceIndex.load(self._index_file)
-        if self._index is None:
-            raise HemsegError(f"the index {self._index_file} of {self.place} went away", hint="run the command again")
-        return self._index
-
-    def _member(self, slice_id: str) -> Member:
-        member = self._lookup().find(checked(slice_id))
-        if member is None:
-            raise not_there(slice_id, self.place)
-        return member
 
     def _file(self, member: Member) -> Path:
         return self._slices / f"ID_{member.slice_id}.dcm"

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -94,6 +94,42 @@ def not_there(slice_id: str, place: str) -> CaseError:
     return CaseError(f"slice {slice_id} is not in {place}", hint="hemseg convert --dry-run   counts what is missing")
 
 
+class KeptIndex:
+    """The index of the archive at `place`, built once and kept in `file`; travels to a worker as the file's name alone."""
+
+    def __init__(self, place: str, file: Path, build: Callable[[], SliceIndex]) -> None:
+        self._place, self._file = place, file
+        self._index = SliceIndex.load(file)
+        if self._index is None:
+            build().save(file)
+
+    def find(self, slice_id: str) -> Member | None:
+        """The member of a slice, None where there is none."""
+        if self._index is None:
+            self._index = SliceIndex.load(self._file)
+        if self._index is None:
+            raise HemsegError(f"the index {self._file} of {self._place} went away", hint="run the command again")
+        return self._index.find(checked(slice_id))
+
+    def member(self, slice_id: str) -> Member:
+        """The member of a slice; CaseError where there is none."""
+        member = self.find(slice_id)
+        if member is None:
+            raise not_there(slice_id, self._place)
+        return member
+
+    def members(self, slice_ids: Sequence[str]) -> list[Member]:
+        """Those that are there."""
+        return [member for member in map(self.find, slice_ids) if member is not None]
+
+    def missing(self, slice_ids: Sequence[str]) -> list[str]:
+        """Ids without a member."""
+        return [slice_id for slice_id in slice_ids if self.find(slice_id) is None]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_index": None}
+
+
 class FolderSource:
     """`ID_<id>.dcm` in a folder, or in the `stage_2_train/` below it."""
 
@@ -151,15 +187,9 @@ class ZipSource:
         self._path = path
         state = path.stat()
         key = f"{path.resolve()}|{state.st_size}|{state.st_mtime_ns}"
-        self._index_file = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
+        file = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
         self._file: int | None = None
-        self._index = SliceIndex.load(self._index_file)
-        if self._index is None:
-            try:
-                with zipfile.ZipFile(path) as archive:
-                    SliceIndex.build(str(path), archive.infolist()).save(self._index_file)
-            except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-                raise FileFormatError(f"{path} is not a zip archive: {error}", hint="copy or download it again") from None
+        self._index = KeptIndex(str(path), file, self._build)
 
     @property
     def place(self) -> str:
@@ -170,7 +200,7 @@ class ZipSource:
         """One member."""
         if self._file is None:
             self._file = os.open(self._path, os.O_RDONLY)
-        return read_member(self.place, self._member(slice_id), self._read_at)
+        return read_member(self.place, self._index.member(slice_id), self._read_at)
 
     def read_many(self, slice_ids: Sequence[str]) -> list[bytes]:
         """The members, one after the other."""
@@ -178,12 +208,11 @@ class ZipSource:
 
     def missing(self, slice_ids: Sequence[str]) -> list[str]:
         """Ids without a member."""
-        return [slice_id for slice_id in slice_ids if self._lookup().find(checked(slice_id)) is None]
+        return self._index.missing(slice_ids)
 
     def sizes(self, slice_ids: Sequence[str]) -> dict[str, int]:
         """Packed sizes."""
-        found = {slice_id: self._lookup().find(checked(slice_id)) for slice_id in slice_ids}
-        return {slice_id: member.packed for slice_id, member in found.items() if member is not None}
+        return {member.slice_id: member.packed for member in self._index.members(slice_ids)}
 
     def __enter__(self) -> Self:
         return self
@@ -194,20 +223,14 @@ class ZipSource:
             self._file = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_file": None, "_index": None}  # opened anew where it is read
+        return self.__dict__ | {"_file": None}  # opened anew where it is read
 
-    def _lookup(self) -> SliceIndex:
-        if self._index is None:
-            self._index = SliceIndex.load(self._index_file)
-        if self._index is None:
-            raise HemsegError(f"the index {self._index_file} of {self._path} went away", hint="run the command again")
-        return self._index
-
-    def _member(self, slice_id: str) -> Member:
-        member = self._lookup().find(checked(slice_id))
-        if member is None:
-            raise not_there(slice_id, self.place)
-        return member
+    def _build(self) -> SliceIndex:
+        try:
+            with zipfile.ZipFile(self._path) as archive:
+                return SliceIndex.build(self.place, archive.infolist())
+        except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+            raise FileFormatError(f"{self._path} is not a zip archive: {error}", hint="copy or download it again") from None
 
     def _read_at(self, offset: int, size: int) -> bytes:
         assert self._file is not None

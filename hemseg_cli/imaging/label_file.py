@@ -8,6 +8,7 @@ import numpy as np
 
 from hemseg_cli.errors import FileFormatError
 from hemseg_cli.imaging.geometry import spacing_mm, tilt_deg, true_voxel_volume_mm3
+from hemseg_cli.imaging.volume import usable_affine
 
 MAX_LABEL_BYTES = 256 * 2**20
 _HEADER_BYTES = 348
@@ -42,17 +43,14 @@ def label_facts(name: str, data: bytes) -> LabelFacts:
         shape = tuple(int(n) for n in header.get_data_shape())
         dtype = header.get_data_dtype()
         offset = int(header["vox_offset"])
-        with np.errstate(invalid="ignore"):  # NaN in a damaged header: refused below
-            affine = np.asarray(header.get_best_affine(), dtype=np.float64)
         slope, intercept = header.get_slope_inter()
-    except (HeaderDataError, ValueError, OverflowError, KeyError, np.linalg.LinAlgError) as error:
+    except (HeaderDataError, ValueError, OverflowError, KeyError) as error:
         raise FileFormatError(f"{name} is not a NIfTI label: {error}") from None
     if magic.rstrip(b"\0") != b"n+1" or offset < _HEADER_BYTES:
         raise FileFormatError(f"{name} is not a NIfTI label: no single-file NIfTI-1 header")
     if len(shape) != 3 or min(shape) < 1 or dtype.fields is not None or dtype.kind not in "iuf":
         raise FileFormatError(f"{name} is not a label: {shape} voxels of {dtype}")
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise FileFormatError(f"{name} has no usable affine (sform and qform): {affine.tolist()}")
+    affine = usable_affine(name, header)
     size = offset + math.prod(shape) * dtype.itemsize
     if size > MAX_LABEL_BYTES:
         raise FileFormatError(f"{name} would unpack to {size:,} bytes; no label is larger than {MAX_LABEL_BYTES:,}")

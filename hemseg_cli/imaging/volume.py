@@ -50,9 +50,7 @@ def read_volume(path: Path) -> Volume:
         raise FileFormatError(f"{path} has {len(image.shape)} dimensions {image.shape}, not 3", hint="give one volume per file")
     if image.get_data_dtype().fields is not None or image.get_data_dtype().kind not in "iuf":
         raise FileFormatError(f"{path} holds {image.get_data_dtype()} voxels (colour or complex), not CT numbers")
-    affine = np.asarray(image.affine, dtype=np.float64)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise FileFormatError(f"{path} has no usable affine (sform and qform): {affine.tolist()}")
+    affine = usable_affine(str(path), image.header)
     try:
         array = np.asanyarray(image.dataobj)
     except (OSError, ValueError, OverflowError, MemoryError) as error:
@@ -62,9 +60,16 @@ def read_volume(path: Path) -> Volume:
 
 def read_header(path: Path) -> tuple[tuple[int, ...], Affine]:
     """Shape and affine alone. For `.nii.gz` only the first bytes are unpacked."""
-    image = read_nifti_header(path)
-    with np.errstate(invalid="ignore"):  # NaN in a damaged header: the caller's to refuse
-        return tuple(int(n) for n in image.get_data_shape()), np.asarray(image.get_best_affine(), dtype=np.float64)
+    header = read_nifti_header(path)
+    return tuple(int(n) for n in header.get_data_shape()), _affine(str(path), header)
+
+
+def usable_affine(name: str, header: Any) -> Affine:
+    """The affine of nibabel's header: its sform, or else its qform. FileFormatError naming `name` where it is not finite or flat."""
+    affine = _affine(name, header)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise FileFormatError(f"{name} has no usable affine (sform and qform): {affine.tolist()}")
+    return affine
 
 
 def read_nifti_header(path: Path) -> Any:
@@ -135,6 +140,17 @@ def sidecar_path(image_path: Path) -> Path:
 def nifti_stem(path: Path) -> str:
     """The file name without `.nii` or `.nii.gz`."""
     return path.name.removesuffix(".gz").removesuffix(".nii")
+
+
+def _affine(name: str, header: Any) -> Affine:
+    """NaN in a damaged header stays."""
+    from nibabel.spatialimages import HeaderDataError
+
+    try:
+        with np.errstate(invalid="ignore"):
+            return np.asarray(header.get_best_affine(), dtype=np.float64)
+    except (HeaderDataError, ValueError, np.linalg.LinAlgError) as error:
+        raise FileFormatError(f"{name} has no usable affine (sform and qform): {error}") from None
 
 
 def _read_bytes(path: Path) -> bytes:
