@@ -72,6 +72,12 @@ class TrainConfig(Section):
     )
     padding: Literal["air", "zero"] = Field("air", description="what is padded: air, or 0 after normalisation")
     batch_size: int = Field(2, ge=1, description="patches per step, over all devices")
+    patches_at_once: int | None = Field(
+        None,
+        ge=1,
+        description="patches of a batch that go through the network together, the others after them, for less memory; "
+        "none: the whole batch, on a CPU what is fastest",
+    )
     patches_per_scan: int = Field(4, ge=1, description="patches cut from each scan in an epoch")
     patch_order: Literal["mixed", "by_scan"] = Field(
         "mixed", description="mixed: the patches of all scans shuffled; by_scan: those of a scan follow each other"

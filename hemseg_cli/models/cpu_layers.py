@@ -3,7 +3,8 @@
 A patch of 16 slices has one or two of them left at the deeper levels of a network, and most of a kernel's weights along them meet nothing
 but padding. Taken as channels of one plane, the slices need only the weights that meet others. A convolution with one output channel,
 which no library vectorises well, gains the same way; so does the gradient of a PReLU with one slope, computed without a tensor of slopes.
-The two convolutions that a residual unit begins with take the same input and are computed as one.
+The two convolutions that a residual unit begins with take the same input and are computed as one. In float32 the slices of the others are
+combined before they are multiplied (see `winograd`).
 
 Torch's own layers (2.13 with oneDNN) are also not safe there in bfloat16: the gradients of their weights are now and then not finite, and
 V-Net lost every fourth batch by it. On other devices, where nothing is gained, and for export torch's own layer is used. Measured by
@@ -19,7 +20,10 @@ from monai.networks.blocks.convolutions import ResidualUnit
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hemseg_cli.models import winograd
+
 _MOST_SLICES_TO_ONE_CHANNEL = 32
+_FEWEST_FILTERED_CHANNELS = 8
 
 Numbers = tuple[int, int, int]
 
@@ -57,6 +61,8 @@ class JoinedResidualUnit(ResidualUnit):
 def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int], padding: Numbers) -> Tensor:
     """[n, c, i, j, k] with [o, c, ki, kj, kk] -> [n, o, i, j, k], in the plane where k is small."""
     depth, kernel = x.shape[-1], weight.shape[-1]
+    if _is_filtered(x, weight, stride, padding):
+        return winograd.convolution(x, weight, bias, (stride[0], stride[1]), (padding[0], padding[1]))
     most = _MOST_SLICES_TO_ONE_CHANNEL if len(weight) == 1 else (kernel + 1) // 2
     if kernel == 1 or depth > most:
         return functional.conv3d(x, weight, bias, tuple(stride), padding)
@@ -67,6 +73,12 @@ def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequenc
     flat = _contiguous(flat).view(new_depth * len(weight), depth * weight.shape[1], *weight.shape[2:4])
     bias = None if bias is None else bias.repeat(new_depth)
     return _from_plane(functional.conv2d(_to_plane(x), flat, bias, stride=(si, sj), padding=(pi, pj)), new_depth)
+
+
+def _is_filtered(x: Tensor, weight: Tensor, stride: Sequence[int], padding: Numbers) -> bool:
+    fits = (weight.shape[-1], stride[2], padding[2]) == (3, 1, 1) and winograd.is_filtered(x.shape[-1])
+    exact = x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
+    return fits and exact and min(weight.shape[:2]) >= _FEWEST_FILTERED_CHANNELS
 
 
 class ShallowConvTranspose3d(nn.ConvTranspose3d):

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,6 +17,9 @@ T = TypeVar("T")
 
 # Preparing the scans of a large data set happens on rank 0 while the others wait.
 _TIMEOUT = timedelta(hours=3)
+# Gloo's thread drops the tensors of the last message a moment after it came, and needs the interpreter for that.
+# DistributedDataParallel waits for that thread when it is freed, and keeps the interpreter meanwhile: without a pause, a hang (torch 2.13).
+_LAST_WORD_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,7 @@ def world(device_type: str) -> Iterator[World]:
     try:
         yield World(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", "0")))
     finally:
+        time.sleep(_LAST_WORD_S)
         distributed.destroy_process_group()
 
 

@@ -8,16 +8,18 @@ import contextlib
 import hashlib
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from hemseg_cli.errors import HemsegError
 from hemseg_cli.training.batches import Batch, BatchPlan, Loading, batch_stream
 from hemseg_cli.training.distributed import World
+from hemseg_cli.training.gradient import add_gradient, what_binds
+from hemseg_cli.training.losses import Loss
 from hemseg_cli.training.state import Engine
 from hemseg_cli.training.validation import Validation, validate
 
@@ -49,7 +51,6 @@ class EpochDone:
 
 
 Event = StepDone | CaseDone | EpochDone
-Loss = Callable[[Any, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -110,11 +111,12 @@ def train_step(engine: Engine, batch: Batch, material: Material, world: World, c
     engine.schedule.set_progress(_fraction(engine, len(material.plan)))
     engine.parallel.train()
     statistics = [(buffer, buffer.clone()) for buffer in engine.network.buffers() if buffer.is_floating_point()]
-    loss = material.loss(_forward(engine, batch.images), batch.labels.to(engine.device, non_blocking=True))
-    losses, seconds = zip(*world.gather((float(loss.detach()), clock.now())), strict=True)
+    engine.optimizer.zero_grad(set_to_none=True)
+    loss = add_gradient(engine, batch, material.loss)
+    losses, seconds = zip(*world.gather((loss, clock.now())), strict=True)
     progress.seconds = max(seconds)
     progress.batch += 1
-    applied = all(math.isfinite(value) for value in losses) and _apply(engine, loss)
+    applied = all(math.isfinite(value) for value in losses) and _apply(engine)
     if not applied:
         for buffer, before in statistics:
             buffer.copy_(before)
@@ -138,20 +140,8 @@ def step_seed(*numbers: int) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-def _forward(engine: Engine, images: Tensor) -> Any:
-    """The logits in float32: one tensor, or a list where the network supervises several levels."""
-    images = images.to(engine.device, non_blocking=True)
-    if engine.device.type == "cuda":
-        images = images.contiguous(memory_format=torch.channels_last_3d)
-    with torch.autocast(engine.device.type, dtype=engine.precision, enabled=engine.precision != torch.float32):
-        output = engine.parallel(images)
-    return [level.float() for level in output] if isinstance(output, list | tuple) else output.float()
-
-
-def _apply(engine: Engine, loss: Tensor) -> bool:
-    """Backward, clip, step; False if the gradient is not finite (with a gradient scaler the scaler sees to that, and lowers its scale)."""
-    engine.optimizer.zero_grad(set_to_none=True)
-    engine.scaler.scale(loss).backward()
+def _apply(engine: Engine) -> bool:
+    """Clip, step; False if the gradient is not finite (with a gradient scaler the scaler sees to that, and lowers its scale)."""
     engine.scaler.unscale_(engine.optimizer)
     norm = nn.utils.clip_grad_norm_(engine.network.parameters(), engine.config.train.clip_norm or math.inf)
     if not engine.scaler.is_enabled() and not math.isfinite(float(norm)):
@@ -236,7 +226,9 @@ def _memory_named(engine: Engine) -> Iterator[None]:
         train = engine.config.train
         smaller = list(engine.patch)
         smaller[0], smaller[1] = smaller[0] // 2, smaller[1] // 2
+        hint = f"lower one of the two: --set train.batch_size={max(1, train.batch_size // 2)} or --set train.patch={smaller}"
+        if engine.at_once > 1 and what_binds(train, engine.network) is None:
+            hint += f"; --set train.patches_at_once={max(1, min(engine.at_once, train.batch_size) // 2)}   saves memory for the same result"
         raise HemsegError(
-            f"out of memory on {engine.device} with train.batch_size = {train.batch_size} and train.patch = {list(engine.patch)}",
-            hint=f"lower one of the two: --set train.batch_size={max(1, train.batch_size // 2)} or --set train.patch={smaller}",
+            f"out of memory on {engine.device} with train.batch_size = {train.batch_size} and train.patch = {list(engine.patch)}", hint=hint
         ) from error

@@ -17,6 +17,7 @@ from hemseg_cli.training.batches import BatchPlan, Loading
 from hemseg_cli.training.cache import PreparedCase, prepared_cases, preprocess_of
 from hemseg_cli.training.distributed import World
 from hemseg_cli.training.ema import WeightMean
+from hemseg_cli.training.gradient import patches_at_once
 from hemseg_cli.training.loop import Material, step_seed
 from hemseg_cli.training.losses import make_loss
 from hemseg_cli.training.prior import expect
@@ -48,9 +49,14 @@ def training_cases(config: Config) -> tuple[list[Case], list[Case]]:
 
 
 def check_config(config: Config) -> None:
-    """UsageError for a patch that the model cannot take, HemsegError for a split without scans; before a run is made."""
+    """UsageError for what the model cannot do, HemsegError for a split without scans; before a run is made."""
     train = config.train
-    check_patch(train.model, full_config(train.model, train.network, train.patch), train.patch)
+    model_config = full_config(train.model, train.network, train.patch)
+    check_patch(train.model, model_config, train.patch)
+    if train.patches_at_once is not None:
+        with torch.device("meta"):
+            network = build_network(train.model, model_config, len(train.windows))
+        patches_at_once(train, network, torch.device("meta"))
     kept, held_out = training_cases(config)
     _warn_of_contamination(config, [*kept, *held_out])
 
@@ -102,6 +108,7 @@ def make_engine(config: Config, material: Material, device: torch.device, world:
         scaler=torch.amp.GradScaler(device.type, enabled=precision == torch.float16),
         device=device,
         precision=precision,
+        at_once=patches_at_once(train, network, device),
         preprocess=preprocess,
         patch=(i, j, k),
         model_config=model_config,

@@ -80,6 +80,7 @@ class Engine:
     scaler: "torch.amp.GradScaler"
     device: torch.device
     precision: torch.dtype
+    at_once: int  # patches that go through the network together
     preprocess: Preprocess
     patch: tuple[int, int, int]
     model_config: dict[str, Any]

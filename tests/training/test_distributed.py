@@ -17,7 +17,8 @@ from hemseg_cli.training.train import train
 from tests.torchrun import run_two
 from tests.training.small_run import assert_same_state, small_config, small_data, write_config
 
-SMALL = ("train.batch_size=2", "train.patches_per_scan=2", "train.precision=float32")
+SMALL = ("train.patches_per_scan=2", "train.precision=float32")
+IN_PARTS = ("train.batch_size=4", "train.patches_at_once=1", "train.loss.dice_over_batch=false")
 
 
 @pytest.fixture
@@ -27,9 +28,19 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("over_batch", [True, False])
-def test_two_processes_train_what_one_does_at_the_same_total_batch_and_resume_exactly(place: Path, over_batch: bool) -> None:
-    config = small_config(place, *SMALL, f"train.loss.dice_over_batch={json.dumps(over_batch)}")
+@pytest.mark.parametrize(
+    ("settings", "steps"),
+    [
+        (("train.batch_size=2", "train.loss.dice_over_batch=true"), 6),
+        (("train.batch_size=2", "train.loss.dice_over_batch=false"), 6),
+        (IN_PARTS, 4),
+    ],
+    ids=["Dice over the batch", "Dice of each patch", "in parts"],
+)
+def test_two_processes_train_what_one_does_at_the_same_total_batch_and_resume_exactly(
+    place: Path, settings: tuple[str, ...], steps: int
+) -> None:
+    config = small_config(place, *SMALL, *settings)
     file = str(write_config(place, config))
     talk = run_two("train", "--config", file, "--run", "two", "--json")
     assert json.loads(talk)["epochs"] == 2  # one object: the second process says nothing
@@ -41,7 +52,7 @@ def test_two_processes_train_what_one_does_at_the_same_total_batch_and_resume_ex
     for column, tolerance in (("train_loss", 1e-4), ("val_loss", 1e-3)):
         expected = [row[column] for row in ours["progress"]["history"]]
         assert [row[column] for row in theirs["progress"]["history"]] == pytest.approx(expected, rel=tolerance)
-    assert ours["step"] == theirs["step"] == 6
+    assert ours["step"] == theirs["step"] == steps
 
     copy = RunDirectory(config.runs.root / "resumed")
     shutil.copytree(run.path, copy.path)
