@@ -1,6 +1,6 @@
 """Prediction against MONAI's sliding window with the published settings; prints one JSON object.
 
-python benchmarks/predict.py speed [--device cpu|cuda] [--models unet,vnet] [--matrix 512] [--slices 32] [--scans 2]
+python benchmarks/predict.py speed [--device cpu|cuda] [--models unet,vnet] [--matrix 512] [--slices 32] [--scans 2] [--precision float32]
     seconds per scan and peak memory for each network. Both sides read a NIfTI file, bring it to the published grid, run the same weights
     (random, seeded), bring the mask back and write it. The reference is MONAI's transforms and `sliding_window_inference` over the whole
     volume: 256 x 256 x 16 (Swin UNETR: 128 x 128 x 32), overlap 0.25, batch 4. Each side runs in a process of its own, so that peak
@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--matrix", type=int, default=512)
     parser.add_argument("--slices", type=int, default=32)
     parser.add_argument("--scans", type=int, default=2)
+    parser.add_argument("--precision", default="auto", help="of ours; the reference computes in float32")
     parser.add_argument("--folder", type=Path, help="where trained runs lie (dice) or the scans to predict (the two sides)")
     options = parser.parse_args()
     if options.what == "dice":
@@ -44,8 +45,8 @@ def main() -> None:
     elif options.what == "speed":
         print(json.dumps(speed(options), indent=2))
     else:
-        side = ours if options.what == "ours" else reference
-        print(json.dumps(side(options.folder, options.device)))
+        own = options.what == "ours"
+        print(json.dumps(ours(options.folder, options.device, options.precision) if own else reference(options.folder, options.device)))
 
 
 def speed(options: argparse.Namespace) -> dict[str, Any]:
@@ -56,7 +57,7 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
         rows = []
         for model in options.models.split(","):
             write_model(work, model, options.matrix)
-            rows.append(compare(work, model, options.device))
+            rows.append(compare(work, model, options.device, options.precision))
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     return {"device": options.device, "matrix": options.matrix, "slices": options.slices, "scans": options.scans, "networks": rows}
 
@@ -109,9 +110,9 @@ def write_model(work: Path, model: str, matrix: int) -> None:
     )
 
 
-def compare(work: Path, model: str, device: str) -> dict[str, Any]:
+def compare(work: Path, model: str, device: str, precision: str) -> dict[str, Any]:
     """Both sides, one after the other."""
-    sides = {side: measured(work, side, device) for side in ("reference", "ours")}
+    sides = {side: measured(work, side, device, precision) for side in ("reference", "ours")}
     own, other = sides["ours"], sides["reference"]
     return {
         "model": model,
@@ -124,9 +125,9 @@ def compare(work: Path, model: str, device: str) -> dict[str, Any]:
     }
 
 
-def measured(work: Path, side: str, device: str) -> dict[str, float]:
+def measured(work: Path, side: str, device: str, precision: str) -> dict[str, float]:
     """One side in a process of its own."""
-    command = [sys.executable, "-W", "ignore", __file__, side, "--folder", str(work), "--device", device]
+    command = [sys.executable, "-W", "ignore", __file__, side, "--folder", str(work), "--device", device, "--precision", precision]
     answer: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
     return answer
 
@@ -181,13 +182,14 @@ def dice_of_run(file: Path, cases_file: Path, device: str) -> dict[str, Any]:
     }
 
 
-def ours(work: Path, device: str) -> dict[str, float]:
+def ours(work: Path, device: str, precision: str) -> dict[str, float]:
     """`predict` as a user calls it, without previews; the time per scan from the second one on is that of all but loading."""
     from hemseg_cli import console
     from hemseg_cli.config import load
 
     console.configure(quiet=True)
-    config = load(None, environ={}, options={"runs.root": str(work / "runs"), "predict.previews": False, "compute.device": device})
+    options = {"runs.root": str(work / "runs"), "predict.previews": False, "predict.precision": precision, "compute.device": device}
+    config = load(None, environ={}, options=options)
     from hemseg_cli.inference.predict import predict
 
     predict(config, runs=["bench"], inputs=[work / "piece.nii.gz"], out=work / "warm", force=True)

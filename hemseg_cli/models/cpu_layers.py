@@ -2,7 +2,8 @@
 
 A patch of 16 slices has one or two of them left at the deeper levels of a network, and most of a kernel's weights along them meet nothing
 but padding. Taken as channels of one plane, the slices need only the weights that meet others. A convolution with one output channel,
-which no library vectorises well, gains the same way; so does the gradient of a PReLU with one slope, computed without a tensor of slopes.
+which no library vectorises well, gains the same way; so does the gradient of a PReLU with one slope, computed without a tensor of slopes,
+and an instance normalisation in float32, computed as a group normalisation.
 The two convolutions that a residual unit begins with take the same input and are computed as one. In float32 the slices of the others are
 combined before they are multiplied (see `winograd`).
 
@@ -143,6 +144,16 @@ def _places(size: Sequence[int], kernel: Sequence[int], stride: Sequence[int]) -
         yield (slice(None), *(slice(offset, offset + (n - 1) * step + 1, step) for offset, n, step in steps))
 
 
+class ChannelGroupNorm3d(nn.InstanceNorm3d):
+    """InstanceNorm3d without running statistics, as the group normalisation that it is with one channel a group."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The normalised x, each channel of each patch by itself."""
+        if not _may_differ_from_torch(x) or x[0, 0].numel() == 1:  # which torch refuses
+            return super().forward(x)
+        return functional.group_norm(x, x.shape[1], self.weight, self.bias, self.eps)
+
+
 class OneSlopePReLU(nn.PReLU):
     """PReLU with one slope for all channels."""
 
@@ -163,13 +174,20 @@ class _LeakyReLU(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
         x, slope = context.saved_tensors
-        to_x: Tensor = torch.ops.aten.leaky_relu_backward(gradients[0], x, float(slope), False)
-        return to_x, (gradients[0] * x.clamp(max=0)).sum(dtype=slope.dtype).view_as(slope)
+        [gradient] = gradients
+        to_x: Tensor = torch.ops.aten.leaky_relu_backward(gradient, x, float(slope), False)
+        return to_x, _sum_of_products(gradient, x.clamp(max=0), slope.dtype).view_as(slope)
+
+
+def _sum_of_products(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
+    """In `dtype`. A product of vectors writes no products, but sums in the type of its factors."""
+    return torch.dot(a.flatten(), b.flatten()) if a.dtype == b.dtype == dtype else (a * b).sum(dtype=dtype)
 
 
 _FASTER: dict[type[nn.Module], type[nn.Module]] = {
     nn.Conv3d: ShallowConv3d,
     nn.ConvTranspose3d: ShallowConvTranspose3d,
+    nn.InstanceNorm3d: ChannelGroupNorm3d,
     nn.PReLU: OneSlopePReLU,
     ResidualUnit: JoinedResidualUnit,
 }
@@ -193,6 +211,8 @@ def use_torchs_layers(network: nn.Module) -> None:
 def _is_plain(layer: nn.Module) -> bool:
     if isinstance(layer, nn.PReLU):
         return layer.num_parameters == 1
+    if isinstance(layer, nn.InstanceNorm3d):
+        return not layer.track_running_stats
     if isinstance(layer, ResidualUnit):
         return _may_be_joined(layer)
     if not isinstance(layer, nn.Conv3d | nn.ConvTranspose3d):

@@ -10,6 +10,7 @@ from torch import nn
 
 from hemseg_cli.models import winograd
 from hemseg_cli.models.cpu_layers import (
+    ChannelGroupNorm3d,
     JoinedResidualUnit,
     OneSlopePReLU,
     ShallowConv3d,
@@ -116,6 +117,21 @@ def test_prelu_and_its_gradients_are_torchs() -> None:
     check_as_torchs(nn.PReLU(init=0.3), torch.randn(2, 3, 4, 5, 6), OneSlopePReLU)
 
 
+@pytest.mark.parametrize("layer", [nn.InstanceNorm3d(3), nn.InstanceNorm3d(3, affine=True, eps=0.1)], ids=["plain", "affine"])
+def test_instance_norm_and_its_gradients_are_torchs(layer: nn.InstanceNorm3d) -> None:
+    if layer.affine:
+        nn.init.normal_(layer.weight)
+        nn.init.normal_(layer.bias)
+    check_as_torchs(layer, torch.randn(2, 3, 4, 5, 6), ChannelGroupNorm3d)
+
+
+def test_instance_norm_of_a_single_voxel_is_refused_as_torch_does() -> None:
+    layer = nn.InstanceNorm3d(3)
+    use_cpu_layers(layer)
+    with pytest.raises(ValueError, match="more than 1 spatial element"):
+        layer(torch.randn(2, 3, 1, 1, 1))
+
+
 @pytest.mark.parametrize(
     "layer",
     [
@@ -124,6 +140,7 @@ def test_prelu_and_its_gradients_are_torchs() -> None:
         nn.Conv3d(4, 4, 3, padding="same"),
         nn.Conv3d(4, 4, 3, padding_mode="circular"),
         nn.PReLU(4),
+        nn.InstanceNorm3d(4, track_running_stats=True),
         nn.Conv2d(4, 4, 3),
         ResidualUnit(3, 4, 4),
         ResidualUnit(3, 4, 6),
@@ -136,6 +153,7 @@ def test_prelu_and_its_gradients_are_torchs() -> None:
         "same",
         "circular",
         "slopes",
+        "running",
         "plane",
         "no residual",
         "other kernel",
@@ -157,7 +175,8 @@ def test_a_network_answers_as_monais_own(name: str) -> None:
     use_torchs_layers(monais)
     assert any(isinstance(layer, ShallowConv3d) for layer in ours.modules())
     assert not any(
-        isinstance(layer, ShallowConv3d | ShallowConvTranspose3d | OneSlopePReLU | JoinedResidualUnit) for layer in monais.modules()
+        isinstance(layer, ShallowConv3d | ShallowConvTranspose3d | OneSlopePReLU | JoinedResidualUnit | ChannelGroupNorm3d)
+        for layer in monais.modules()
     )
     x = torch.randn(1, 1, 32, 32, 16)
     with torch.inference_mode():
