@@ -243,17 +243,16 @@ def reference_scan(network: Any, checkpoint: dict[str, Any], path: Path, out: Pa
 
 
 def stop(start: float, scans: int, device: str) -> dict[str, float]:
-    """Seconds per scan since `start`, and the peak memory of this process (on CUDA: of the device)."""
-    import torch
+    """Seconds per scan since `start`, and the peak memory."""
+    return {"seconds": round((time.perf_counter() - start) / scans, 3), "peak_mb": peak_mb(device)}
 
-    seconds = (time.perf_counter() - start) / scans
+
+def peak_mb(device: str) -> int:
+    """Largest memory of this process; on CUDA of the device. Not `ru_maxrss`: that starts from the memory of this process's parent."""
     if device.startswith("cuda"):
-        return {"seconds": round(seconds, 3), "peak_mb": round(torch.cuda.max_memory_allocated() / 2**20)}
-    return {"seconds": round(seconds, 3), "peak_mb": peak_mb()}
+        import torch
 
-
-def peak_mb() -> int:
-    """Largest resident memory of this process. Not `ru_maxrss`: that starts from the memory of the process that started this one."""
+        return round(torch.cuda.max_memory_allocated() / 2**20)
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) // 1024
 

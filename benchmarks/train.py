@@ -2,7 +2,8 @@
 
 python benchmarks/train.py epoch [--device cpu|cuda] [--patients 6] [--matrix 512]
     seconds of an epoch of the U-Net, recipe paper, ours (to the letter in float32, and in bfloat16) and the published loop on the same
-    data: the median of three epochs after a first one that warms up, without validation; and the network's floating-point operations
+    data: the median of three epochs after a first one that warms up, without validation; peak memory of the process (on CUDA: of the
+    device); and the network's floating-point operations
 
 python benchmarks/train.py dice --models unet,dynunet --minutes 5 [--matrix 128] [--seed S] [--strong train.patch=[64,64,16] ...] [--letter]
     test Dice of `strong` and `paper` after the same minutes on the same phantom data set (nnunet and dynunet: once), with bootstrap
@@ -13,16 +14,20 @@ python benchmarks/train.py dice --models unet,dynunet --minutes 5 [--matrix 128]
 import argparse
 import itertools
 import json
+import multiprocessing
 import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import published
 import torch
 from phantom_data import phantom_config
+from predict import peak_mb
 from torch.utils.flop_counter import FlopCounterMode
 
 from hemseg_cli.cases import cases_in_split, read_cases
@@ -64,21 +69,23 @@ def main() -> None:
 
 def _epoch(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     config = _epoch_config(options, folder, "float32")
-    cases = cases_in_split(read_cases(config.data.cases_file), "train")
-    batches = published.loader(config.data.folder, cases, scans_per_batch=4, workers=options.workers, patch=options.patch)
-    steps = published.unet_steps(batches, torch.device(options.device), epochs=_EPOCHS)
-    marks = [time.perf_counter() for _ in steps]
-    theirs = _median_epoch(marks, len(batches))
-    result: dict[str, Any] = {
-        "device": options.device,
-        "scans": len(cases),
-        "patch": list(options.patch),
-        "published": {"epoch_s": theirs, "steps": len(batches)},
-    }
+    scans = len(cases_in_split(read_cases(config.data.cases_file), "train"))
+    theirs = _alone(_published_epoch, options, folder)
+    result: dict[str, Any] = {"device": options.device, "scans": scans, "patch": list(options.patch), "published": theirs}
     for name, precision in (("ours", "float32"), ("ours_bfloat16", "bfloat16")):
-        own = _own_epoch(_epoch_config(options, folder, precision), torch.device(options.device))
-        result[name] = {**own, "ratio": theirs / own["epoch_s"]}
-    return result | {"network_gflop": _gflop(options.patch, published.PATCHES_PER_SCAN * len(cases))}
+        own = _alone(_own_epoch, options, folder, precision)
+        result[name] = {
+            **own,
+            "ratio": theirs["epoch_s"] / own["epoch_s"],
+            "memory_ratio": own["peak_mb"] / theirs["peak_mb"],
+        }
+    return result | {"network_gflop": _gflop(options.patch, published.PATCHES_PER_SCAN * scans)}
+
+
+def _alone(side: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """What a side returns from a process of its own, so that memory and its remains are its own."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        return process.submit(side, *arguments).result()
 
 
 def _epoch_config(options: argparse.Namespace, folder: Path, precision: str) -> Config:
@@ -100,7 +107,17 @@ def _epoch_config(options: argparse.Namespace, folder: Path, precision: str) -> 
     )
 
 
-def _own_epoch(config: Config, device: torch.device) -> dict[str, Any]:
+def _published_epoch(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    config = _epoch_config(options, folder, "float32")
+    cases = cases_in_split(read_cases(config.data.cases_file), "train")
+    batches = published.loader(config.data.folder, cases, scans_per_batch=4, workers=options.workers, patch=options.patch)
+    steps = published.unet_steps(batches, torch.device(options.device), epochs=_EPOCHS)
+    marks = [time.perf_counter() for _ in steps]
+    return {"epoch_s": _median_epoch(marks, len(batches)), "steps": len(batches), "peak_mb": peak_mb(options.device)}
+
+
+def _own_epoch(options: argparse.Namespace, folder: Path, precision: str) -> dict[str, Any]:
+    config, device = _epoch_config(options, folder, precision), torch.device(options.device)
     started = time.perf_counter()
     material = make_material(config, device, World())
     prepare_s = time.perf_counter() - started
@@ -110,7 +127,8 @@ def _own_epoch(config: Config, device: torch.device) -> dict[str, Any]:
         if isinstance(next(events), StepDone):
             marks.append(time.perf_counter())
     events.close()
-    return {"epoch_s": _median_epoch(marks, len(material.plan)), "steps": len(material.plan), "prepare_once_s": prepare_s}
+    steps = len(material.plan)
+    return {"epoch_s": _median_epoch(marks, steps), "steps": steps, "prepare_once_s": prepare_s, "peak_mb": peak_mb(options.device)}
 
 
 def _median_epoch(marks: list[float], steps: int) -> float:

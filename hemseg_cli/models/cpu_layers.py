@@ -2,10 +2,9 @@
 
 A patch of 16 slices has one or two of them left at the deeper levels of a network, and most of a kernel's weights along them meet nothing
 but padding. Taken as channels of one plane, the slices need only the weights that meet others. A convolution with one output channel,
-which no library vectorises well, gains the same way; so does the gradient of a PReLU with one slope, computed without a tensor of slopes,
-and an instance normalisation in float32, computed as a group normalisation.
-The two convolutions that a residual unit begins with take the same input and are computed as one. In float32 the slices of the others are
-combined before they are multiplied (see `winograd`).
+which no library vectorises well, gains the same way; so do the gradient of a PReLU with one slope, computed without a tensor of slopes,
+and an instance normalisation in float32, computed as a group normalisation. The two convolutions that a residual unit begins with take the
+same input and are computed as one. In float32, convolutions over more slices are filtered along them (see `winograd`).
 
 Torch's own layers (2.13 with oneDNN) are also not safe there in bfloat16: the gradients of their weights are now and then not finite, and
 V-Net lost every fourth batch by it. On other devices, where nothing is gained, and for export torch's own layer is used. Measured by
@@ -30,7 +29,7 @@ Numbers = tuple[int, int, int]
 
 
 class ShallowConv3d(nn.Conv3d):
-    """Conv3d on [n, c, i, j, k] that works in the plane where k is small. Parameters and results are Conv3d's."""
+    """Conv3d on [n, c, i, j, k] that is computed in planes where that is faster. Parameters and results are Conv3d's."""
 
     def forward(self, x: Tensor) -> Tensor:
         """The convolution of x."""
@@ -60,7 +59,7 @@ class JoinedResidualUnit(ResidualUnit):
 
 
 def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int], padding: Numbers) -> Tensor:
-    """[n, c, i, j, k] with [o, c, ki, kj, kk] -> [n, o, i, j, k], in the plane where k is small."""
+    """[n, c, i, j, k] with [o, c, ki, kj, kk] -> [n, o, i, j, k]: filtered, or in one plane where k is small, or as torch does."""
     depth, kernel = x.shape[-1], weight.shape[-1]
     if _is_filtered(x, weight, stride, padding):
         return winograd.convolution(x, weight, bias, (stride[0], stride[1]), (padding[0], padding[1]))

@@ -58,6 +58,15 @@ def test_input_without_a_gradient_costs_none() -> None:
     torch.testing.assert_close(weight.grad, reference, rtol=1e-4, atol=1e-4)
 
 
+def test_depth_that_was_first_met_in_inference_can_be_trained() -> None:
+    x, weight = torch.randn(1, 2, 3, 3, 20), torch.randn(2, 2, 3, 3, 3, requires_grad=True)
+    with torch.inference_mode():
+        answer = winograd.convolution(x, weight, None, (1, 1), (1, 1))
+    winograd.convolution(x.requires_grad_(), weight, None, (1, 1), (1, 1)).sum().backward()
+    torch.testing.assert_close(answer.clone(), functional.conv3d(x, weight, padding=1).detach(), rtol=1e-4, atol=1e-4)
+    assert weight.grad is not None
+
+
 @pytest.mark.parametrize("depth", [2, 8])
 def test_error_in_float32_is_that_of_a_few_roundings(depth: int) -> None:
     torch.manual_seed(0)
