@@ -63,12 +63,16 @@ def test_convolution_that_is_filtered_along_the_slices_is_torchs(depth: int) -> 
     check_as_torchs(nn.Conv3d(8, 9, 3, stride=(2, 1, 1), padding=1), torch.randn(2, 8, 6, 5, depth), ShallowConv3d)
 
 
-def test_nothing_is_filtered_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_filtered_in_bfloat16_or_without_a_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = nn.Conv3d(8, 8, 3, padding=1)
     use_cpu_layers(layer)
     monkeypatch.setattr(winograd, "convolution", None)
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(torch.randn(1, 8, 6, 6, 8)).dtype is torch.bfloat16
+    with torch.inference_mode():
+        assert layer(torch.randn(1, 8, 6, 6, 8)).dtype is torch.float32
+    with pytest.raises(TypeError):
+        layer(torch.randn(1, 8, 6, 6, 8))
 
 
 @settings(max_examples=60, deadline=None)
