@@ -50,8 +50,7 @@ def add_gradient(engine: Engine, batch: Batch, loss: Loss) -> float:
     total = 0.0
     parts = list(zip(batch.images.split(engine.at_once), batch.labels.split(engine.at_once), strict=True))
     for number, (images, labels) in enumerate(parts):
-        last = number + 1 == len(parts)
-        with contextlib.nullcontext() if last else _not_yet_averaged(engine.parallel):
+        with _averaged(engine.parallel, now=number + 1 == len(parts)):
             share = len(images) / len(batch.images)
             part = share * loss(_forward(engine, images), labels.to(engine.device, non_blocking=True))
             engine.scaler.scale(part).backward()
@@ -69,6 +68,6 @@ def _forward(engine: Engine, images: Tensor) -> Any:
     return [level.float() for level in output] if isinstance(output, list | tuple) else output.float()
 
 
-def _not_yet_averaged(network: nn.Module) -> contextlib.AbstractContextManager[None]:
+def _averaged(network: nn.Module, *, now: bool) -> contextlib.AbstractContextManager[None]:
     """Several processes average their gradients once a batch."""
-    return network.no_sync() if isinstance(network, DistributedDataParallel) else contextlib.nullcontext()
+    return network.no_sync() if isinstance(network, DistributedDataParallel) and not now else contextlib.nullcontext()

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from hemseg_cli import console
 from hemseg_cli.errors import UsageError
 from hemseg_cli.models.checkpoint import read_checkpoint
 from hemseg_cli.run_directory import RunDirectory
@@ -15,17 +14,10 @@ from hemseg_cli.training.batches import BatchPlan
 from hemseg_cli.training.distributed import World
 from hemseg_cli.training.train import train
 from tests.torchrun import run_two
-from tests.training.small_run import assert_same_state, small_config, small_data, write_config
+from tests.training.small_run import assert_same_state, small_config, write_config
 
 SMALL = ("train.patches_per_scan=2", "train.precision=float32")
 IN_PARTS = ("train.batch_size=4", "train.patches_at_once=1", "train.loss.dice_over_batch=false")
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    console.configure(quiet=True)
-    small_data(tmp_path)
-    return tmp_path
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from hemseg_cli import console
 from hemseg_cli.config import Config
 from hemseg_cli.errors import UsageError
+from hemseg_cli.training.batches import Batch
 from hemseg_cli.training.distributed import World
 from hemseg_cli.training.gradient import add_gradient, patches_at_once
 from hemseg_cli.training.loop import StepDone, run_epochs
 from hemseg_cli.training.material import check_config, make_engine, make_material
-from tests.training.small_run import small_config, small_data
+from tests.training.small_run import small_config
 
 CPU = torch.device("cpu")
 EACH_PATCH = ("train.loss.dice_over_batch=false", "train.precision=float32", "train.batch_size=5", "train.patches_per_scan=5")
@@ -20,20 +20,12 @@ SMALL_UNET = ("train.model=unet", "train.network={channels=[4, 8], strides=[[2, 
 SMALL_VNET = ("train.model=vnet", "train.patch=[32, 16, 16]", "train.network={}")
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    console.configure(quiet=True)
-    small_data(tmp_path)
-    return tmp_path
-
-
 def gradient_of(config: Config) -> tuple[float, torch.Tensor]:
     material = make_material(config, CPU, World())
     engine = make_engine(config, material, CPU, World())
     patches = [material.loading.patches_of(0)[index] for index in range(5)]
     images, labels = (torch.stack([patch[key] for patch in patches]) for key in ("image", "label"))
-    batch = type("Batch", (), {"images": images, "labels": labels})()
-    loss = add_gradient(engine, batch, material.loss)
+    loss = add_gradient(engine, Batch(images, labels, []), material.loss)
     return loss, torch.cat([weight.grad.flatten() for weight in engine.network.parameters() if weight.grad is not None])
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from hemseg_cli import console
 from hemseg_cli.errors import FileFormatError, HemsegError
 from hemseg_cli.models import checkpoint
 from hemseg_cli.models.checkpoint import read_checkpoint
@@ -21,16 +20,9 @@ from hemseg_cli.training.distributed import World
 from hemseg_cli.training.material import make_engine, make_material
 from hemseg_cli.training.state import load_last, save_last
 from hemseg_cli.training.train import train
-from tests.training.small_run import exit_code, small_config, small_data, start_child, write_config
+from tests.training.small_run import exit_code, small_config, start_child, write_config
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    console.configure(quiet=True)
-    small_data(tmp_path)
-    return tmp_path
 
 
 def poison(place: Path, scan: str) -> None:
