@@ -1,7 +1,10 @@
-"""`hemseg convert` against the published procedure and dcm2niix, on RSNA-shaped phantom scans: seconds per scan, sizes, memory.
+"""`hemseg convert` against the published procedure and dcm2niix, on RSNA-shaped phantom scans.
 
-All read the same files in one run, and the voxels are compared first. Steady state: start-up (imports, worker processes) is left out by
-timing from the second finished scan on. Small try: python benchmarks/convert.py --scans 4 --matrix 64 --slices 8 10
+Seconds per scan, sizes, memory.
+
+All read the same files in one run, and the voxels are compared first. Steady state: start-up
+(imports, worker processes) is left out by timing from the second finished scan on. Small try:
+python benchmarks/convert.py --scans 4 --matrix 64 --slices 8 10
 """
 
 import argparse
@@ -24,11 +27,11 @@ import SimpleITK as sitk
 from isal import igzip
 
 from hemseg_cli.config import Config, load
-from hemseg_cli.dataset.convert import convert
-from hemseg_cli.dataset.fetch import fetch_labels
-from hemseg_cli.dataset.manifest import read_manifest
-from hemseg_cli.dataset.phantom import SLICE_FOLDER, make_phantom
-from hemseg_cli.imaging.volume import read_sidecar, read_volume
+from hemseg_cli.dataset.conversion.convert import convert
+from hemseg_cli.dataset.labels.fetch import fetch_labels
+from hemseg_cli.dataset.labels.manifest import read_manifest
+from hemseg_cli.dataset.phantom.dataset import SLICE_FOLDER, make_phantom
+from hemseg_cli.imaging.nifti import read_sidecar, read_volume
 
 WARM_UP = 2
 PADDING_BELOW_HU = -1200
@@ -39,11 +42,19 @@ def main() -> None:
     parser.add_argument("--scans", type=int, default=16)
     parser.add_argument("--matrix", type=int, default=512)
     parser.add_argument("--slices", type=int, nargs=2, default=[32, 40])
-    parser.add_argument("--folder", type=Path, help="keep the scans here, and use those that are here")
+    parser.add_argument(
+        "--folder", type=Path, help="keep the scans here, and use those that are here"
+    )
     options = parser.parse_args()
     with contextlib.ExitStack() as stack:
-        folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hemseg-benchmark-")))
-        print(json.dumps(benchmark(folder, options.scans, options.matrix, tuple(options.slices)), indent=2))
+        folder = options.folder or Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="hemseg-benchmark-"))
+        )
+        print(
+            json.dumps(
+                benchmark(folder, options.scans, options.matrix, tuple(options.slices)), indent=2
+            )
+        )
 
 
 def benchmark(folder: Path, scans: int, matrix: int, slices: tuple[int, int]) -> dict[str, Any]:
@@ -51,7 +62,14 @@ def benchmark(folder: Path, scans: int, matrix: int, slices: tuple[int, int]) ->
     source = folder / "source"
     if not (source / "truth.json").is_file():
         # Every third patient has two scans.
-        make_phantom(source, seed=0, patients=max(3, -(-scans * 3 // 4)), matrix=matrix, slices=slices, workers=os.cpu_count() or 1)
+        make_phantom(
+            source,
+            seed=0,
+            patients=max(3, -(-scans * 3 // 4)),
+            matrix=matrix,
+            slices=slices,
+            workers=os.cpu_count() or 1,
+        )
     config = settings(folder, "folder", dicom=source)
     rows = {row.scan: row.slices for row in read_manifest(config.data.folder / "manifest.jsonl")}
     with on_cores(1):
@@ -68,7 +86,12 @@ def benchmark(folder: Path, scans: int, matrix: int, slices: tuple[int, int]) ->
         "matrix": matrix,
         "slices_per_scan": round(sum(map(len, rows.values())) / len(rows), 1),
         "voxels_compared": same,
-        "seconds_per_scan": {"published": published, "ours_1_worker": one, "ours_2_workers": two, "ours_from_zip": zipped},
+        "seconds_per_scan": {
+            "published": published,
+            "ours_1_worker": one,
+            "ours_2_workers": two,
+            "ours_from_zip": zipped,
+        },
         "ratio": {
             "published_to_ours_1_worker": published / one,
             "published_to_ours_2_workers": published / two,
@@ -80,7 +103,9 @@ def benchmark(folder: Path, scans: int, matrix: int, slices: tuple[int, int]) ->
     if shutil.which("dcm2niix"):
         with on_cores(1):
             figures["seconds_per_scan"]["dcm2niix"] = dcm2niix(folder, source, rows)
-        figures["ratio"]["dcm2niix_to_ours_1_worker"] = figures["seconds_per_scan"]["dcm2niix"] / one
+        figures["ratio"]["dcm2niix_to_ours_1_worker"] = (
+            figures["seconds_per_scan"]["dcm2niix"] / one
+        )
     return figures
 
 
@@ -95,7 +120,13 @@ def settings(folder: Path, name: str, *, dicom: Path) -> Config:
     config = load(None, options=options, environ={})
     if not config.data.cases_file.is_file():
         shutil.rmtree(folder / "labels", ignore_errors=True)
-        phantom = config.model_copy(update={"data": config.data.model_copy(update={"dataset": "phantom", "root": folder / "labels"})})
+        phantom = config.model_copy(
+            update={
+                "data": config.data.model_copy(
+                    update={"dataset": "phantom", "root": folder / "labels"}
+                )
+            }
+        )
         fetch_labels(phantom)
         shutil.copytree(phantom.data.folder, config.data.folder)
     return config
@@ -114,7 +145,9 @@ def on_cores(count: int) -> Iterator[None]:
 
 def ours(config: Config, *, workers: int) -> float:
     """Seconds per scan, from the times at which the sidecars were written."""
-    with_workers = config.model_copy(update={"compute": config.compute.model_copy(update={"workers": workers})})
+    with_workers = config.model_copy(
+        update={"compute": config.compute.model_copy(update={"workers": workers})}
+    )
     result = convert(with_workers, force=True)
     assert not result.refused, result.refused
     written = sorted(path.stat().st_mtime_ns for path in config.data.folder.glob("*/image/*.json"))
@@ -122,7 +155,9 @@ def ours(config: Config, *, workers: int) -> float:
     return (written[-1] - written[first]) / (len(written) - 1 - first) / 1e9
 
 
-def published_procedure(folder: Path, source: Path, rows: Mapping[str, Sequence[str]]) -> tuple[float, dict[str, Path]]:
+def published_procedure(
+    folder: Path, source: Path, rows: Mapping[str, Sequence[str]]
+) -> tuple[float, dict[str, Path]]:
     """Copy a scan's slices into a folder, read them with SimpleITK's series reader, WriteImage."""
     out = folder / "published"
     out.mkdir(exist_ok=True)
@@ -144,12 +179,20 @@ def dcm2niix(folder: Path, source: Path, rows: Mapping[str, Sequence[str]]) -> f
     """`dcm2niix -z y` on a folder per scan; laying the folders out is not counted."""
     seconds = []
     for scan, names in rows.items():
-        with tempfile.TemporaryDirectory(dir=folder) as place, tempfile.TemporaryDirectory(dir=folder) as out:
+        with (
+            tempfile.TemporaryDirectory(dir=folder) as place,
+            tempfile.TemporaryDirectory(dir=folder) as out,
+        ):
             for name in names:
                 shutil.copy(source / SLICE_FOLDER / f"ID_{name}.dcm", place)
             start = time.perf_counter()
-            # Its exit code is 1 where it could not also write a copy at equal distances: the conversion itself is there.
-            subprocess.run(["dcm2niix", "-z", "y", "-f", scan, "-o", out, place], check=False, capture_output=True)
+            # Its exit code is 1 where it could not also write a copy at equal distances: the
+            # conversion itself is there.
+            subprocess.run(
+                ["dcm2niix", "-z", "y", "-f", scan, "-o", out, place],
+                check=False,
+                capture_output=True,
+            )
             seconds.append(time.perf_counter() - start)
             assert (Path(out) / f"{scan}.nii.gz").is_file(), scan
     return steady(seconds)
@@ -198,12 +241,18 @@ def size_ratio(config: Config) -> float:
 
 def peak_mb(config: Config) -> float:
     """Peak resident memory of one process that converts every scan."""
-    options = {"data.root": config.data.root, "data.dataset": config.data.dataset, "compute.workers": 0}
+    options = {
+        "data.root": config.data.root,
+        "data.dataset": config.data.dataset,
+        "compute.workers": 0,
+    }
     arguments = ["convert", "--force", "--json", "--quiet", "--dicom", str(config.convert.dicom)]
     arguments += [part for key, value in options.items() for part in ("--set", f"{key}={value}")]
     # VmHWM belongs to the new program alone; ru_maxrss would remember the size of this one.
     program = "import sys; from hemseg_cli.app import run; assert run(sys.argv[1:]) == 0; print(open('/proc/self/status').read())"
-    done = subprocess.run([sys.executable, "-c", program, *arguments], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], check=True, capture_output=True, text=True
+    )
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) / 1024
 

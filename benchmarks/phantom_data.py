@@ -3,12 +3,14 @@
 from pathlib import Path
 
 from hemseg_cli.config import Config, load
-from hemseg_cli.dataset.convert import convert
-from hemseg_cli.dataset.fetch import fetch_labels
-from hemseg_cli.dataset.phantom import SLICE_FOLDER, make_phantom
+from hemseg_cli.dataset.conversion.convert import convert
+from hemseg_cli.dataset.labels.fetch import fetch_labels
+from hemseg_cli.dataset.phantom.dataset import SLICE_FOLDER, make_phantom
 
 
-def phantom_config(folder: Path, *, seed: int, patients: int, matrix: int, assignments: tuple[str, ...] = ()) -> Config:
+def phantom_config(
+    folder: Path, *, seed: int, patients: int, matrix: int, assignments: tuple[str, ...] = ()
+) -> Config:
     """The configuration of a phantom data set in `folder`, which is made if it is not there."""
     source = folder / f"phantom-{seed}-{patients}-{matrix}"
     config = load(

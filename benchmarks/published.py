@@ -21,7 +21,7 @@ from monai.transforms import (
     Spacingd,
 )
 
-from hemseg_cli.cases import Case
+from hemseg_cli.core.cases import Case
 
 SPACING_MM = (0.4882810115814209, 0.4882810115814209, 4.649400138854981)
 PATCH = (256, 256, 16)
@@ -31,25 +31,48 @@ _LOW, _HIGH, _MEAN, _STD = 11.99969482421875, 79.0, 48.13441467285156, 13.457549
 
 
 def chain(patch: Sequence[int] = PATCH) -> Compose:
-    """Load, orient, resample, clip and normalise, crop four patches, flip: for each scan, each epoch."""
+    """Load, orient, resample, clip and normalise, crop four patches, flip.
+
+    For each scan, each epoch.
+    """
     return Compose(
         [
             LoadImaged(_KEYS),
             EnsureChannelFirstd(_KEYS),
             Orientationd(_KEYS, axcodes="RAS", labels=None),
             Spacingd(_KEYS, pixdim=SPACING_MM, mode=("bilinear", "nearest")),
-            ScaleIntensityRanged("image", a_min=_LOW, a_max=_HIGH, b_min=_LOW, b_max=_HIGH, clip=True),
+            ScaleIntensityRanged(
+                "image", a_min=_LOW, a_max=_HIGH, b_min=_LOW, b_max=_HIGH, clip=True
+            ),
             NormalizeIntensityd("image", subtrahend=_MEAN, divisor=_STD),
-            RandCropByPosNegLabeld(_KEYS, label_key="label", spatial_size=patch, pos=1, neg=1, num_samples=PATCHES_PER_SCAN),
+            RandCropByPosNegLabeld(
+                _KEYS,
+                label_key="label",
+                spatial_size=patch,
+                pos=1,
+                neg=1,
+                num_samples=PATCHES_PER_SCAN,
+            ),
             *(RandFlipd(_KEYS, prob=0.5, spatial_axis=axis) for axis in range(3)),
         ]
     )
 
 
-def loader(folder: Path, cases: Sequence[Case], *, scans_per_batch: int, workers: int, patch: Sequence[int] = PATCH) -> DataLoader:
+def loader(
+    folder: Path,
+    cases: Sequence[Case],
+    *,
+    scans_per_batch: int,
+    workers: int,
+    patch: Sequence[int] = PATCH,
+) -> DataLoader:
     """One pass gives one epoch."""
-    files = [{"image": str(folder / case.image), "label": str(folder / case.label)} for case in cases]
-    return DataLoader(Dataset(files, chain(patch)), batch_size=scans_per_batch, shuffle=True, num_workers=workers)
+    files = [
+        {"image": str(folder / case.image), "label": str(folder / case.label)} for case in cases
+    ]
+    return DataLoader(
+        Dataset(files, chain(patch)), batch_size=scans_per_batch, shuffle=True, num_workers=workers
+    )
 
 
 def unet_steps(batches: DataLoader, device: torch.device, *, epochs: int = 1) -> Iterator[float]:
@@ -59,7 +82,9 @@ def unet_steps(batches: DataLoader, device: torch.device, *, epochs: int = 1) ->
     loss_of = DiceLoss(sigmoid=True)
     for batch in itertools.chain.from_iterable(itertools.repeat(batches, epochs)):
         optimizer.zero_grad()
-        loss: Any = loss_of(network(batch["image"].to(device).as_tensor()), batch["label"].to(device).as_tensor())
+        loss: Any = loss_of(
+            network(batch["image"].to(device).as_tensor()), batch["label"].to(device).as_tensor()
+        )
         loss.backward()
         optimizer.step()
         yield loss.item()

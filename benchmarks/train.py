@@ -1,14 +1,20 @@
 """Training against the published loop; prints one JSON object.
 
 python benchmarks/train.py epoch [--device cpu|cuda] [--patients 6] [--matrix 512]
-    seconds of an epoch of the U-Net, recipe paper, ours (to the letter in float32, and in bfloat16) and the published loop on the same
-    data: the median of three epochs after a first one that warms up, without validation; peak memory of the process (on CUDA: of the
+    seconds of an epoch of the U-Net, recipe paper, ours (to the letter in float32, and in bfloat16)
+    and the published loop on the same
+    data: the median of three epochs after a first one that warms up, without validation; peak
+    memory of the process (on CUDA: of the
     device); and the network's floating-point operations
 
-python benchmarks/train.py dice --models unet,dynunet --minutes 5 [--matrix 128] [--seed S] [--strong train.patch=[64,64,16] ...] [--letter]
-    test Dice of `strong` and `paper` after the same minutes on the same phantom data set (nnunet and dynunet: once), with bootstrap
-    intervals; a Markdown table goes to stderr. At a matrix below 512 the patches of both recipes and the spacing of `paper` are theirs in
-    proportion (a step of full size takes a minute on a CPU); --letter leaves those of `paper` as they are published
+python benchmarks/train.py dice --models unet,dynunet --minutes 5 [--matrix 128] [--seed S]
+[--strong train.patch=[64,64,16] ...] [--letter]
+    test Dice of `strong` and `paper` after the same minutes on the same phantom data set (nnunet
+    and dynunet: once), with bootstrap
+    intervals; a Markdown table goes to stderr. At a matrix below 512 the patches of both recipes
+    and the spacing of `paper` are theirs in
+    proportion (a step of full size takes a minute on a CPU); --letter leaves those of `paper` as
+    they are published
 """
 
 import argparse
@@ -30,48 +36,82 @@ from phantom_data import phantom_config
 from predict import peak_mb
 from torch.utils.flop_counter import FlopCounterMode
 
-from hemseg_cli.cases import cases_in_split, read_cases
 from hemseg_cli.config import Config
-from hemseg_cli.errors import HemsegError
+from hemseg_cli.core.cases import cases_in_split, read_cases
+from hemseg_cli.core.errors import HemsegError
 from hemseg_cli.evaluation.evaluate import evaluate
 from hemseg_cli.inference.predict import predict
 from hemseg_cli.models.cpu_layers import use_torchs_layers
 from hemseg_cli.models.registry import build_network, full_config
 from hemseg_cli.training.distributed import World
 from hemseg_cli.training.loop import StepDone, run_epochs
-from hemseg_cli.training.material import make_engine, make_material
+from hemseg_cli.training.setup import make_engine, make_material
 from hemseg_cli.training.train import train
 
 _EPOCHS = 4
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=("epoch", "dice"))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--patients", type=int, help="default: 6 for epoch, 26 for dice")
     parser.add_argument("--matrix", type=int, help="default: 512 for epoch, 128 for dice")
     parser.add_argument("--seed", type=int, default=4711, help="of the phantom; not the demo's")
-    parser.add_argument("--models", default="unet,vnet,segresnet,attention-unet,unetr,swin-unetr,dynunet,nnunet")
+    parser.add_argument(
+        "--models", default="unet,vnet,segresnet,attention-unet,unetr,swin-unetr,dynunet,nnunet"
+    )
     parser.add_argument("--recipes", default="strong,paper")
     parser.add_argument("--minutes", type=float, default=5.0)
-    parser.add_argument("--strong", nargs="*", default=[], metavar="KEY=VALUE", help="config keys for strong (the phantom is small)")
-    parser.add_argument("--nnunet", nargs="*", default=[], metavar="KEY=VALUE", help="config keys for nnunet")
-    parser.add_argument("--letter", action="store_true", help="paper with its own spacing and patch, whatever the matrix")
-    parser.add_argument("--workers", type=int, default=1, help="loader processes of both loops (epoch)")
-    parser.add_argument("--patch", type=int, nargs=3, default=published.PATCH, help="of both loops (epoch)")
-    parser.add_argument("--folder", type=Path, help="where the phantom and the runs are kept (default: a temporary folder)")
+    parser.add_argument(
+        "--strong",
+        nargs="*",
+        default=[],
+        metavar="KEY=VALUE",
+        help="config keys for strong (the phantom is small)",
+    )
+    parser.add_argument(
+        "--nnunet", nargs="*", default=[], metavar="KEY=VALUE", help="config keys for nnunet"
+    )
+    parser.add_argument(
+        "--letter",
+        action="store_true",
+        help="paper with its own spacing and patch, whatever the matrix",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=1, help="loader processes of both loops (epoch)"
+    )
+    parser.add_argument(
+        "--patch", type=int, nargs=3, default=published.PATCH, help="of both loops (epoch)"
+    )
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help="where the phantom and the runs are kept (default: a temporary folder)",
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
-        print(json.dumps(_epoch(options, folder) if options.what == "epoch" else _dice(options, folder), indent=2))
+        print(
+            json.dumps(
+                _epoch(options, folder) if options.what == "epoch" else _dice(options, folder),
+                indent=2,
+            )
+        )
 
 
 def _epoch(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     config = _epoch_config(options, folder, "float32")
     scans = len(cases_in_split(read_cases(config.data.cases_file), "train"))
     theirs = _alone(_published_epoch, options, folder)
-    result: dict[str, Any] = {"device": options.device, "scans": scans, "patch": list(options.patch), "published": theirs}
+    result: dict[str, Any] = {
+        "device": options.device,
+        "scans": scans,
+        "patch": list(options.patch),
+        "published": theirs,
+    }
     for name, precision in (("ours", "float32"), ("ours_bfloat16", "bfloat16")):
         own = _alone(_own_epoch, options, folder, precision)
         result[name] = {
@@ -110,10 +150,16 @@ def _epoch_config(options: argparse.Namespace, folder: Path, precision: str) -> 
 def _published_epoch(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     config = _epoch_config(options, folder, "float32")
     cases = cases_in_split(read_cases(config.data.cases_file), "train")
-    batches = published.loader(config.data.folder, cases, scans_per_batch=4, workers=options.workers, patch=options.patch)
+    batches = published.loader(
+        config.data.folder, cases, scans_per_batch=4, workers=options.workers, patch=options.patch
+    )
     steps = published.unet_steps(batches, torch.device(options.device), epochs=_EPOCHS)
     marks = [time.perf_counter() for _ in steps]
-    return {"epoch_s": _median_epoch(marks, len(batches)), "steps": len(batches), "peak_mb": peak_mb(options.device)}
+    return {
+        "epoch_s": _median_epoch(marks, len(batches)),
+        "steps": len(batches),
+        "peak_mb": peak_mb(options.device),
+    }
 
 
 def _own_epoch(options: argparse.Namespace, folder: Path, precision: str) -> dict[str, Any]:
@@ -123,12 +169,19 @@ def _own_epoch(options: argparse.Namespace, folder: Path, precision: str) -> dic
     prepare_s = time.perf_counter() - started
     events = run_epochs(make_engine(config, material, device, World()), material, World())
     marks: list[float] = []
-    while len(marks) < _EPOCHS * len(material.plan):  # the last step; validation would come next, and the published loop has none here
+    while len(marks) < _EPOCHS * len(
+        material.plan
+    ):  # the last step; validation would come next, and the published loop has none here
         if isinstance(next(events), StepDone):
             marks.append(time.perf_counter())
     events.close()
     steps = len(material.plan)
-    return {"epoch_s": _median_epoch(marks, steps), "steps": steps, "prepare_once_s": prepare_s, "peak_mb": peak_mb(options.device)}
+    return {
+        "epoch_s": _median_epoch(marks, steps),
+        "steps": steps,
+        "prepare_once_s": prepare_s,
+        "peak_mb": peak_mb(options.device),
+    }
 
 
 def _median_epoch(marks: list[float], steps: int) -> float:
@@ -149,13 +202,24 @@ def _gflop(patch: list[int], patches: int) -> float:
 def _dice(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     rows = []
     for model in options.models.split(","):
-        for recipe in ("strong",) if model in ("nnunet", "dynunet") else options.recipes.split(","):  # the paper has no DynUNet
-            rows.append({"model": model, "recipe": recipe, **_trained_dice(options, folder, model, recipe)})
+        for recipe in (
+            ("strong",) if model in ("nnunet", "dynunet") else options.recipes.split(",")
+        ):  # the paper has no DynUNet
+            rows.append(
+                {"model": model, "recipe": recipe, **_trained_dice(options, folder, model, recipe)}
+            )
             print(_row(rows[-1]), file=sys.stderr, flush=True)
-    return {"seed": options.seed, "minutes": options.minutes, "matrix": options.matrix or 128, "runs": rows}
+    return {
+        "seed": options.seed,
+        "minutes": options.minutes,
+        "matrix": options.matrix or 128,
+        "runs": rows,
+    }
 
 
-def _trained_dice(options: argparse.Namespace, folder: Path, model: str, recipe: str) -> dict[str, Any]:
+def _trained_dice(
+    options: argparse.Namespace, folder: Path, model: str, recipe: str
+) -> dict[str, Any]:
     config = phantom_config(
         folder,
         seed=options.seed,
@@ -186,7 +250,10 @@ def _trained_dice(options: argparse.Namespace, folder: Path, model: str, recipe:
 
 
 def _assignments(options: argparse.Namespace, model: str, recipe: str) -> list[str]:
-    """What a recipe needs beside its name: sizes in proportion to the phantom's matrix; for `paper` the published way to predict."""
+    """What a recipe needs beside its name: sizes in proportion to the phantom's matrix.
+
+    For `paper` the published way to predict.
+    """
     scale = 512 // (options.matrix or 128)
     if model == "nnunet":
         return list(options.nnunet)
@@ -195,7 +262,10 @@ def _assignments(options: argparse.Namespace, model: str, recipe: str) -> list[s
     keys = ["predict.overlap=0.25", "predict.weighting=constant", "predict.threshold=0.5"]
     if scale > 1 and not options.letter:
         i, j, k = published.SPACING_MM
-        keys += [f"train.spacing_mm=[{i * scale}, {j * scale}, {k}]", f"train.patch={_patch(model, scale)}"]
+        keys += [
+            f"train.spacing_mm=[{i * scale}, {j * scale}, {k}]",
+            f"train.patch={_patch(model, scale)}",
+        ]
         if model == "swin-unetr":
             keys.append(f"train.pad_to=[{512 // scale}, {512 // scale}, 32]")
     return keys
@@ -212,9 +282,7 @@ def _row(row: dict[str, Any]) -> str:
     if "error" in row:
         return f"| {row['model']} | {row['recipe']} | {row['error'].splitlines()[0]} |"
     dice = row["dice"]
-    return (
-        f"| {row['model']} | {row['recipe']} | {dice['mean']:.3f} [{dice['ci_low']:.3f}, {dice['ci_high']:.3f}] | {row['epochs']} epochs |"
-    )
+    return f"| {row['model']} | {row['recipe']} | {dice['mean']:.3f} [{dice['ci_low']:.3f}, {dice['ci_high']:.3f}] | {row['epochs']} epochs |"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""How often the paired tests of `hemseg evaluate` reject where there is no difference: should be 5 % at p < 0.05.
+"""How often the paired tests of `hemseg evaluate` reject where there is no difference.
 
-Two runs of equal mean Dice are drawn on the same patients (some with two scans), as skewed as real Dice is:
-python benchmarks/type_one_error.py
+Should be 5 % at p < 0.05.
+
+Two runs of equal mean Dice are drawn on the same patients (some with two scans), as skewed as real
+Dice is: python benchmarks/type_one_error.py
 """
 
 import argparse
@@ -21,7 +23,8 @@ def simulate(patients: int, trials: int, samples: int, seed: int) -> dict[str, f
     for trial in range(trials):
         scans = 1 + (random.random(patients) < 0.15)
         groups = np.repeat(np.arange(patients), scans)
-        # Difficulty is shared by both runs, a patient's own effect by both scans; the runs' errors have one skewed distribution.
+        # Difficulty is shared by both runs, a patient's own effect by both scans; the runs' errors
+        # have one skewed distribution.
         difficulty = random.beta(4, 1.5, patients)[groups]
         own = random.normal(0, 0.05, (2, patients))[:, groups]
         noise = random.exponential(0.08, (2, groups.size))
@@ -47,7 +50,9 @@ def main() -> None:
     parser.add_argument("--patients", type=int, nargs="*", default=[10, 20, 44, 100])
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    rows = [simulate(count, options.trials, options.samples, options.seed) for count in options.patients]
+    rows = [
+        simulate(count, options.trials, options.samples, options.seed) for count in options.patients
+    ]
     print(json.dumps({"type_one_error": rows}, indent=2))
 
 

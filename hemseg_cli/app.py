@@ -1,4 +1,7 @@
-"""The Typer app: names the commands, and turns an exception into an exit code. Nothing heavy is imported here."""
+"""The Typer app: names the commands, and turns an exception into an exit code.
+
+Nothing heavy is imported here.
+"""
 
 import contextlib
 import signal
@@ -11,8 +14,16 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from hemseg_cli import __version__, console
-from hemseg_cli.errors import EXIT_BUG, EXIT_DONE, EXIT_INTERRUPTED, EXIT_TERMINATED, HemsegError, Stopped
+from hemseg_cli import __version__
+from hemseg_cli.core import console
+from hemseg_cli.core.errors import (
+    EXIT_BUG,
+    EXIT_DONE,
+    EXIT_INTERRUPTED,
+    EXIT_TERMINATED,
+    HemsegError,
+    Stopped,
+)
 
 app = typer.Typer(
     name="hemseg",
@@ -23,7 +34,18 @@ app = typer.Typer(
 )
 
 # In the order in which a user meets them; each module has a `register(app)`.
-_COMMANDS = ("demo", "fetch_labels", "convert", "train", "predict", "evaluate", "report", "export", "doctor", "config")
+_COMMANDS = (
+    "demo",
+    "fetch_labels",
+    "convert",
+    "train",
+    "predict",
+    "evaluate",
+    "report",
+    "export",
+    "doctor",
+    "config",
+)
 for _name in _COMMANDS:
     import_module(f"hemseg_cli.commands.{_name}").register(app)
 
@@ -36,7 +58,12 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
 ) -> None:
     del version
 
@@ -68,7 +95,9 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 def _report_bug_or_usage(error: Exception) -> int:
-    if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # a usage error of Typer's own Click
+    if hasattr(error, "exit_code") and hasattr(
+        error, "format_message"
+    ):  # a usage error of Typer's own Click
         error.show()  # type: ignore[attr-defined]
         return int(error.exit_code)
     import tempfile

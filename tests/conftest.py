@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hemseg_cli import console
+from hemseg_cli.core import console
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
@@ -18,7 +18,10 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of the real label archives and the real tilted head CT; skips where it does not exist."""
+    """The folder of the real label archives and the real tilted head CT.
+
+    Skips where it does not exist.
+    """
     if not SHARED_DATA.is_dir():
         pytest.skip(f"the real files are not here ({SHARED_DATA})")
     return SHARED_DATA

@@ -1,4 +1,7 @@
-"""Small DICOM slices for tests, with any element missing, wrong or damaged. Positions and cosines are LPS."""
+"""Small DICOM slices for tests, with any element missing, wrong or damaged.
+
+Positions and cosines are LPS.
+"""
 
 import io
 import math
@@ -46,7 +49,10 @@ def slice_bytes(
     transfer_syntax: UID = ExplicitVRLittleEndian,
     **elements: Any,
 ) -> bytes:
-    """One file. `elements`: keyword = value replaces an element, None leaves it out; values are written as they are."""
+    """One file. `elements`: keyword = value replaces an element, None leaves it out.
+
+    Values are written as they are.
+    """
     hu = head_pixels(number) if hu is None else hu
     tilt = math.radians(tilt_deg)
     stored = (hu.astype(np.int32) - round(intercept)).astype(dtype)
@@ -57,8 +63,17 @@ def slice_bytes(
         "StudyInstanceUID": ("UI", "ID_2222222222"),
         "SeriesInstanceUID": ("UI", "ID_1111111111"),
         "StudyID": ("SH", ""),
-        "ImagePositionPatient": ("DS", [f"{value:.6f}" for value in position or (-40.0, -30.0, 10 + number * STEP_MM / math.cos(tilt))]),
-        "ImageOrientationPatient": ("DS", ["1", "0", "0", "0", f"{math.cos(tilt):.9f}", f"{-math.sin(tilt):.9f}"]),
+        "ImagePositionPatient": (
+            "DS",
+            [
+                f"{value:.6f}"
+                for value in position or (-40.0, -30.0, 10 + number * STEP_MM / math.cos(tilt))
+            ],
+        ),
+        "ImageOrientationPatient": (
+            "DS",
+            ["1", "0", "0", "0", f"{math.cos(tilt):.9f}", f"{-math.sin(tilt):.9f}"],
+        ),
         "SamplesPerPixel": ("US", 1),
         "PhotometricInterpretation": ("CS", "MONOCHROME2"),
         "Rows": ("US", hu.shape[0]),
@@ -82,7 +97,12 @@ def slice_bytes(
             _put(dataset, keyword, vr, value)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # identifiers as RSNA's are no valid UIDs
-        return _bytes(dataset, f"ID_{slice_id(number)}", transfer_syntax, stored.tobytes() if pixel_data is None else pixel_data)
+        return _bytes(
+            dataset,
+            f"ID_{slice_id(number)}",
+            transfer_syntax,
+            stored.tobytes() if pixel_data is None else pixel_data,
+        )
 
 
 def _bytes(dataset: Dataset, instance: str, transfer_syntax: UID, pixel_data: bytes) -> bytes:
@@ -97,9 +117,14 @@ def _bytes(dataset: Dataset, instance: str, transfer_syntax: UID, pixel_data: by
     return buffer.getvalue()
 
 
-def head(count: int = 6, changes: Mapping[int, Mapping[str, Any]] | None = None, **common: Any) -> dict[str, bytes]:
+def head(
+    count: int = 6, changes: Mapping[int, Mapping[str, Any]] | None = None, **common: Any
+) -> dict[str, bytes]:
     """The slices of a small head by id, in no order of place; `changes` goes by slice number."""
-    files = {slice_id(n): slice_bytes(n, **{**common, **(changes or {}).get(n, {})}) for n in range(count)}
+    files = {
+        slice_id(n): slice_bytes(n, **{**common, **(changes or {}).get(n, {})})
+        for n in range(count)
+    }
     return dict(sorted(files.items()))
 
 

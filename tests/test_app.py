@@ -9,9 +9,9 @@ import pytest
 import typer
 
 from hemseg_cli import app as app_module
-from hemseg_cli import console
 from hemseg_cli.app import app, run
-from hemseg_cli.errors import HemsegError, Stopped
+from hemseg_cli.core import console
+from hemseg_cli.core.errors import HemsegError, Stopped
 
 HEAVY = {"torch", "monai", "pandas", "SimpleITK", "scipy", "nibabel", "pydicom"}
 
@@ -26,7 +26,10 @@ def _command_lines() -> list[list[str]]:
         assert group.typer_instance is not None
         assert group.name is not None
         lines.append([group.name, "--help"])
-        lines += [[group.name, command.name or "", "--help"] for command in group.typer_instance.registered_commands]
+        lines += [
+            [group.name, command.name or "", "--help"]
+            for command in group.typer_instance.registered_commands
+        ]
     return lines
 
 
@@ -54,7 +57,15 @@ print("MODULES", *sorted({HEAVY!r} & set(sys.modules)))
     assert done.stdout.splitlines()[-1].split() == ["MODULES"]
 
 
-@pytest.mark.parametrize("arguments", [["train", "--nonsense"], ["train", "--model", "unnet"], ["convert", "--set", "x"], ["nonsense"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--nonsense"],
+        ["train", "--model", "unnet"],
+        ["convert", "--set", "x"],
+        ["nonsense"],
+    ],
+)
 def test_usage_error_exits_2_and_loads_nothing_heavy(arguments: list[str]) -> None:
     status, modules, _ = _modules_after(arguments)
     assert status == 2
@@ -106,7 +117,9 @@ def _some_cases_failed() -> None:
     indirect=["_extra_command"],
 )
 @pytest.mark.usefixtures("_extra_command")
-def test_exception_becomes_exit_code_and_one_message(status: int, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_exception_becomes_exit_code_and_one_message(
+    status: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     console.configure()
     assert run(["fails"]) == status
     out, err = capsys.readouterr()
@@ -117,7 +130,9 @@ def test_exception_becomes_exit_code_and_one_message(status: int, message: str, 
 
 @pytest.mark.parametrize("_extra_command", [_bug], indirect=True)
 @pytest.mark.usefixtures("_extra_command")
-def test_bug_leaves_its_traceback_in_the_named_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bug_leaves_its_traceback_in_the_named_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     console.configure()
     console.add_log_file(tmp_path / "log.txt")
     try:
@@ -139,7 +154,9 @@ def wait():
 import sys
 sys.exit(run(["wait"]))
 """
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "waiting\n"
         process.send_signal(signal.SIGTERM)
@@ -159,7 +176,9 @@ def test_output_into_a_closed_pipe_is_no_error() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_config_commands_write_check_and_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_config_commands_write_check_and_show(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert run(["config", "init"]) == 0
     assert run(["config", "init"]) == 2

@@ -1,4 +1,7 @@
-"""Commands that send their cases to a real Dask cluster: two worker processes on 127.0.0.1, standing in another folder."""
+"""Commands that send their cases to a real Dask cluster.
+
+Two worker processes on 127.0.0.1, standing in another folder.
+"""
 
 import multiprocessing
 import os
@@ -12,15 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hemseg_cli.cases import Case, read_cases, write_cases
 from hemseg_cli.config import Config, load
-from hemseg_cli.config.compute import ComputeConfig
-from hemseg_cli.config.predict import PredictConfig
-from hemseg_cli.dataset.convert import convert
-from hemseg_cli.dataset.fetch import fetch_labels
-from hemseg_cli.dataset.phantom import make_phantom
+from hemseg_cli.config.schema import ComputeConfig, PredictConfig
+from hemseg_cli.core.cases import Case, read_cases, write_cases
+from hemseg_cli.dataset.conversion.convert import convert
+from hemseg_cli.dataset.labels.fetch import fetch_labels
+from hemseg_cli.dataset.phantom.dataset import make_phantom
 from hemseg_cli.evaluation.evaluate import evaluate
-from hemseg_cli.imaging.volume import Volume, read_volume, write_volume
+from hemseg_cli.imaging.nifti import Volume, read_volume, write_volume
 from hemseg_cli.inference.predict import predict
 from tests.inference.small_model import config_in, make_run, scan, truth
 
@@ -32,12 +34,22 @@ SHAPE = (24, 20, 6)
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """Forked off one server that has imported torch and MONAI: each worker by itself would take twice as long for that."""
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["hemseg_cli.inference.case", "monai.networks.nets"])
+    """Forked off one server that has imported torch and MONAI.
+
+    Each worker by itself would take twice as long for that.
+    """
+    multiprocessing.get_context("forkserver").set_forkserver_preload(
+        ["hemseg_cli.inference.case", "monai.networks.nets"]
+    )
     with (
         dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}),
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None, silence_logs=50
+            n_workers=2,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address=None,
+            silence_logs=50,
         ) as made,
     ):
         yield made
@@ -58,29 +70,43 @@ def _inputs(count: int) -> list[Path]:
 
 
 def _config(cluster: Any) -> Config:
-    return config_in(Path(), predict=QUIET, compute=ComputeConfig(scheduler=cluster.scheduler_address, device="cpu"))
+    return config_in(
+        Path(),
+        predict=QUIET,
+        compute=ComputeConfig(scheduler=cluster.scheduler_address, device="cpu"),
+    )
 
 
 def _outputs(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
-def test_predict_on_a_cluster_and_again_when_the_run_is_trained_anew(cluster: Any, work: Path) -> None:
+def test_predict_on_a_cluster_and_again_when_the_run_is_trained_anew(
+    cluster: Any, work: Path
+) -> None:
     inputs = _inputs(4)
     (work / "in/bad.nii.gz").write_text("no image")
     result = predict(_config(cluster), inputs=inputs, out=Path("out"))
     ml = truth(SHAPE).sum() * 5**3 / 1000
-    assert {row["scan"]: row["predicted_ml"] for row in result.predicted} == dict.fromkeys(["s0", "s1", "s2", "s3"], pytest.approx(ml))
+    assert {row["scan"]: row["predicted_ml"] for row in result.predicted} == dict.fromkeys(
+        ["s0", "s1", "s2", "s3"], pytest.approx(ml)
+    )
     assert [failure.scan for failure in result.failed] == ["bad"]
     assert "is not a NIfTI file" in result.failed[0].error
     for number in range(4):
-        np.testing.assert_array_equal(read_volume(work / f"out/s{number}_mask.nii.gz").array, truth(SHAPE))
+        np.testing.assert_array_equal(
+            read_volume(work / f"out/s{number}_mask.nii.gz").array, truth(SHAPE)
+        )
     make_run(work, shift=0.6)  # trained anew: the workers, which live on, take the new weights
     again = predict(_config(cluster), inputs=inputs, out=Path("out"))
-    assert {row["scan"]: row["predicted_ml"] for row in again.predicted} == dict.fromkeys(["s0", "s1", "s2", "s3"], 0.0)
+    assert {row["scan"]: row["predicted_ml"] for row in again.predicted} == dict.fromkeys(
+        ["s0", "s1", "s2", "s3"], 0.0
+    )
 
 
-def test_nothing_is_lost_when_a_worker_is_killed_while_it_predicts(cluster: Any, work: Path) -> None:
+def test_nothing_is_lost_when_a_worker_is_killed_while_it_predicts(
+    cluster: Any, work: Path
+) -> None:
     pids = {nanny.pid for nanny in cluster.workers.values()}
 
     def kill() -> None:
@@ -105,8 +131,14 @@ def test_evaluate_on_a_cluster_gives_what_one_process_gives(cluster: Any, work: 
     for number in range(4):
         mask = truth(SHAPE)
         mask[: 8 + number] = False
-        write_volume(Path(f"data/hemseg-200/test/label/s{number}.nii.gz"), Volume(truth(SHAPE).astype(np.uint8), scan(SHAPE).affine))
-        write_volume(Path(f"runs/run/predictions/test/s{number}.nii.gz"), Volume(mask.astype(np.uint8), scan(SHAPE).affine))
+        write_volume(
+            Path(f"data/hemseg-200/test/label/s{number}.nii.gz"),
+            Volume(truth(SHAPE).astype(np.uint8), scan(SHAPE).affine),
+        )
+        write_volume(
+            Path(f"runs/run/predictions/test/s{number}.nii.gz"),
+            Volume(mask.astype(np.uint8), scan(SHAPE).affine),
+        )
         rows.append(Case(f"s{number}", f"p{number}", "test", label=f"test/label/s{number}.nii.gz"))
     write_cases(Path("data/hemseg-200/cases.csv"), rows)
     tables = []
@@ -117,20 +149,34 @@ def test_evaluate_on_a_cluster_gives_what_one_process_gives(cluster: Any, work: 
     assert len(tables[1].splitlines()) == 5
 
 
-def test_convert_on_a_cluster_gives_what_one_process_gives(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_convert_on_a_cluster_gives_what_one_process_gives(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     scans = make_phantom(Path("source"), seed=2, patients=3, matrix=24, slices=(5, 7))
     (tmp_path / "source/stage_2_train" / f"ID_{scans[0].slices[2]}.dcm").unlink()
     images = []
-    for root, compute in (("here", {"compute.workers": 0}), ("there", {"compute.scheduler": cluster.scheduler_address})):
-        options = {"data.root": root, "data.dataset": "phantom", "fetch.source": "source", "convert.dicom": "source", **compute}
+    for root, compute in (
+        ("here", {"compute.workers": 0}),
+        ("there", {"compute.scheduler": cluster.scheduler_address}),
+    ):
+        options = {
+            "data.root": root,
+            "data.dataset": "phantom",
+            "fetch.source": "source",
+            "convert.dicom": "source",
+            **compute,
+        }
         config = load(None, options=options, environ={})
         fetch_labels(config)
         result = convert(config)
         assert [row.scan for row in result.refused] == [scans[0].scan]
         assert result.converted == len(scans) - 1
         images.append(
-            {case.scan: case.image and (config.data.folder / case.image).read_bytes() for case in read_cases(config.data.cases_file)}
+            {
+                case.scan: case.image and (config.data.folder / case.image).read_bytes()
+                for case in read_cases(config.data.cases_file)
+            }
         )
     assert images[0] == images[1]
     assert sum(bool(image) for image in images[1].values()) == len(scans) - 1

@@ -20,10 +20,14 @@ def _hemseg(**environment: str) -> str:
     ).stdout
 
 
-@pytest.mark.parametrize(("shell", "file"), [("bash", "hemseg.bash"), ("zsh", "_hemseg"), ("fish", "hemseg.fish")])
+@pytest.mark.parametrize(
+    ("shell", "file"), [("bash", "hemseg.bash"), ("zsh", "_hemseg"), ("fish", "hemseg.fish")]
+)
 def test_shipped_script_is_the_generated_one(shell: str, file: str) -> None:
     assert (COMPLETIONS / file).read_text() == _hemseg(_HEMSEG_COMPLETE=f"source_{shell}")
 
 
 def test_commands_are_completed() -> None:
-    assert _hemseg(_HEMSEG_COMPLETE="complete_bash", COMP_WORDS="hemseg co", COMP_CWORD="1").split() == ["convert", "config"]
+    assert _hemseg(
+        _HEMSEG_COMPLETE="complete_bash", COMP_WORDS="hemseg co", COMP_CWORD="1"
+    ).split() == ["convert", "config"]

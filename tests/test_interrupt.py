@@ -1,4 +1,7 @@
-"""Ctrl-C while a file is being written, in every stage: exit 130, nothing half-written, and the same command then finishes the work."""
+"""Ctrl-C while a file is being written, in every stage.
+
+Exit 130, nothing half-written, and the same command then finishes the work.
+"""
 
 import shutil
 import subprocess
@@ -8,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hemseg_cli.app import run
-from hemseg_cli.dataset.phantom import make_phantom
+from hemseg_cli.dataset.phantom.dataset import make_phantom
 from tests.test_pipeline import CONFIG, SMALL
 
 # Sends itself SIGINT when the n-th file is about to get its final name.
@@ -30,8 +33,16 @@ main()
 """
 
 
-def _interrupted(number: int, arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", CHILD, str(number), *arguments], cwd=folder, capture_output=True, text=True, check=False)
+def _interrupted(
+    number: int, arguments: list[str], folder: Path
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", CHILD, str(number), *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +91,12 @@ def test_ctrl_c_in_a_stage_leaves_nothing_half_written_and_the_same_command_fini
     assert stopped.returncode == 130, stopped.stderr
     assert "Traceback" not in stopped.stderr
     assert [path.name for path in folder.rglob("*.part.*")] == []
-    again = subprocess.run([sys.executable, "-m", "hemseg_cli", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    again = subprocess.run(
+        [sys.executable, "-m", "hemseg_cli", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert again.returncode == 0, again.stderr
     assert sorted(path.relative_to(folder) for path in folder.glob(made)) == expected

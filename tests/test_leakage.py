@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from hemseg_cli.app import run
-from hemseg_cli.cases import read_cases
-from hemseg_cli.dataset.phantom import make_phantom
-from hemseg_cli.imaging.volume import Volume, read_volume, write_volume
+from hemseg_cli.core.cases import read_cases
+from hemseg_cli.dataset.phantom.dataset import make_phantom
+from hemseg_cli.imaging.nifti import Volume, read_volume, write_volume
 
 CONFIG = """\
 [data]
@@ -51,7 +51,10 @@ def _trained_dice(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> f
 
 
 def _shift_labels(folder: Path) -> None:
-    """Give each scan of the train and val splits the hemorrhages of another one; the test split stays as it is."""
+    """Give each scan of the train and val splits the hemorrhages of another one.
+
+    The test split stays as it is.
+    """
     for split in ("train", "val"):
         cases = [case for case in read_cases(folder / "cases.csv") if case.split == split]
         masks = [read_volume(folder / case.label) for case in cases]
@@ -59,11 +62,15 @@ def _shift_labels(folder: Path) -> None:
             other = masks[(number + len(masks) // 2) % len(masks)].array
             wrong = np.zeros_like(own.array)
             depth = min(wrong.shape[2], other.shape[2])
-            wrong[:, :, :depth] = other[::-1, :, :depth]  # mirrored too: hemorrhages lie near the same middle of every head
+            wrong[:, :, :depth] = other[
+                ::-1, :, :depth
+            ]  # mirrored too: hemorrhages lie near the same middle of every head
             write_volume(folder / case.label, Volume(wrong, own.affine))
 
 
-def test_dice_collapses_when_the_training_labels_are_those_of_other_scans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dice_collapses_when_the_training_labels_are_those_of_other_scans(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     right, wrong = tmp_path / "right", tmp_path / "wrong"
     make_phantom(right / "phantom", seed=11, patients=9, matrix=64, slices=(12, 14))
     (right / "hemseg.toml").write_text(CONFIG)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from hemseg_cli.app import run
-from hemseg_cli.cases import read_cases
-from hemseg_cli.dataset.phantom import make_phantom
-from hemseg_cli.imaging.volume import Volume, read_volume, write_volume
+from hemseg_cli.core.cases import read_cases
+from hemseg_cli.dataset.phantom.dataset import make_phantom
+from hemseg_cli.imaging.nifti import Volume, read_volume, write_volume
 from hemseg_cli.models.registry import MODELS
 
 CONFIG = """\
@@ -57,7 +57,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _json(arguments: list[str], capsys: pytest.CaptureFixture[str], *, status: int = 0) -> dict[str, Any]:
+def _json(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], *, status: int = 0
+) -> dict[str, Any]:
     """Run a command with --json and return the one object that it printed."""
     capsys.readouterr()
     assert run([*arguments, "--json", "--quiet"]) == status
@@ -75,10 +77,17 @@ def test_every_network_trains_predicts_evaluates_and_reports(
     model: str, prepared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(prepared)
-    size = ["--set", f"train.network={SMALL[model]}", "--set", f"train.patch={PATCHES.get(model, '[32, 32, 16]')}"]
+    size = [
+        "--set",
+        f"train.network={SMALL[model]}",
+        "--set",
+        f"train.patch={PATCHES.get(model, '[32, 32, 16]')}",
+    ]
     trained = _json(["train", "--model", model, "--run", model, *size], capsys)
     assert trained["model"] == model
-    test_cases = [case for case in read_cases(Path("data/phantom/cases.csv")) if case.split == "test"]
+    test_cases = [
+        case for case in read_cases(Path("data/phantom/cases.csv")) if case.split == "test"
+    ]
     predicted = _json(["predict"], capsys)
     assert predicted["run"] == model
     assert len(predicted["predicted"]) == len(test_cases)
@@ -91,7 +100,11 @@ def test_every_network_trains_predicts_evaluates_and_reports(
     assert str(page) in json.dumps(reported)
     for case in test_cases:
         mask, image = (
-            read_volume(Path(path)) for path in (f"runs/{model}/predictions/test/{case.scan}.nii.gz", f"data/phantom/{case.image}")
+            read_volume(Path(path))
+            for path in (
+                f"runs/{model}/predictions/test/{case.scan}.nii.gz",
+                f"data/phantom/{case.image}",
+            )
         )
         assert mask.array.shape == image.array.shape
         assert np.allclose(mask.affine, image.affine, atol=1e-4)
@@ -109,7 +122,9 @@ def test_everything_typed_again_does_only_what_is_missing(
     images[0].unlink()
     assert run(["convert", "--quiet"]) == 0
     assert images[0].is_file()
-    assert {path: path.stat().st_mtime_ns for path in images[1:]} == {path: before[path] for path in images[1:]}
+    assert {path: path.stat().st_mtime_ns for path in images[1:]} == {
+        path: before[path] for path in images[1:]
+    }
 
 
 @pytest.mark.parametrize(
@@ -125,7 +140,12 @@ def test_everything_typed_again_does_only_what_is_missing(
     ],
 )
 def test_bad_input_is_one_clear_error(
-    arguments: list[str], status: int, said: str, prepared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    status: int,
+    said: str,
+    prepared: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(prepared)
     assert run(arguments) == status
@@ -137,7 +157,10 @@ def test_bad_input_is_one_clear_error(
 
 @pytest.mark.parametrize("command", ["train", "predict", "evaluate", "report", "convert"])
 def test_in_an_empty_folder_each_command_says_what_to_type_first(
-    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert run([command]) in (1, 2)
@@ -147,11 +170,16 @@ def test_in_an_empty_folder_each_command_says_what_to_type_first(
 
 
 def test_image_and_label_of_different_shape_stop_training_with_both_named(
-    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    prepared: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     shutil.copytree(prepared, tmp_path / "copy", ignore=shutil.ignore_patterns("runs", ".cache"))
     monkeypatch.chdir(tmp_path / "copy")
-    case = next(case for case in read_cases(Path("data/phantom/cases.csv")) if case.split == "train")
+    case = next(
+        case for case in read_cases(Path("data/phantom/cases.csv")) if case.split == "train"
+    )
     label = read_volume(Path("data/phantom") / case.label)
     write_volume(Path("data/phantom") / case.label, Volume(label.array[:-1], label.affine))
     assert run(["train", "--model", "unet", "--set", f"train.network={SMALL['unet']}"]) == 1
@@ -161,13 +189,19 @@ def test_image_and_label_of_different_shape_stop_training_with_both_named(
     assert "47" in err
 
 
-def test_file_that_is_no_nifti_fails_alone(prepared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_file_that_is_no_nifti_fails_alone(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(prepared)
     size = ["--set", f"train.network={SMALL['unet']}"]
     assert run(["train", "--model", "unet", "--run", "for-files", "--quiet", *size]) == 0
     image = next(Path("data/phantom/test/image").glob("*.nii.gz"))
     Path("not.nii.gz").write_text("this is text")
-    answer = _json(["predict", str(image), "not.nii.gz", "--run", "for-files", "--out", "masks"], capsys, status=1)
+    answer = _json(
+        ["predict", str(image), "not.nii.gz", "--run", "for-files", "--out", "masks"],
+        capsys,
+        status=1,
+    )
     assert [failure["scan"] for failure in answer["failed"]] == ["not"]
     assert "not.nii.gz" in answer["failed"][0]["error"]
     assert Path("masks", image.name.replace(".nii.gz", "_mask.nii.gz")).is_file()
@@ -182,9 +216,26 @@ def test_exported_model_predicts_the_same_masks(
     assert _json(["export", "to-share", "--out", "model.zip"], capsys)["archive"] == "model.zip"
     image = next(Path("data/phantom/test/image").glob("*.nii.gz"))
     for name, model in (("a", "to-share"), ("b", "model.zip")):
-        assert run(["predict", str(image), "--run", model, "--out", name, "--save-probabilities", "--quiet"]) == 0
+        assert (
+            run(
+                [
+                    "predict",
+                    str(image),
+                    "--run",
+                    model,
+                    "--out",
+                    name,
+                    "--save-probabilities",
+                    "--quiet",
+                ]
+            )
+            == 0
+        )
     name = image.name.removesuffix(".nii.gz")
-    first, second = (read_volume(Path(folder, "probability", f"{name}_probability.nii.gz")).array for folder in ("a", "b"))
+    first, second = (
+        read_volume(Path(folder, "probability", f"{name}_probability.nii.gz")).array
+        for folder in ("a", "b")
+    )
     assert np.array_equal(first, second)
     damaged = bytearray(Path("model.zip").read_bytes())
     damaged[len(damaged) // 2] ^= 1
@@ -197,21 +248,28 @@ def test_dicom_folder_becomes_a_dicom_segmentation(
     prepared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("highdicom")
-    from hemseg_cli.imaging.dicom_seg import read_seg
+    from hemseg_cli.imaging.dicom.seg import read_seg
 
     monkeypatch.chdir(prepared)
     case = next(case for case in read_cases(Path("data/phantom/cases.csv")) if case.split == "test")
-    slices = json.loads(Path("data/phantom", case.image.replace(".nii.gz", ".json")).read_text())["source_slices"]
+    slices = json.loads(Path("data/phantom", case.image.replace(".nii.gz", ".json")).read_text())[
+        "source_slices"
+    ]
     Path("series").mkdir()
     for name in slices:
         shutil.copy(f"phantom/stage_2_train/ID_{name}.dcm", "series")
     size = ["--set", f"train.network={SMALL['dynunet']}"]
     assert run(["train", "--run", "for-seg", "--quiet", *size]) == 0
-    _json(["predict", "series", "--run", "for-seg", "--format", "dicom-seg", "--out", "seg"], capsys)
+    _json(
+        ["predict", "series", "--run", "for-seg", "--format", "dicom-seg", "--out", "seg"], capsys
+    )
     mask = read_volume(Path("seg/series_mask.nii.gz"))
     got, names, _ = read_seg(Path("seg/series_mask.dcm"))
     assert np.array_equal(got, mask.array)
     assert len(names) == len(slices)
     image = next(Path("data/phantom/test/image").glob("*.nii.gz"))
-    assert run(["predict", str(image), "--run", "for-seg", "--format", "dicom-seg", "--out", "none"]) == 1
+    assert (
+        run(["predict", str(image), "--run", "for-seg", "--format", "dicom-seg", "--out", "none"])
+        == 1
+    )
     assert "no DICOM series" in capsys.readouterr().err

@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from hemseg_cli import console, options
-from hemseg_cli.errors import UsageError
+from hemseg_cli import options
+from hemseg_cli.core import console
+from hemseg_cli.core.errors import UsageError
 
 
 def register(app: typer.Typer) -> None:
@@ -27,7 +28,7 @@ def init(
     """Write a config file with every key, its default and what it means."""
     console.configure(json=json, quiet=quiet)
     from hemseg_cli.config import template
-    from hemseg_cli.run_directory import write_text
+    from hemseg_cli.core.run_directory import write_text
 
     if file.exists() and not force:
         raise UsageError(f"{file} exists", hint="--force overwrites it")
@@ -62,4 +63,7 @@ def validate(
     from hemseg_cli.config import validate_file
 
     validate_file(file)
-    console.result({"file": str(file), "valid": True}, console.Table("", ["file", "valid"], [[str(file), "yes"]]))
+    console.result(
+        {"file": str(file), "valid": True},
+        console.Table("", ["file", "valid"], [[str(file), "yes"]]),
+    )

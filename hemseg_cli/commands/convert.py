@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from hemseg_cli import console, options
+from hemseg_cli import options
+from hemseg_cli.core import console
 
 
 def register(app: typer.Typer) -> None:
@@ -14,19 +15,46 @@ def register(app: typer.Typer) -> None:
 
 
 def convert(
-    dicom: Annotated[str | None, typer.Option("--dicom", metavar="SOURCE", help="DICOM folder, zip, https://...zip, or kaggle.")] = None,
-    layout: Annotated[
-        str | None, typer.Option("--layout", metavar="rsna|series", help="Slices per manifest, or any tree of series.")
+    dicom: Annotated[
+        str | None,
+        typer.Option(
+            "--dicom", metavar="SOURCE", help="DICOM folder, zip, https://...zip, or kaggle."
+        ),
     ] = None,
-    scan: Annotated[list[str] | None, typer.Option("--scan", metavar="ID", help="Only this scan of the manifest; repeatable.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Output folder of layout series.")] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            "--layout", metavar="rsna|series", help="Slices per manifest, or any tree of series."
+        ),
+    ] = None,
+    scan: Annotated[
+        list[str] | None,
+        typer.Option("--scan", metavar="ID", help="Only this scan of the manifest; repeatable."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Output folder of layout series.")
+    ] = None,
     workers: options.Workers = None,
     scheduler: options.Scheduler = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is needed, present and missing.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Convert again what is converted.")] = False,
-    uneven: Annotated[str | None, typer.Option("--uneven", metavar="refuse|resample", help="What becomes of uneven slice steps.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what is needed, present and missing.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Convert again what is converted.")
+    ] = False,
+    uneven: Annotated[
+        str | None,
+        typer.Option(
+            "--uneven", metavar="refuse|resample", help="What becomes of uneven slice steps."
+        ),
+    ] = None,
     geometry: Annotated[
-        str | None, typer.Option("--geometry", metavar="label|true", help="The label's grid, or tilted scans resampled upright.")
+        str | None,
+        typer.Option(
+            "--geometry",
+            metavar="label|true",
+            help="The label's grid, or tilted scans resampled upright.",
+        ),
     ] = None,
     config_file: options.ConfigFile = None,
     assignments: options.Assignments = None,
@@ -34,7 +62,10 @@ def convert(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Convert DICOM slices to one NIfTI per scan, on the label's grid; what is converted already is left alone."""
+    """Convert DICOM slices to one NIfTI per scan, on the label's grid.
+
+    What is converted already is left alone.
+    """
     chosen = {
         "convert.dicom": dicom,
         "convert.layout": layout,
@@ -44,9 +75,11 @@ def convert(
         "compute.workers": workers,
         "compute.scheduler": scheduler,
     }
-    config = options.start(config_file, assignments, json=json, quiet=quiet, verbose=verbose, options=chosen)
+    config = options.start(
+        config_file, assignments, json=json, quiet=quiet, verbose=verbose, options=chosen
+    )
     # numpy and pydicom come with it: --help does without them.
-    from hemseg_cli.dataset.convert import convert as convert_scans
+    from hemseg_cli.dataset.conversion.convert import convert as convert_scans
 
     result = convert_scans(config, scans=scan, dry_run=dry_run, force=force)
     console.result(result.payload(), *result.tables())

@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from hemseg_cli import console, options
+from hemseg_cli import options
+from hemseg_cli.core import console
 
 
 def register(app: typer.Typer) -> None:
@@ -13,8 +14,13 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(
-    data: Annotated[bool, typer.Option("--data", help="Look at the data set instead of the machine.")] = False,
-    dataset: Annotated[str | None, typer.Option("--dataset", metavar="NAME", help="Data set to look at (with --data).")] = None,
+    data: Annotated[
+        bool, typer.Option("--data", help="Look at the data set instead of the machine.")
+    ] = False,
+    dataset: Annotated[
+        str | None,
+        typer.Option("--dataset", metavar="NAME", help="Data set to look at (with --data)."),
+    ] = None,
     workers: options.Workers = None,
     config_file: options.ConfigFile = None,
     assignments: options.Assignments = None,
@@ -33,13 +39,13 @@ def doctor(
     )
     if data:
         # numpy and nibabel are slow to import: --help does without them.
-        from hemseg_cli.dataset.health import check_data
+        from hemseg_cli.dataset.health.dataset import check_data
 
         health = check_data(config)
         console.result(health.payload(), *health.tables())
         healthy = health.ok
     else:
-        from hemseg_cli.dataset.machine import check_machine
+        from hemseg_cli.dataset.health.machine import check_machine
 
         machine = check_machine(config)
         console.result(machine.payload(), *machine.tables())

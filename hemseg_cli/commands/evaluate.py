@@ -5,16 +5,37 @@ from typing import Annotated
 
 import typer
 
-from hemseg_cli import console, options
+from hemseg_cli import options
+from hemseg_cli.core import console
 
-_Bootstrap = Annotated[int | None, typer.Option("--bootstrap", metavar="N", help="Bootstrap resamples (default: 1000).")]
-_Confidence = Annotated[float | None, typer.Option("--confidence", metavar="SHARE", help="Confidence of the intervals (default: 0.95).")]
-_Protocol = Annotated[
-    str | None, typer.Option("--protocol", metavar="native|paper", help="native: mm, patients resampled; paper: as the published table.")
+_Bootstrap = Annotated[
+    int | None,
+    typer.Option("--bootstrap", metavar="N", help="Bootstrap resamples (default: 1000)."),
 ]
-_Predictions = Annotated[Path | None, typer.Option("--predictions", metavar="DIR", help="Masks of any tool; needs --labels.")]
-_Labels = Annotated[Path | None, typer.Option("--labels", metavar="DIR", help="Labels of the same file names.")]
-_AllowMissing = Annotated[bool, typer.Option("--allow-missing", help="A scan without a mask counts as missed.")]
+_Confidence = Annotated[
+    float | None,
+    typer.Option(
+        "--confidence", metavar="SHARE", help="Confidence of the intervals (default: 0.95)."
+    ),
+]
+_Protocol = Annotated[
+    str | None,
+    typer.Option(
+        "--protocol",
+        metavar="native|paper",
+        help="native: mm, patients resampled; paper: as the published table.",
+    ),
+]
+_Predictions = Annotated[
+    Path | None,
+    typer.Option("--predictions", metavar="DIR", help="Masks of any tool; needs --labels."),
+]
+_Labels = Annotated[
+    Path | None, typer.Option("--labels", metavar="DIR", help="Labels of the same file names.")
+]
+_AllowMissing = Annotated[
+    bool, typer.Option("--allow-missing", help="A scan without a mask counts as missed.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -39,7 +60,10 @@ def evaluate(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Score masks against labels: metrics with confidence intervals, and the comparison of several runs."""
+    """Score masks against labels.
+
+    Metrics with confidence intervals, and the comparison of several runs.
+    """
     config = options.start(
         config_file,
         assignments,
@@ -58,7 +82,9 @@ def evaluate(
     # Brings numpy, which --help does without.
     from hemseg_cli.evaluation.evaluate import evaluate as evaluate_runs
 
-    result = evaluate_runs(config, runs=runs, predictions=predictions, labels=labels, allow_missing=allow_missing)
+    result = evaluate_runs(
+        config, runs=runs, predictions=predictions, labels=labels, allow_missing=allow_missing
+    )
     console.result(result.payload(), *result.tables())
     if result.failed:
         raise typer.Exit(1)

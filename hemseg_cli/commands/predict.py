@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from hemseg_cli import console, options
+from hemseg_cli import options
+from hemseg_cli.core import console
 
 
 def register(app: typer.Typer) -> None:
@@ -16,21 +17,53 @@ def register(app: typer.Typer) -> None:
 def predict(
     inputs: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[INPUT]...", help="NIfTI files, DICOM folders, or folders of either (default: the run's split)."),
+        typer.Argument(
+            metavar="[INPUT]...",
+            help="NIfTI files, DICOM folders, or folders of either (default: the run's split).",
+        ),
     ] = None,
     runs: options.Runs = None,
-    checkpoint: Annotated[str | None, typer.Option("--checkpoint", metavar="best|last", help="Checkpoint of the run.")] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option("--checkpoint", metavar="best|last", help="Checkpoint of the run.")
+    ] = None,
     split: options.Split = None,
-    overlap: Annotated[float | None, typer.Option("--overlap", help="Share of a window that overlaps the next one, 0 to below 1.")] = None,
-    tta: Annotated[bool | None, typer.Option("--tta/--no-tta", help="Average over mirrored copies.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Output folder (default: the run, or ./predictions for INPUT).")] = None,
-    output_format: Annotated[str | None, typer.Option("--format", metavar="nifti|dicom-seg", help="File format of the masks.")] = None,
-    save_probabilities: Annotated[bool | None, typer.Option("--save-probabilities", help="Also write the probabilities.")] = None,
-    part: Annotated[str | None, typer.Option("--part", metavar="K/N", help="Only every N-th scan from the K-th on (job arrays).")] = None,
-    workers: Annotated[int | None, typer.Option("--workers", min=0, help="Worker processes (default: none beside this one).")] = None,
+    overlap: Annotated[
+        float | None,
+        typer.Option(
+            "--overlap", help="Share of a window that overlaps the next one, 0 to below 1."
+        ),
+    ] = None,
+    tta: Annotated[
+        bool | None, typer.Option("--tta/--no-tta", help="Average over mirrored copies.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="Output folder (default: the run, or ./predictions for INPUT)."
+        ),
+    ] = None,
+    output_format: Annotated[
+        str | None,
+        typer.Option("--format", metavar="nifti|dicom-seg", help="File format of the masks."),
+    ] = None,
+    save_probabilities: Annotated[
+        bool | None, typer.Option("--save-probabilities", help="Also write the probabilities.")
+    ] = None,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            "--part", metavar="K/N", help="Only every N-th scan from the K-th on (job arrays)."
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=0, help="Worker processes (default: none beside this one)."),
+    ] = None,
     scheduler: options.Scheduler = None,
     device: options.Device = None,
-    force: Annotated[bool, typer.Option("--force", help="Also predict what is done already.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also predict what is done already.")
+    ] = False,
     config_file: options.ConfigFile = None,
     assignments: options.Assignments = None,
     json: options.Json = False,
@@ -39,7 +72,8 @@ def predict(
 ) -> None:
     """Masks, volumes in mL and previews for a run's split or for scans of your own.
 
-    Several --run are an ensemble: the mean of their probabilities. A second call does only what is missing.
+    Several --run are an ensemble: the mean of their probabilities. A second call does only what is
+    missing.
     """
     config = options.start(
         config_file,

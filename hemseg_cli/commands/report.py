@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from hemseg_cli import console, options
+from hemseg_cli import options
+from hemseg_cli.core import console
 
 
 def register(app: typer.Typer) -> None:
@@ -14,9 +15,17 @@ def register(app: typer.Typer) -> None:
 
 
 def report(
-    runs: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Run names or folders (default: the newest run).")] = None,
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN]...", help="Run names or folders (default: the newest run)."),
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="HTML file or folder (default: report.html in the run's folder).")
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="FILE",
+            help="HTML file or folder (default: report.html in the run's folder).",
+        ),
     ] = None,
     split: options.Split = None,
     config_file: options.ConfigFile = None,
@@ -26,7 +35,14 @@ def report(
     verbose: options.Verbose = False,
 ) -> None:
     """Write one self-contained HTML page, a Markdown file and CSV files of one run, or of several side by side."""
-    config = options.start(config_file, assignments, json=json, quiet=quiet, verbose=verbose, options={"report.split": split})
+    config = options.start(
+        config_file,
+        assignments,
+        json=json,
+        quiet=quiet,
+        verbose=verbose,
+        options={"report.split": split},
+    )
     from hemseg_cli.reporting.report import report as make_report
 
     result = make_report(config, runs=runs, out=out)

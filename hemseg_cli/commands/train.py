@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hemseg_cli import console, options
-from hemseg_cli.errors import UsageError
+from hemseg_cli import options
+from hemseg_cli.core import console
+from hemseg_cli.core.errors import UsageError
 
 if TYPE_CHECKING:
     from hemseg_cli.config import Config
@@ -17,18 +18,50 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    list_models: Annotated[bool, typer.Option("--list", help="Show the models with their size, source and published Dice.")] = False,
-    model: Annotated[str | None, typer.Option("--model", metavar="MODEL", help="Network to train (--list shows them).")] = None,
-    recipe: Annotated[str | None, typer.Option("--recipe", metavar="strong|paper", help="Preset of every other number.")] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the train split.")] = None,
-    max_minutes: Annotated[float | None, typer.Option("--max-minutes", help="Stop after this many minutes, the schedule fitted.")] = None,
-    fold: Annotated[
-        str | None, typer.Option("--fold", metavar="K|all", help="Fold kept for validation (0 to N-1), or all in turn.")
+    list_models: Annotated[
+        bool,
+        typer.Option("--list", help="Show the models with their size, source and published Dice."),
+    ] = False,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="MODEL", help="Network to train (--list shows them)."),
     ] = None,
-    folds: Annotated[int | None, typer.Option("--folds", min=2, metavar="N", help="Number of folds, grouped by patient.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on exactly where the run stopped (default: the newest run).")] = False,
-    run: Annotated[str | None, typer.Option("--run", metavar="NAME", help="Name of the run (default: <model>-<UTC time>).")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Seed of everything random.")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", metavar="strong|paper", help="Preset of every other number."),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help="Passes over the train split.")
+    ] = None,
+    max_minutes: Annotated[
+        float | None,
+        typer.Option("--max-minutes", help="Stop after this many minutes, the schedule fitted."),
+    ] = None,
+    fold: Annotated[
+        str | None,
+        typer.Option(
+            "--fold", metavar="K|all", help="Fold kept for validation (0 to N-1), or all in turn."
+        ),
+    ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option("--folds", min=2, metavar="N", help="Number of folds, grouped by patient."),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on exactly where the run stopped (default: the newest run)."
+        ),
+    ] = False,
+    run: Annotated[
+        str | None,
+        typer.Option(
+            "--run", metavar="NAME", help="Name of the run (default: <model>-<UTC time>)."
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Seed of everything random.")
+    ] = None,
     device: options.Device = None,
     workers: options.Workers = None,
     config_file: options.ConfigFile = None,
@@ -37,7 +70,10 @@ def train(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Train one system into a run directory; --resume goes on. Several GPUs: torchrun --nproc-per-node N -m -- hemseg_cli train ..."""
+    """Train one system into a run directory; --resume goes on.
+
+    Several GPUs: torchrun --nproc-per-node N -m -- hemseg_cli train ...
+    """
     keys: dict[str, Any] = {
         "train.model": model,
         "train.recipe": recipe,
@@ -49,7 +85,9 @@ def train(
         "compute.device": device,
         "compute.workers": workers,
     }
-    config = options.start(config_file, assignments, json=json, quiet=quiet, verbose=verbose, options=keys)
+    config = options.start(
+        config_file, assignments, json=json, quiet=quiet, verbose=verbose, options=keys
+    )
     if list_models:
         console.result(*_models())
         return
@@ -57,12 +95,16 @@ def train(
 
     entry(config.train.model)
     if resume and config_file is None and config.train.fold != "all":
-        config = _config_of_run(config, run, assignments, keys, json=json, quiet=quiet, verbose=verbose)
+        config = _config_of_run(
+            config, run, assignments, keys, json=json, quiet=quiet, verbose=verbose
+        )
     from hemseg_cli.training.distributed import announced_rank  # torch takes seconds to import
 
     if announced_rank():
         console.configure(quiet=True, verbose=verbose)
-    results = [_train_one(part, name, resume=resume) for part, name in _parts(config, run, resume=resume)]
+    results = [
+        _train_one(part, name, resume=resume) for part, name in _parts(config, run, resume=resume)
+    ]
     if not announced_rank():
         console.result(*_answer(results))
 
@@ -75,7 +117,13 @@ def _train_one(config: "Config", run: str | None, *, resume: bool) -> Any:
         # Folds that are done are left as they are, those that have not begun begin.
         done = finished_result(config, run)
         return (
-            done if done is not None else train_run(config, run=run, resume=(config.runs.root / run / "checkpoints" / "last.pt").exists())
+            done
+            if done is not None
+            else train_run(
+                config,
+                run=run,
+                resume=(config.runs.root / run / "checkpoints" / "last.pt").exists(),
+            )
         )
     return train_run(config, run=run, resume=resume)
 
@@ -85,10 +133,20 @@ def _of_all_folds(config: "Config", run: str) -> bool:
 
 
 def _config_of_run(
-    config: "Config", run: str | None, assignments: list[str] | None, keys: dict[str, Any], *, json: bool, quiet: bool, verbose: bool
+    config: "Config",
+    run: str | None,
+    assignments: list[str] | None,
+    keys: dict[str, Any],
+    *,
+    json: bool,
+    quiet: bool,
+    verbose: bool,
 ) -> "Config":
-    """The run's own config, with what was typed on top: so `--resume` needs no repetition, and a typed change is noticed."""
-    from hemseg_cli.run_directory import open_run
+    """The run's own config, with what was typed on top.
+
+    So `--resume` needs no repetition, and a typed change is noticed.
+    """
+    from hemseg_cli.core.run_directory import open_run
 
     own = open_run(config.runs.root, run).config_file
     if not own.is_file():
@@ -101,7 +159,9 @@ def _parts(config: "Config", run: str | None, *, resume: bool) -> list[tuple["Co
     if config.train.fold != "all":
         return [(config, run)]
     if resume and run is None:
-        raise UsageError("--fold all --resume: which run?", hint="--run NAME, without the -fold0 of its folds")
+        raise UsageError(
+            "--fold all --resume: which run?", hint="--run NAME, without the -fold0 of its folds"
+        )
     from datetime import UTC, datetime
 
     name = run or f"{config.train.model}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
@@ -117,9 +177,18 @@ def _answer(results: list[Any]) -> tuple[Any, ...]:
         return (results[0].payload(), *results[0].tables())
     command = f"hemseg predict --run {results[0].run.name.rpartition('-fold')[0]}"  # the ensemble of all folds
     mean = sum(result.best_dice for result in results) / len(results)
-    payload = {"folds": [result.payload() for result in results], "mean_best_dice": mean, "next": command}
+    payload = {
+        "folds": [result.payload() for result in results],
+        "mean_best_dice": mean,
+        "next": command,
+    }
     tables = [table for result in results for table in result.tables()]
-    summary = console.Table("Folds", ["folds", "mean val Dice"], [[str(len(results)), f"{mean:.4f}"]], caption=f"next: {command}")
+    summary = console.Table(
+        "Folds",
+        ["folds", "mean val Dice"],
+        [[str(len(results)), f"{mean:.4f}"]],
+        caption=f"next: {command}",
+    )
     return (payload, *tables, summary)
 
 
@@ -149,5 +218,13 @@ def _models() -> tuple[Any, ...]:
         for model in MODELS.values()
     ]
     columns = ["name", "model", "parameters", "source", "published Dice %"]
-    caption = "parameters: default configuration, one input channel; published: HemSeg-200 test split"
-    return payload, console.Table("Models", columns, rows, caption=caption, right=frozenset({"parameters", "published Dice %"}))
+    caption = (
+        "parameters: default configuration, one input channel; published: HemSeg-200 test split"
+    )
+    return payload, console.Table(
+        "Models",
+        columns,
+        rows,
+        caption=caption,
+        right=frozenset({"parameters", "published Dice %"}),
+    )

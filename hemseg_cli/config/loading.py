@@ -14,8 +14,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticUndefined
 
 from hemseg_cli.config.recipes import preset, preset_values
-from hemseg_cli.config.root import Config
-from hemseg_cli.errors import ConfigError
+from hemseg_cli.config.schema import Config
+from hemseg_cli.core.errors import ConfigError
 
 DEFAULT_FILE = Path("hemseg.toml")
 _ENVIRONMENT_PREFIX = "HEMSEG_"
@@ -31,9 +31,10 @@ def load(
 ) -> Config:
     """The effective configuration.
 
-    `file`: the TOML file (None: `hemseg.toml` of the current folder, if there is one). `assignments`: `section.key=value`, as after
-    `--set`. `options`: dotted key to value, from the command line; a None is left out. Raises ConfigError naming `section.key`, its
-    place (file and line, variable, `--set` or option) and the nearest valid key.
+    `file`: the TOML file (None: `hemseg.toml` of the current folder, if there is one).
+    `assignments`: `section.key=value`, as after `--set`. `options`: dotted key to value, from the
+    command line; a None is left out. Raises ConfigError naming `section.key`, its place (file and
+    line, variable, `--set` or option) and the nearest valid key.
     """
     path = _existing_file(file)
     tree: Tree = {}
@@ -43,7 +44,11 @@ def load(
     for source, key, value in (
         *_from_environment(os.environ if environ is None else environ),
         *(_from_assignment(text) for text in assignments),
-        *(("command line", key, value) for key, value in (options or {}).items() if value is not None),
+        *(
+            ("command line", key, value)
+            for key, value in (options or {}).items()
+            if value is not None
+        ),
     ):
         _merge(tree, origin, _nested(key, value), lambda _key, source=source: source)
     return _check(_with_recipe(tree), origin)
@@ -62,18 +67,28 @@ def dump(config: Config) -> str:
 def template() -> str:
     """A `hemseg.toml` with every key at its default, each under its description.
 
-    Keys without a default are commented out, and so are those that a recipe sets: stated in the file they would overrule it.
+    Keys without a default are commented out, and so are those that a recipe sets: stated in the
+    file they would overrule it.
     """
-    lines = ["# hemseg.toml: every key with its default. Delete what you do not change; what the recipe sets is commented out."]
+    lines = [
+        "# hemseg.toml: every key with its default. Delete what you do not change; what the recipe sets is commented out."
+    ]
     for section, field in Config.model_fields.items():
-        lines += ["", f"# {field.description}", *_template_section(section, cast(type[BaseModel], field.annotation))]
+        lines += [
+            "",
+            f"# {field.description}",
+            *_template_section(section, cast(type[BaseModel], field.annotation)),
+        ]
     return "\n".join(lines) + "\n"
 
 
 def _template_section(name: str, model: type[BaseModel]) -> Iterator[str]:
     yield f"[{name}]"
     tables = []
-    of_recipe = {f"train.{key}": value for key, value in preset_values(Config().train.recipe, Config().train.model).items()}
+    of_recipe = {
+        f"train.{key}": value
+        for key, value in preset_values(Config().train.recipe, Config().train.model).items()
+    }
     for key, field in model.model_fields.items():
         default = field.get_default(call_default_factory=True)
         if isinstance(default, BaseModel):
@@ -81,13 +96,17 @@ def _template_section(name: str, model: type[BaseModel]) -> Iterator[str]:
             continue
         yield f"# {field.description}"
         if f"{name}.{key}" in of_recipe:
-            yield "# " + " ".join(tomli_w.dumps({key: of_recipe[f"{name}.{key}"]}, indent=0).split())
+            yield "# " + " ".join(
+                tomli_w.dumps({key: of_recipe[f"{name}.{key}"]}, indent=0).split()
+            )
         elif default is None or default is PydanticUndefined:
             yield f"# {key} ="
         elif isinstance(default, dict):
             yield f"{key} = {{}}"
         else:
-            plain = model.model_construct(**{key: default}).model_dump(mode="json", include={key}, warnings=False)[key]
+            plain = model.model_construct(**{key: default}).model_dump(
+                mode="json", include={key}, warnings=False
+            )[key]
             yield tomli_w.dumps({key: plain}).strip()
     for key, table, description in tables:
         yield from ("", f"# {description}")
@@ -98,7 +117,9 @@ def _existing_file(file: Path | None) -> Path | None:
     if file is None:
         return DEFAULT_FILE if DEFAULT_FILE.is_file() else None
     if not file.is_file():
-        raise ConfigError(f"config file {file} does not exist", hint=f"hemseg config init {file}   writes one")
+        raise ConfigError(
+            f"config file {file} does not exist", hint=f"hemseg config init {file}   writes one"
+        )
     return file
 
 
@@ -108,7 +129,9 @@ def _read_toml(path: Path) -> Tree:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text (byte {error.start})") from None
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}", hint='strings need quotes, e.g. model = "unet"') from None
+        raise ConfigError(
+            f"{path} is not valid TOML: {error}", hint='strings need quotes, e.g. model = "unet"'
+        ) from None
 
 
 def _line_finder(path: Path) -> Any:
@@ -140,7 +163,10 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, str, An
 def _from_assignment(text: str) -> tuple[str, str, Any]:
     key, separator, value = text.partition("=")
     if not separator or "." not in key:
-        raise ConfigError(f"--set {text}: not of the form SECTION.KEY=VALUE", hint="for example --set train.epochs=50")
+        raise ConfigError(
+            f"--set {text}: not of the form SECTION.KEY=VALUE",
+            hint="for example --set train.epochs=50",
+        )
     return f"--set {text}", key.strip(), _scalar(value.strip())
 
 
@@ -174,19 +200,26 @@ def _with_recipe(tree: Tree) -> Tree:
     train = tree.get("train")
     chosen = train if isinstance(train, dict) else {}
     defaults = Config().train
-    layers: Tree = {"train": preset(str(chosen.get("recipe", defaults.recipe)), str(chosen.get("model", defaults.model)))}
+    layers: Tree = {
+        "train": preset(
+            str(chosen.get("recipe", defaults.recipe)), str(chosen.get("model", defaults.model))
+        )
+    }
     _merge(layers, {}, tree, str)
     return layers
 
 
 def _check(tree: Tree, origin: Mapping[str, str]) -> Config:
     try:
-        # By way of JSON: strict there still lets a string be a path and a list a tuple, as TOML has neither.
+        # By way of JSON: strict there still lets a string be a path and a list a tuple, as TOML has
+        # neither.
         return Config.model_validate_json(json.dumps(tree, default=str), strict=True)
     except ValidationError as error:
         details = error.errors(include_url=False)
         problems = [_describe(detail, origin) for detail in details]
-        raise ConfigError("\n".join(problems), hint="hemseg config show   prints every key and its value") from None
+        raise ConfigError(
+            "\n".join(problems), hint="hemseg config show   prints every key and its value"
+        ) from None
 
 
 def _describe(detail: ErrorDetails, origin: Mapping[str, str]) -> str:

@@ -2,20 +2,25 @@
 
 from pathlib import Path
 
-from hemseg_cli.config.data import DataConfig
 from hemseg_cli.config.loading import validate_file
-from hemseg_cli.config.root import Config
+from hemseg_cli.config.schema import Config, DataConfig
 
 
 def config_of_run(config: Config, run_config_file: Path) -> Config:
-    """The configuration that the run keeps, or `config` where it keeps none. ConfigError if the file is no valid one."""
+    """The configuration that the run keeps, or `config` where it keeps none.
+
+    ConfigError if the file is no valid one.
+    """
     return validate_file(run_config_file) if run_config_file.is_file() else config
 
 
 def data_of(config: Config, trained: Config) -> DataConfig:
-    """The data set that a run works on: the one that it was trained on (`trained`), with each `data` key that the user states on top.
+    """The data set that a run works on.
 
-    A key is stated in the config file, in a `HEMSEG_DATA__` variable, with `--set` or by an option, even if it is stated at its default.
+    The one that it was trained on (`trained`), with each `data` key that the user states on top.
+
+    A key is stated in the config file, in a `HEMSEG_DATA__` variable, with `--set` or by an option,
+    even if it is stated at its default.
     """
     stated = {key: getattr(config.data, key) for key in config.data.model_fields_set}
     return trained.data.model_copy(update=stated)

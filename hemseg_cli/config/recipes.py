@@ -1,9 +1,11 @@
 """The training recipes: presets of the keys of `[train]`, in one readable place.
 
-`preset(recipe, model)` is the lowest layer above the defaults: the file, the environment, `--set` and options win over it.
+`preset(recipe, model)` is the lowest layer above the defaults: the file, the environment, `--set`
+and options win over it.
 
-`paper` is the published setup to the letter: https://github.com/songchangwei/3DCT-SD-IVH-ICH, commit 7b7db5f. `strong` is what the
-field knows to work (nnU-Net, Isensee et al., Nature Methods 18, 2021), tried on the phantom; `benchmarks/train.py dice` measures it.
+`paper` is the published setup to the letter: https://github.com/songchangwei/3DCT-SD-IVH-ICH,
+commit 7b7db5f. `strong` is what the field knows to work (nnU-Net, Isensee et al., Nature Methods
+18, 2021), tried on the phantom; `benchmarks/train.py dice` measures it.
 """
 
 import copy
@@ -43,17 +45,29 @@ _PAPER: Preset = {
     "validation_every": 2,
     "validation_grid": "network",
     "choose": "none",
-    "loss": {"dice": 1.0, "cross_entropy": 0.0, "focal": 0.0, "dice_over_batch": False, "dice_smooth": 1e-5},
+    "loss": {
+        "dice": 1.0,
+        "cross_entropy": 0.0,
+        "focal": 0.0,
+        "dice_over_batch": False,
+        "dice_smooth": 1e-5,
+    },
     "augment": {"mirror_p": [0.5, 0.5, 0.5]},
 }
 _PAPER_BY_MODEL: dict[str, Preset] = {
     "unet": {"batch_size": 4 * 4},
-    "swin-unetr": {"pad_to": [512, 512, 32], "patch": [128, 128, 32], "patches_per_scan": 2, "batch_size": 2 * 2},
+    "swin-unetr": {
+        "pad_to": [512, 512, 32],
+        "patch": [128, 128, 32],
+        "patches_per_scan": 2,
+        "batch_size": 2 * 2,
+    },
 }
 
 _STRONG: Preset = {
     "epochs": 300,
-    # Within the slice the scan's own pixels (0.4 to 0.6 mm in a head CT); across, 5 mm, unless the scan is near to that already.
+    # Within the slice the scan's own pixels (0.4 to 0.6 mm in a head CT); across, 5 mm, unless the
+    # scan is near to that already.
     "spacing_mm": [0.0, 0.0, 5.0],
     "keep_spacing_within": 1.6,
     # Brain, and a wide window that tells skull from blood and air from water.
@@ -81,7 +95,13 @@ _STRONG: Preset = {
     "validation_grid": "native",
     "choose": "all",
     "patience": 20,
-    "loss": {"dice": 1.0, "cross_entropy": 1.0, "dice_over_batch": True, "dice_smooth": 1.0, "deep_supervision": 0.5},
+    "loss": {
+        "dice": 1.0,
+        "cross_entropy": 1.0,
+        "dice_over_batch": True,
+        "dice_smooth": 1.0,
+        "deep_supervision": 0.5,
+    },
     "augment": {
         "mirror_p": [0.5, 0.0, 0.0],
         "rotation_p": 0.3,
@@ -115,7 +135,10 @@ _RECIPES = {"paper": (_PAPER, _PAPER_BY_MODEL), "strong": (_STRONG, _STRONG_BY_M
 
 
 def preset(recipe: str, model: str) -> Preset:
-    """The keys of `[train]` that a recipe sets for a model; nested tables as nested dicts. Unknown recipe: empty."""
+    """The keys of `[train]` that a recipe sets for a model; nested tables as nested dicts.
+
+    Unknown recipe: empty.
+    """
     if recipe not in _RECIPES:
         return {}
     common, by_model = _RECIPES[recipe]
@@ -123,7 +146,9 @@ def preset(recipe: str, model: str) -> Preset:
 
 
 def preset_values(recipe: str, model: str) -> dict[str, Any]:
-    """The same with dotted keys (`augment.noise_p`), and with every key that any recipe sets: a file that states one overrules the recipe.
+    """The same with dotted keys (`augment.noise_p`), and with every key that any recipe sets.
+
+    A file that states one overrules the recipe.
 
     The value of a key that this recipe leaves alone is that of the recipe that sets it.
     """

@@ -11,7 +11,9 @@ _LIMITS_Z = 1.96
 
 @dataclass(frozen=True)
 class Agreement:
-    """`bias_ml`: mean of predicted minus true; `loa_*_ml`: bias -+ 1.96 standard deviations of the differences; `ccc`: Lin's concordance.
+    """`bias_ml`: mean of predicted minus true; `loa_*_ml`.
+
+    Bias -+ 1.96 standard deviations of the differences; `ccc`: Lin's concordance.
 
     NaN where undefined: fewer than two cases, or (concordance) both series constant and equal.
     """
@@ -25,8 +27,13 @@ class Agreement:
 
     def to_dict(self) -> dict[str, float | int | None]:
         """Plain values; what is undefined is None."""
-        numbers = {name: getattr(self, name) for name in ("bias_ml", "sd_ml", "loa_low_ml", "loa_high_ml", "ccc")}
-        return {"n": self.n} | {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+        numbers = {
+            name: getattr(self, name)
+            for name in ("bias_ml", "sd_ml", "loa_low_ml", "loa_high_ml", "ccc")
+        }
+        return {"n": self.n} | {
+            name: value if math.isfinite(value) else None for name, value in numbers.items()
+        }
 
 
 def volume_agreement(truth_ml: Sequence[float], predicted_ml: Sequence[float]) -> Agreement:

@@ -1,6 +1,9 @@
-"""Runs against each other on the same scans: paired bootstrap, Wilcoxon signed-rank, Holm, and a ranking with its uncertainty.
+"""Runs against each other on the same scans.
 
-Everything here works on plain numbers, patient by patient: two scans of one patient are not two independent witnesses.
+Paired bootstrap, Wilcoxon signed-rank, Holm, and a ranking with its uncertainty.
+
+Everything here works on plain numbers, patient by patient: two scans of one patient are not two
+independent witnesses.
 """
 
 import itertools
@@ -20,7 +23,10 @@ LOWER_IS_BETTER = ("hd95_mm", "hd95_voxel", "abs_volume_error_ml")
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """`a` minus `b` in one metric over `n` scans. `p_*_holm`: adjusted for all pairs of runs in this metric; NaN where undefined."""
+    """`a` minus `b` in one metric over `n` scans.
+
+    `p_*_holm`: adjusted for all pairs of runs in this metric; NaN where undefined.
+    """
 
     metric: str
     a: str
@@ -36,14 +42,18 @@ class PairedDifference:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; what is undefined is None."""
-        return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in asdict(self).items()}
+        return {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in asdict(self).items()
+        }
 
 
 @dataclass(frozen=True)
 class Rank:
     """A run's place by its mean of one metric, 1 the best.
 
-    `rank_low`, `rank_high`: interval of its rank over resamples; `p_best`: share of the resamples in which it is first.
+    `rank_low`, `rank_high`: interval of its rank over resamples; `p_best`: share of the resamples
+    in which it is first.
     """
 
     run: str
@@ -55,9 +65,14 @@ class Rank:
 
 
 def compare_pairs(
-    metric: str, values: Mapping[str, Sequence[float]], patients: Sequence[Hashable], bootstrap: Bootstrap
+    metric: str,
+    values: Mapping[str, Sequence[float]],
+    patients: Sequence[Hashable],
+    bootstrap: Bootstrap,
 ) -> list[PairedDifference]:
-    """Every pair of runs in one metric. `values`: run -> [n], one element per scan in the same order as `patients`.
+    """Every pair of runs in one metric.
+
+    `values`: run -> [n], one element per scan in the same order as `patients`.
 
     Scans in which a run has no value (NaN) are left out for all of them.
     """
@@ -65,16 +80,42 @@ def compare_pairs(
     found = []
     for a, b in itertools.combinations(range(len(names)), 2):
         apart = table[:, a] - table[:, b]
-        found.append((names[a], names[b], bootstrap.mean(apart, groups), *paired_p_values(apart, groups, bootstrap)))
+        found.append(
+            (
+                names[a],
+                names[b],
+                bootstrap.mean(apart, groups),
+                *paired_p_values(apart, groups, bootstrap),
+            )
+        )
     by_bootstrap, by_wilcoxon = holm([row[3] for row in found]), holm([row[4] for row in found])
     return [
-        PairedDifference(metric, a, b, gap.n, gap.mean, gap.ci_low, gap.ci_high, p_boot, boot_holm, p_rank, rank_holm)
-        for (a, b, gap, p_boot, p_rank), boot_holm, rank_holm in zip(found, by_bootstrap, by_wilcoxon, strict=True)
+        PairedDifference(
+            metric,
+            a,
+            b,
+            gap.n,
+            gap.mean,
+            gap.ci_low,
+            gap.ci_high,
+            p_boot,
+            boot_holm,
+            p_rank,
+            rank_holm,
+        )
+        for (a, b, gap, p_boot, p_rank), boot_holm, rank_holm in zip(
+            found, by_bootstrap, by_wilcoxon, strict=True
+        )
     ]
 
 
-def paired_p_values(differences: Sequence[float] | Floats, patients: Sequence[Hashable], bootstrap: Bootstrap) -> tuple[float, float]:
-    """Two-sided p of a mean difference of zero: by paired bootstrap, and by Wilcoxon's signed ranks. NaN with fewer than two patients."""
+def paired_p_values(
+    differences: Sequence[float] | Floats, patients: Sequence[Hashable], bootstrap: Bootstrap
+) -> tuple[float, float]:
+    """Two-sided p of a mean difference of zero.
+
+    By paired bootstrap, and by Wilcoxon's signed ranks. NaN with fewer than two patients.
+    """
     apart = np.asarray(differences, dtype=np.float64)
     sums = group_sums(np.stack([apart, np.ones(apart.size)], axis=1), patients)
     if len(sums) < 2:
@@ -85,8 +126,9 @@ def paired_p_values(differences: Sequence[float] | Floats, patients: Sequence[Ha
 def _bootstrap_p(sums: Floats, bootstrap: Bootstrap) -> float:
     """Symmetric bootstrap-t: how often a resample's mean, in units of its own standard error, is as far from the mean as that from zero.
 
-    Studentised because the plain percentile test rejects too often with few patients (Davison and Hinkley 1997, section 4.4). The
-    standard error is that of a ratio of patient sums: residuals of each patient's sum, squared.
+    Studentised because the plain percentile test rejects too often with few patients (Davison and
+    Hinkley 1997, section 4.4). The standard error is that of a ratio of patient sums: residuals of
+    each patient's sum, squared.
     """
     total, count = sums[:, 0], sums[:, 1]
     mean = float(total.sum() / count.sum())
@@ -108,7 +150,10 @@ def _moments(sums: Floats) -> Floats:
 
 
 def _squared_t(gap: Any, total: Any, count: Any, total2: Any, cross: Any, count2: Any) -> Any:
-    """(gap / standard error of total / count)2; infinite or NaN where the patients do not spread."""
+    """(gap / standard error of total / count)2.
+
+    Infinite or NaN where the patients do not spread.
+    """
     mean = total / count
     squares = total2 - 2 * mean * cross + mean**2 * count2
     squares = np.where(squares > 1e-12 * np.maximum(total2, 1e-300), squares, 0.0)
@@ -126,7 +171,10 @@ def _wilcoxon_p(differences: Floats) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment (1979): family-wise error over these tests. NaN stays NaN and is no test."""
+    """Holm's step-down adjustment (1979): family-wise error over these tests.
+
+    NaN stays NaN and is no test.
+    """
     order = sorted((p, place) for place, p in enumerate(p_values) if not math.isnan(p))
     adjusted = [math.nan] * len(p_values)
     highest = 0.0
@@ -136,8 +184,16 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def rank_runs(metric: str, values: Mapping[str, Sequence[float]], patients: Sequence[Hashable], bootstrap: Bootstrap) -> list[Rank]:
-    """The runs by their mean, best first, and how sure that order is: ranks over resamples of patients. Equal means share a rank."""
+def rank_runs(
+    metric: str,
+    values: Mapping[str, Sequence[float]],
+    patients: Sequence[Hashable],
+    bootstrap: Bootstrap,
+) -> list[Rank]:
+    """The runs by their mean, best first, and how sure that order is.
+
+    Ranks over resamples of patients. Equal means share a rank.
+    """
     names, table, groups = _complete(values, patients)
     if not len(table):
         return []
@@ -152,7 +208,10 @@ def rank_runs(metric: str, values: Mapping[str, Sequence[float]], patients: Sequ
     low, high = np.quantile(ranks, [tail, 1 - tail], axis=0)
     first = ranks == ranks.min(axis=1, keepdims=True)
     p_best = (first / first.sum(axis=1, keepdims=True)).mean(axis=0)
-    rows = [Rank(name, float(means[n]), float(own[n]), float(low[n]), float(high[n]), float(p_best[n])) for n, name in enumerate(names)]
+    rows = [
+        Rank(name, float(means[n]), float(own[n]), float(low[n]), float(high[n]), float(p_best[n]))
+        for n, name in enumerate(names)
+    ]
     return sorted(rows, key=lambda row: row.rank)
 
 
@@ -163,9 +222,15 @@ def _ranks(scores: Floats) -> Floats:
     return np.asarray(rankdata(np.round(scores, 12), axis=1), dtype=np.float64)
 
 
-def _complete(values: Mapping[str, Sequence[float]], patients: Sequence[Hashable]) -> tuple[list[str], Floats, list[Hashable]]:
+def _complete(
+    values: Mapping[str, Sequence[float]], patients: Sequence[Hashable]
+) -> tuple[list[str], Floats, list[Hashable]]:
     """Names, values [scans, runs] and patients of the scans in which every run has a value."""
     names = list(values)
     table = np.array([values[name] for name in names], dtype=np.float64).T
     whole = np.asarray(~np.isnan(table).any(axis=1))
-    return names, table[whole], [patient for patient, keep in zip(patients, whole, strict=True) if keep]
+    return (
+        names,
+        table[whole],
+        [patient for patient, keep in zip(patients, whole, strict=True) if keep],
+    )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hemseg_cli.console import Table
+from hemseg_cli.core.console import Table
 
 _TITLES = {
     "dice": "Dice",
@@ -19,28 +19,49 @@ _TITLES = {
 }
 
 
-def evaluation_tables(runs: Sequence[tuple[str, Mapping[str, Any]]], comparison: Mapping[str, Any] | None) -> tuple[Table, ...]:
-    """One table of metrics per run (name, summary) and one of its strata; with several runs their differences and ranking."""
-    tables = [table for name, summary in runs for table in (_metrics_table(name, summary), _strata_table(name, summary))]
+def evaluation_tables(
+    runs: Sequence[tuple[str, Mapping[str, Any]]], comparison: Mapping[str, Any] | None
+) -> tuple[Table, ...]:
+    """One table of metrics per run (name, summary) and one of its strata.
+
+    With several runs their differences and ranking.
+    """
+    tables = [
+        table
+        for name, summary in runs
+        for table in (_metrics_table(name, summary), _strata_table(name, summary))
+    ]
     if comparison is not None:
         tables += [_pairs_table(comparison), _ranking_table(comparison)]
     return tuple(tables)
 
 
 def _strata_table(name: str, summary: Mapping[str, Any]) -> Table:
-    metrics = [metric for metric in summary["metrics"] if metric in ("dice", "hd95_mm", "hd95_voxel", "lesion_sensitivity")]
+    metrics = [
+        metric
+        for metric in summary["metrics"]
+        if metric in ("dice", "hd95_mm", "hd95_voxel", "lesion_sensitivity")
+    ]
     rows = []
     for grouping, strata in summary["strata"].items():
         unit = " mL" if grouping == "volume" else ""
         for stratum, found in strata.items():
-            cells = [f"{number(found[metric]['mean'])} {interval(found[metric])}" for metric in metrics]
+            cells = [
+                f"{number(found[metric]['mean'])} {interval(found[metric])}" for metric in metrics
+            ]
             rows.append([grouping, f"{stratum}{unit}", str(found["n"]), *cells])
     agreement = summary["agreement"]
     caption = (
         f"Volumes: bias {number(agreement['bias_ml'])} mL, limits of agreement [{number(agreement['loa_low_ml'])}, "
         f"{number(agreement['loa_high_ml'])}] mL, concordance {number(agreement['ccc'])} ({agreement['n']} scans)."
     )
-    return Table(f"{name}: strata", ["by", "stratum", "scans", *map(title, metrics)], rows, caption=caption, right=frozenset({"scans"}))
+    return Table(
+        f"{name}: strata",
+        ["by", "stratum", "scans", *map(title, metrics)],
+        rows,
+        caption=caption,
+        right=frozenset({"scans"}),
+    )
 
 
 def _pairs_table(comparison: Mapping[str, Any]) -> Table:
@@ -68,16 +89,31 @@ def _pairs_table(comparison: Mapping[str, Any]) -> Table:
 def _ranking_table(comparison: Mapping[str, Any]) -> Table:
     confidence = f"{comparison['confidence'] * 100:g} % of ranks"
     rows = [
-        [f"{rank['rank']:g}", rank["run"], number(rank["mean"]), f"{rank['rank_low']:g} to {rank['rank_high']:g}", f"{rank['p_best']:.0%}"]
+        [
+            f"{rank['rank']:g}",
+            rank["run"],
+            number(rank["mean"]),
+            f"{rank['rank_low']:g} to {rank['rank_high']:g}",
+            f"{rank['p_best']:.0%}",
+        ]
         for rank in comparison["ranking"]
     ]
     columns = ["rank", "run", f"mean {title(comparison['ranked_by'])}", confidence, "first in"]
-    return Table("Ranking", columns, rows, caption="Ranks over resamples of the patients.", right=frozenset(columns) - {"run"})
+    return Table(
+        "Ranking",
+        columns,
+        rows,
+        caption="Ranks over resamples of the patients.",
+        right=frozenset(columns) - {"run"},
+    )
 
 
 def _metrics_table(name: str, summary: Mapping[str, Any]) -> Table:
     confidence = f"{summary['bootstrap']['confidence'] * 100:g} % interval"
-    rows = [[title(metric), number(found["mean"]), interval(found), str(found["n"])] for metric, found in summary["metrics"].items()]
+    rows = [
+        [title(metric), number(found["mean"]), interval(found), str(found["n"])]
+        for metric, found in summary["metrics"].items()
+    ]
     split = f", split {summary['split']}" if summary["split"] else ""
     return Table(
         f"{name}{split}, {summary['protocol']} protocol, {summary['n_cases']} scans",
@@ -90,14 +126,18 @@ def _metrics_table(name: str, summary: Mapping[str, Any]) -> Table:
 
 def _caption(summary: Mapping[str, Any]) -> str:
     bootstrap = summary["bootstrap"]
-    lines = [f"{bootstrap['samples']} {bootstrap['method']} bootstrap resamples of {bootstrap['unit']}s, seed {bootstrap['seed']}."]
+    lines = [
+        f"{bootstrap['samples']} {bootstrap['method']} bootstrap resamples of {bootstrap['unit']}s, seed {bootstrap['seed']}."
+    ]
     if summary["protocol"] == "native":
         lines.append(
             f"HD95: larger of the two directed 95th percentiles; {_counted(summary['n_missed'], 'missed scan')} with the scan's diagonal. "
             f"{summary['n_empty_truth']} without hemorrhage counted apart, {summary['n_false_positive']} of them false positive."
         )
     else:
-        lines.append(f"{summary['n_missed']} missed; HD95 in voxels without undefined cases (n), as the published table was made.")
+        lines.append(
+            f"{summary['n_missed']} missed; HD95 in voxels without undefined cases (n), as the published table was made."
+        )
     return " ".join(lines)
 
 

@@ -11,7 +11,9 @@ from hemseg_cli.imaging.components import component_of
 
 @dataclass(frozen=True)
 class LesionCounts:
-    """`detected`: true lesions that share a voxel with the prediction; `false`: predicted lesions that share none with the truth.
+    """`detected`: true lesions that share a voxel with the prediction; `false`.
+
+    Predicted lesions that share none with the truth.
 
     Sums over cases give the rates of a whole split: add the counts, then ask.
     """

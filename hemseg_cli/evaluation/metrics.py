@@ -1,4 +1,6 @@
-"""Voxel and surface metrics of one pair of masks: pure functions on 3-D masks [i, j, k], non-zero = hemorrhage.
+"""Voxel and surface metrics of one pair of masks.
+
+Pure functions on 3-D masks [i, j, k], non-zero = hemorrhage.
 
 What they say of empty masks:
 
@@ -11,7 +13,8 @@ volume error           0           minus the truth   the prediction
 relative difference    undefined   -1                undefined
 =====================  ==========  ================  =============
 
-`case_metrics` puts the scan's diagonal in the place of an infinite HD95, so that a missed case counts in a mean. Undefined is NaN.
+`case_metrics` puts the scan's diagonal in the place of an infinite HD95, so that a missed case
+counts in a mean. Undefined is NaN.
 """
 
 import math
@@ -33,10 +36,12 @@ Mask = NDArray[Any]
 
 @dataclass(frozen=True)
 class CaseMetrics:
-    """One case. `truth_ml` and `predicted_ml` by the true voxel volume; `nsd` at the tolerance that was asked for.
+    """One case. `truth_ml` and `predicted_ml` by the true voxel volume.
 
-    `hd95_mm` is the scan's diagonal where one mask alone is empty: `missed` (no voxel predicted of a hemorrhage) or `false_positive`
-    (voxels predicted where there is none).
+    `nsd` at the tolerance that was asked for.
+
+    `hd95_mm` is the scan's diagonal where one mask alone is empty: `missed` (no voxel predicted of
+    a hemorrhage) or `false_positive` (voxels predicted where there is none).
     """
 
     dice: float
@@ -78,7 +83,8 @@ def case_metrics(
 ) -> CaseMetrics:
     """Every metric of a case, each mask read once.
 
-    `spacing_mm` (i, j, k) is for distances, `voxel_volume_mm3` (tilt accounted for) for volumes. ValueError if the shapes differ.
+    `spacing_mm` (i, j, k) is for distances, `voxel_volume_mm3` (tilt accounted for) for volumes.
+    ValueError if the shapes differ.
     """
     pair = mask_pair(prediction, truth, spacing_mm)
     return metrics_of(pair, voxel_volume_mm3=voxel_volume_mm3, tolerance_mm=tolerance_mm)
@@ -88,7 +94,9 @@ def metrics_of(pair: MaskPair, *, voxel_volume_mm3: float, tolerance_mm: float) 
     """`case_metrics` of masks that were already read."""
     p, t, overlap = pair.prediction, pair.truth, pair.overlap
     if p.count and t.count:
-        distances = surface_distances_mm(surfaces(pair), percentile=_PERCENTILE, tolerance_mm=tolerance_mm)
+        distances = surface_distances_mm(
+            surfaces(pair), percentile=_PERCENTILE, tolerance_mm=tolerance_mm
+        )
         hd95, nsd_value = _hd95(*distances), _nsd(*distances, tolerance_mm)
     else:
         hd95 = 0.0 if p.count == t.count else diagonal_mm(t.shape, pair.spacing_mm)
@@ -117,9 +125,12 @@ def iou(prediction: Mask, truth: Mask) -> float:
 
 
 def hd95_mm(prediction: Mask, truth: Mask, *, spacing_mm: Sequence[float]) -> float:
-    """95th-percentile Hausdorff distance, mm: the larger of the two directed 95th percentiles, as MONAI computes it.
+    """95th-percentile Hausdorff distance, mm.
 
-    Between surface voxels (a face on background), percentiles interpolated linearly. 0 if both are empty, infinite if one is.
+    The larger of the two directed 95th percentiles, as MONAI computes it.
+
+    Between surface voxels (a face on background), percentiles interpolated linearly. 0 if both are
+    empty, infinite if one is.
     """
     pair = mask_pair(prediction, truth, spacing_mm)
     if not pair.prediction.count or not pair.truth.count:
@@ -127,15 +138,21 @@ def hd95_mm(prediction: Mask, truth: Mask, *, spacing_mm: Sequence[float]) -> fl
     return _hd95(*surface_distances_mm(surfaces(pair), percentile=_PERCENTILE))
 
 
-def nsd(prediction: Mask, truth: Mask, *, spacing_mm: Sequence[float], tolerance_mm: float) -> float:
+def nsd(
+    prediction: Mask, truth: Mask, *, spacing_mm: Sequence[float], tolerance_mm: float
+) -> float:
     """Normalised surface Dice: the share of both masks' surface voxels within `tolerance_mm` of the other surface.
 
-    Nikolov et al. 2018 (arXiv:1809.04430), counted in voxels as MONAI's `SurfaceDiceMetric`. 1 if both are empty, 0 if one is.
+    Nikolov et al. 2018 (arXiv:1809.04430), counted in voxels as MONAI's `SurfaceDiceMetric`. 1 if
+    both are empty, 0 if one is.
     """
     pair = mask_pair(prediction, truth, spacing_mm)
     if not pair.prediction.count or not pair.truth.count:
         return float(pair.prediction.count == pair.truth.count)
-    return _nsd(*surface_distances_mm(surfaces(pair), percentile=_PERCENTILE, tolerance_mm=tolerance_mm), tolerance_mm)
+    return _nsd(
+        *surface_distances_mm(surfaces(pair), percentile=_PERCENTILE, tolerance_mm=tolerance_mm),
+        tolerance_mm,
+    )
 
 
 def diagonal_mm(shape: Sequence[int], spacing_mm: Sequence[float]) -> float:
@@ -154,9 +171,16 @@ def _iou(pair: MaskPair, overlap: int) -> float:
 
 
 def _hd95(to_truth: NDArray[np.float64], to_prediction: NDArray[np.float64]) -> float:
-    return max(float(np.percentile(to_truth, _PERCENTILE)), float(np.percentile(to_prediction, _PERCENTILE)))
+    return max(
+        float(np.percentile(to_truth, _PERCENTILE)),
+        float(np.percentile(to_prediction, _PERCENTILE)),
+    )
 
 
-def _nsd(to_truth: NDArray[np.float64], to_prediction: NDArray[np.float64], tolerance_mm: float) -> float:
-    within = np.count_nonzero(to_truth <= tolerance_mm) + np.count_nonzero(to_prediction <= tolerance_mm)
+def _nsd(
+    to_truth: NDArray[np.float64], to_prediction: NDArray[np.float64], tolerance_mm: float
+) -> float:
+    within = np.count_nonzero(to_truth <= tolerance_mm) + np.count_nonzero(
+        to_prediction <= tolerance_mm
+    )
     return float(within / (to_truth.size + to_prediction.size))

@@ -6,21 +6,24 @@ from pathlib import Path
 
 import numpy as np
 
-from hemseg_cli.errors import CaseError
+from hemseg_cli.core.errors import CaseError
 from hemseg_cli.evaluation.metrics import CaseMetrics, metrics_of
 from hemseg_cli.evaluation.surfaces import Foreground, foreground, mask_pair
 from hemseg_cli.imaging.geometry import Affine, spacing_mm, tilt_deg, true_voxel_volume_mm3
+from hemseg_cli.imaging.nifti import Volume, read_volume
 from hemseg_cli.imaging.orientation import to_canonical
-from hemseg_cli.imaging.volume import Volume, read_volume
 
 _GRID_TOLERANCE_MM = 0.1
 
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """What is needed to score one case. `prediction` None: there is none, and the case counts as missed.
+    """What is needed to score one case.
 
-    `voxel_volume_mm3` and `tilt_deg` None: taken from the label's header (`imaging.geometry`). `scan_class`: "" where none is known.
+    `prediction` None: there is none, and the case counts as missed.
+
+    `voxel_volume_mm3` and `tilt_deg` None: taken from the label's header (`imaging.geometry`).
+    `scan_class`: "" where none is known.
     """
 
     scan: str
@@ -36,12 +39,18 @@ class CaseFiles:
 
     def absolute(self) -> "CaseFiles":
         """The same with absolute paths."""
-        return replace(self, label=self.label.absolute(), prediction=self.prediction.absolute() if self.prediction is not None else None)
+        return replace(
+            self,
+            label=self.label.absolute(),
+            prediction=self.prediction.absolute() if self.prediction is not None else None,
+        )
 
 
 @dataclass(frozen=True)
 class CaseScore:
-    """The numbers of one case. `paper_*`: on the published grid (NaN undefined), None under the native protocol.
+    """The numbers of one case. `paper_*`.
+
+    On the published grid (NaN undefined), None under the native protocol.
 
     `truth_digest` tells whether two runs were scored against the same label.
     """
@@ -68,7 +77,8 @@ class CaseScore:
 def score_case(files: CaseFiles) -> CaseScore:
     """Read both masks and score them.
 
-    CaseError: values other than 0 and 1, or grids that differ. FileFormatError: a file that is not a volume.
+    CaseError: values other than 0 and 1, or grids that differ. FileFormatError: a file that is not
+    a volume.
     """
     label = truth = read_volume(files.label)
     prediction = Volume(np.zeros_like(truth.array, dtype=np.uint8), truth.affine)
@@ -77,7 +87,11 @@ def score_case(files: CaseFiles) -> CaseScore:
     pair = mask_pair(prediction.array, truth.array, spacing_mm(truth.affine))
     _refuse_other_values(pair.truth, files.label)
     _refuse_other_values(pair.prediction, files.prediction)
-    volume = true_voxel_volume_mm3(truth.affine) if files.voxel_volume_mm3 is None else files.voxel_volume_mm3
+    volume = (
+        true_voxel_volume_mm3(truth.affine)
+        if files.voxel_volume_mm3 is None
+        else files.voxel_volume_mm3
+    )
     score = CaseScore(
         files,
         metrics_of(pair, voxel_volume_mm3=volume, tolerance_mm=files.tolerance_mm),
@@ -92,7 +106,7 @@ def _digest(truth: Foreground) -> str:
 
 
 def _with_paper(score: CaseScore, prediction: Volume, truth: Volume) -> CaseScore:
-    from hemseg_cli.evaluation.protocol import paper_metrics  # brings SimpleITK
+    from hemseg_cli.evaluation.paper_protocol import paper_metrics  # brings SimpleITK
 
     paper = paper_metrics(prediction, truth)
     return replace(score, paper_dice=paper.dice, paper_iou=paper.iou, hd95_voxel=paper.hd95_voxel)
@@ -115,7 +129,9 @@ def _same_grid(a: Volume, b: Volume) -> bool:
     """Equal shapes, and no corner of the scan further apart than the tolerance."""
     if a.array.shape != b.array.shape:
         return False
-    corners = np.array(np.meshgrid(*((0, size - 1) for size in a.array.shape), [1], indexing="ij")).reshape(4, -1)
+    corners = np.array(
+        np.meshgrid(*((0, size - 1) for size in a.array.shape), [1], indexing="ij")
+    ).reshape(4, -1)
     apart: Affine = (a.affine - b.affine) @ corners
     return bool(np.linalg.norm(apart[:3], axis=0).max() <= _GRID_TOLERANCE_MM)
 
@@ -130,4 +146,7 @@ def _refuse_other_values(mask: Foreground, path: Path | None) -> None:
     values = mask.line[mask.flat]
     if (values != 1).any():
         found = ", ".join(f"{value:g}" for value in np.unique(values)[:6].astype(float))
-        raise CaseError(f"{path} is not a mask of 0 and 1: it holds {found}", hint="write hemorrhage as 1 and everything else as 0")
+        raise CaseError(
+            f"{path} is not a mask of 0 and 1: it holds {found}",
+            hint="write hemorrhage as 1 and everything else as 0",
+        )

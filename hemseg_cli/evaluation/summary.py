@@ -1,14 +1,22 @@
-"""From the scores of the cases to the numbers of a split: means and rates with intervals, strata, agreement of volumes, counts."""
+"""From the scores of the cases to the numbers of a split.
+
+Means and rates with intervals, strata, agreement of volumes, counts.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from hemseg_cli.cases import volume_stratum
-from hemseg_cli.config.evaluate import EvaluateConfig
+from hemseg_cli.config.schema import EvaluateConfig
+from hemseg_cli.core.cases import volume_stratum
 from hemseg_cli.evaluation.agreement import volume_agreement
 from hemseg_cli.evaluation.bootstrap import Bootstrap, Interval
-from hemseg_cli.evaluation.protocol import PAPER_CONFIDENCE, PAPER_SAMPLES, PAPER_SEED, paper_interval
+from hemseg_cli.evaluation.paper_protocol import (
+    PAPER_CONFIDENCE,
+    PAPER_SAMPLES,
+    PAPER_SEED,
+    paper_interval,
+)
 from hemseg_cli.evaluation.scoring import CaseScore
 from hemseg_cli.imaging.geometry import TILTED_FROM_DEG
 
@@ -26,7 +34,12 @@ DEFINITIONS = {
 
 def bootstrap_of(config: EvaluateConfig) -> Bootstrap:
     """The bootstrap that the configuration asks for."""
-    return Bootstrap(samples=config.bootstrap, confidence=config.confidence, seed=config.seed, method=config.method)
+    return Bootstrap(
+        samples=config.bootstrap,
+        confidence=config.confidence,
+        seed=config.seed,
+        method=config.method,
+    )
 
 
 def nsd_name(config: EvaluateConfig) -> str:
@@ -71,13 +84,23 @@ def estimates(scores: Sequence[CaseScore], config: EvaluateConfig) -> dict[str, 
     lesions = [score.metrics.lesions for score in scores]
     rates = {
         "lesion_sensitivity": ([n.detected for n in lesions], [n.truth for n in lesions]),
-        "lesion_precision": ([n.predicted - n.false for n in lesions], [n.predicted for n in lesions]),
-        "lesion_f1": ([2 * n.detected for n in lesions], [n.detected + n.truth + n.false for n in lesions]),
+        "lesion_precision": (
+            [n.predicted - n.false for n in lesions],
+            [n.predicted for n in lesions],
+        ),
+        "lesion_f1": (
+            [2 * n.detected for n in lesions],
+            [n.detected + n.truth + n.false for n in lesions],
+        ),
     }
-    return found | {name: bootstrap.ratio(top, bottom, patients) for name, (top, bottom) in rates.items()}
+    return found | {
+        name: bootstrap.ratio(top, bottom, patients) for name, (top, bottom) in rates.items()
+    }
 
 
-def summarise(scores: Sequence[CaseScore], config: EvaluateConfig, *, split: str, warnings: Iterable[str] = ()) -> dict[str, Any]:
+def summarise(
+    scores: Sequence[CaseScore], config: EvaluateConfig, *, split: str, warnings: Iterable[str] = ()
+) -> dict[str, Any]:
     """`summary.json`."""
     metrics = [score.metrics for score in scores]
     found = estimates(scores, config)
@@ -94,13 +117,25 @@ def summarise(scores: Sequence[CaseScore], config: EvaluateConfig, *, split: str
         "strata": {
             "volume": _stratum(scores, config, _by_volume, VOLUME_STRATA),
             "tilt": _stratum(scores, config, _by_tilt, ("straight", "tilted")),
-            "class": _stratum(scores, config, lambda score: score.files.scan_class, sorted({s.files.scan_class for s in scores} - {""})),
+            "class": _stratum(
+                scores,
+                config,
+                lambda score: score.files.scan_class,
+                sorted({s.files.scan_class for s in scores} - {""}),
+            ),
         },
         "lesions": {
             name: sum(getattr(m.lesions, key) for m in metrics)
-            for name, key in (("truth", "truth"), ("predicted", "predicted"), ("detected", "detected"), ("false", "false"))
+            for name, key in (
+                ("truth", "truth"),
+                ("predicted", "predicted"),
+                ("detected", "detected"),
+                ("false", "false"),
+            )
         },
-        "agreement": volume_agreement([m.truth_ml for m in metrics], [m.predicted_ml for m in metrics]).to_dict(),
+        "agreement": volume_agreement(
+            [m.truth_ml for m in metrics], [m.predicted_ml for m in metrics]
+        ).to_dict(),
         "definitions": DEFINITIONS,
         "warnings": [*warnings, *_own_warnings(scores, found)],
     }
@@ -133,13 +168,18 @@ def _by_tilt(score: CaseScore) -> str:
 
 
 def _stratum(
-    scores: Sequence[CaseScore], config: EvaluateConfig, key: Callable[[CaseScore], str], names: Iterable[str]
+    scores: Sequence[CaseScore],
+    config: EvaluateConfig,
+    key: Callable[[CaseScore], str],
+    names: Iterable[str],
 ) -> Mapping[str, Any]:
     table = {}
     for name in names:
         members = [score for score in scores if key(score) == name]
         if members:
-            table[name] = {"n": len(members)} | {metric: found.to_dict() for metric, found in estimates(members, config).items()}
+            table[name] = {"n": len(members)} | {
+                metric: found.to_dict() for metric, found in estimates(members, config).items()
+            }
     return table
 
 
@@ -149,6 +189,10 @@ def _own_warnings(scores: Sequence[CaseScore], found: Mapping[str, Interval]) ->
         yield f"{len(missing)} scans have no mask and count as missed: {', '.join(missing)}"
     if len({score.group for score in scores}) == 1:
         yield "one patient only: intervals are undefined"
-    dropped = [(name, len(scores) - estimate.n) for name, estimate in found.items() if name == "hd95_voxel" and estimate.n < len(scores)]
+    dropped = [
+        (name, len(scores) - estimate.n)
+        for name, estimate in found.items()
+        if name == "hd95_voxel" and estimate.n < len(scores)
+    ]
     for name, count in dropped:
         yield f"{count} of {len(scores)} cases have no {name} and are left out of its mean, as the paper's protocol does"

@@ -1,7 +1,8 @@
 """Foreground, surface and surface distances of masks, found without a pass over the empty part of the scan.
 
-A head CT has millions of voxels and a hemorrhage some thousands. A mask is therefore read once, eight voxels at a time, into the list of
-its foreground voxels, and everything else works on that list.
+A head CT has millions of voxels and a hemorrhage some thousands. A mask is therefore read once,
+eight voxels at a time, into the list of its foreground voxels, and everything else works on that
+list.
 """
 
 from collections.abc import Sequence
@@ -15,13 +16,20 @@ Indices = NDArray[np.int64]
 Floats = NDArray[np.float64]
 _WORD = 8
 _LEAF = 48  # points per leaf of the k-d trees; 32 to 64 were measured equal
-_CELLS_MM = (8.0, 2.0)  # edges of the cells that bound distances, coarse first; they pay where distances are longer
+_CELLS_MM = (
+    8.0,
+    2.0,
+)  # edges of the cells that bound distances, coarse first; they pay where distances are longer
 _SAMPLES = 100  # points that tell how long distances are
 
 
 @dataclass(frozen=True)
 class Foreground:
-    """The foreground of a 3-D mask. `line`: the whole mask as a contiguous C-ordered line; `flat`: sorted indices [n] of its non-zeros."""
+    """The foreground of a 3-D mask.
+
+    `line`: the whole mask as a contiguous C-ordered line; `flat`: sorted indices [n] of its
+    non-zeros.
+    """
 
     shape: tuple[int, int, int]
     line: NDArray[Any]
@@ -33,15 +41,21 @@ class Foreground:
         return int(self.flat.size)
 
     def surface(self) -> Indices:
-        """Flat indices of the surface voxels: foreground with a face on background or on the edge of the scan.
+        """Flat indices of the surface voxels.
 
-        That is the mask without its erosion by the 6-neighbour cross, as in MONAI's `get_mask_edges`.
+        Foreground with a face on background or on the edge of the scan.
+
+        That is the mask without its erosion by the 6-neighbour cross, as in MONAI's
+        `get_mask_edges`.
         """
         inner = np.ones(self.count, dtype=bool)
         strides = (self.shape[1] * self.shape[2], self.shape[2], 1)
-        for axis, size, stride in zip(np.unravel_index(self.flat, self.shape), self.shape, strides, strict=True):
+        for axis, size, stride in zip(
+            np.unravel_index(self.flat, self.shape), self.shape, strides, strict=True
+        ):
             inner &= (axis > 0) & (axis < size - 1)
-            # Beyond the edge of the scan any voxel may be looked at: the line above has said no already.
+            # Beyond the edge of the scan any voxel may be looked at: the line above has said no
+            # already.
             inner &= self.line.take(self.flat - stride, mode="clip") != 0
             inner &= self.line.take(self.flat + stride, mode="clip") != 0
         return self.flat[~inner]
@@ -62,8 +76,13 @@ class MaskPair:
         return int(np.count_nonzero(large.line[small.flat]))
 
 
-def mask_pair(prediction: NDArray[Any], truth: NDArray[Any], spacing_mm: Sequence[float]) -> MaskPair:
-    """Two masks [i, j, k] of any number type and memory order, non-zero = foreground. ValueError if the shapes differ."""
+def mask_pair(
+    prediction: NDArray[Any], truth: NDArray[Any], spacing_mm: Sequence[float]
+) -> MaskPair:
+    """Two masks [i, j, k] of any number type and memory order, non-zero = foreground.
+
+    ValueError if the shapes differ.
+    """
     if prediction.shape != truth.shape:
         raise ValueError(f"prediction {prediction.shape} and truth {truth.shape} differ in shape")
     i, j, k = (float(step) for step in spacing_mm)
@@ -78,8 +97,13 @@ def foreground(mask: NDArray[Any]) -> Foreground:
     line = np.ascontiguousarray(mask).reshape(-1)
     per_word = max(1, _WORD // line.itemsize)
     whole = line.size // per_word * per_word
-    # A word of zeros is eight bytes of background, passed over at once; the others are looked at voxel by voxel.
-    words = np.flatnonzero(line[:whole].view(np.uint64)) if per_word * line.itemsize == _WORD else np.arange(whole)
+    # A word of zeros is eight bytes of background, passed over at once; the others are looked at
+    # voxel by voxel.
+    words = (
+        np.flatnonzero(line[:whole].view(np.uint64))
+        if per_word * line.itemsize == _WORD
+        else np.arange(whole)
+    )
     within = np.flatnonzero(line[:whole].reshape(-1, per_word)[words])
     near = words[within // per_word] * per_word + within % per_word
     flat = np.concatenate([near, whole + np.flatnonzero(line[whole:])])
@@ -88,7 +112,10 @@ def foreground(mask: NDArray[Any]) -> Foreground:
 
 @dataclass(frozen=True)
 class Surfaces:
-    """The surface voxel centres [n, 3] of both masks in mm. `in_both`: which of them stand in both surfaces, at distance 0."""
+    """The surface voxel centres [n, 3] of both masks in mm.
+
+    `in_both`: which of them stand in both surfaces, at distance 0.
+    """
 
     prediction: Floats
     truth: Floats
@@ -106,19 +133,32 @@ def surfaces(pair: MaskPair) -> Surfaces:
     return Surfaces(_points_mm(p, pair), _points_mm(t, pair), p_in_both, t_in_both)
 
 
-def surface_distances_mm(found: Surfaces, *, percentile: float, tolerance_mm: float | None = None) -> tuple[Floats, Floats]:
-    """From each surface voxel of one mask to the nearest of the other, mm: prediction to truth, truth to prediction.
+def surface_distances_mm(
+    found: Surfaces, *, percentile: float, tolerance_mm: float | None = None
+) -> tuple[Floats, Floats]:
+    """From each surface voxel of one mask to the nearest of the other, mm.
 
-    By k-d trees between the surface voxels. Exact wherever it matters for the `percentile` (0..100, interpolated linearly) of either
-    array and for the number of distances within `tolerance_mm`; any other element is bounded so that it changes neither.
+    Prediction to truth, truth to prediction.
+
+    By k-d trees between the surface voxels. Exact wherever it matters for the `percentile` (0..100,
+    interpolated linearly) of either array and for the number of distances within `tolerance_mm`;
+    any other element is bounded so that it changes neither.
     """
     return (
-        _directed(found.prediction, found.prediction_in_both, found.truth, percentile, tolerance_mm),
+        _directed(
+            found.prediction, found.prediction_in_both, found.truth, percentile, tolerance_mm
+        ),
         _directed(found.truth, found.truth_in_both, found.prediction, percentile, tolerance_mm),
     )
 
 
-def _directed(source: Floats, in_both: NDArray[np.bool_], target: Floats, percentile: float, tolerance_mm: float | None) -> Floats:
+def _directed(
+    source: Floats,
+    in_both: NDArray[np.bool_],
+    target: Floats,
+    percentile: float,
+    tolerance_mm: float | None,
+) -> Floats:
     """Bounds first: distance is 1-Lipschitz, so what is known at a cell's centre bounds every point in the cell."""
     from scipy.spatial import cKDTree  # slow to import
 
@@ -127,13 +167,22 @@ def _directed(source: Floats, in_both: NDArray[np.bool_], target: Floats, percen
     typical_mm = np.median(tree.query(source[:: len(source) // _SAMPLES + 1])[0])
     for edge_mm in _CELLS_MM:
         if edge_mm < typical_mm:
-            _bound(tree, source, _undecided(lower, upper, percentile, tolerance_mm), edge_mm, lower, upper)
+            _bound(
+                tree,
+                source,
+                _undecided(lower, upper, percentile, tolerance_mm),
+                edge_mm,
+                lower,
+                upper,
+            )
     rest = _undecided(lower, upper, percentile, tolerance_mm)
     lower[rest] = upper[rest] = tree.query(source[rest])[0]
     return upper
 
 
-def _bound(tree: Any, source: Floats, points: Indices, edge_mm: float, lower: Floats, upper: Floats) -> None:
+def _bound(
+    tree: Any, source: Floats, points: Indices, edge_mm: float, lower: Floats, upper: Floats
+) -> None:
     """Narrow the bounds of `points` by one query per cell of a cubic grid."""
     if not points.size:
         return
@@ -148,7 +197,9 @@ def _bound(tree: Any, source: Floats, points: Indices, edge_mm: float, lower: Fl
     upper[points] = np.minimum(upper[points], known + away)
 
 
-def _undecided(lower: Floats, upper: Floats, percentile: float, tolerance_mm: float | None) -> Indices:
+def _undecided(
+    lower: Floats, upper: Floats, percentile: float, tolerance_mm: float | None
+) -> Indices:
     """The points whose bounds are apart and reach into the percentile's range or across the tolerance."""
     place = (len(lower) - 1) * percentile / 100
     rank = int(np.floor(place)), int(np.ceil(place))

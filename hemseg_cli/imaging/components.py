@@ -1,7 +1,8 @@
 """Connected components of a mask: what this project calls a lesion.
 
-Worked out on runs of voxels along the fastest axis, of which a hemorrhage has some hundreds, instead of on the millions of voxels of a
-scan: ten to a hundred times faster than `scipy.ndimage.label`, and the same numbers.
+Worked out on runs of voxels along the fastest axis, of which a hemorrhage has some hundreds,
+instead of on the millions of voxels of a scan: ten to a hundred times faster than
+`scipy.ndimage.label`, and the same numbers.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,10 @@ Integers = NDArray[np.int64]
 
 
 def label_components(mask: NDArray[Any]) -> tuple[NDArray[np.int32], int]:
-    """26-connected components of a 3-D mask: labels 1..n in C order of their first voxels (int32, 0 outside), and n."""
+    """26-connected components of a 3-D mask.
+
+    Labels 1..n in C order of their first voxels (int32, 0 outside), and n.
+    """
     flat = np.flatnonzero(np.ascontiguousarray(mask))
     labels = np.zeros(mask.shape, dtype=np.int32)
     of_voxel, count = component_of(flat, mask.shape)
@@ -25,7 +29,8 @@ def label_components(mask: NDArray[Any]) -> tuple[NDArray[np.int32], int]:
 def component_of(flat: Integers, shape: Sequence[int]) -> tuple[NDArray[np.int32], int]:
     """The 26-connected component, 1..n, of each foreground voxel, and n.
 
-    `flat` [m]: the sorted indices of the foreground in the C-ordered array of `shape`; components are numbered by their first voxels.
+    `flat` [m]: the sorted indices of the foreground in the C-ordered array of `shape`; components
+    are numbered by their first voxels.
     """
     from scipy.sparse import coo_matrix  # slow to import
     from scipy.sparse.csgraph import connected_components
@@ -34,9 +39,12 @@ def component_of(flat: Integers, shape: Sequence[int]) -> tuple[NDArray[np.int32
         return np.zeros(0, dtype=np.int32), 0
     first, last, run_of_voxel = _runs(flat, shape)
     left, right = _touching(first, last, shape)
-    graph = coo_matrix((np.ones(left.size, dtype=bool), (left, right)), shape=(first.size, first.size))
+    graph = coo_matrix(
+        (np.ones(left.size, dtype=bool), (left, right)), shape=(first.size, first.size)
+    )
     count, component = connected_components(graph, directed=False)
-    # scipy numbers components in the order in which it meets them; ours is the order of first voxels.
+    # scipy numbers components in the order in which it meets them; ours is the order of first
+    # voxels.
     _, where = np.unique(component, return_index=True)
     rank = np.empty(count, dtype=np.int32)
     rank[component[np.sort(where)]] = np.arange(1, count + 1, dtype=np.int32)
@@ -46,8 +54,8 @@ def component_of(flat: Integers, shape: Sequence[int]) -> tuple[NDArray[np.int32
 def _runs(flat: Integers, shape: Sequence[int]) -> tuple[Integers, Integers, Integers]:
     """First and last voxel of each run along the last axis, and the run of each voxel.
 
-    Positions are those in an array with one empty voxel more after every line and one empty line more after every slice, so that
-    neighbours in it are neighbours in the scan.
+    Positions are those in an array with one empty voxel more after every line and one empty line
+    more after every slice, so that neighbours in it are neighbours in the scan.
     """
     starts = np.flatnonzero((np.diff(flat, prepend=-2) != 1) | (flat % shape[2] == 0))
     lengths = np.diff(starts, append=flat.size)
@@ -58,7 +66,10 @@ def _runs(flat: Integers, shape: Sequence[int]) -> tuple[Integers, Integers, Int
 
 
 def _touching(first: Integers, last: Integers, shape: Sequence[int]) -> tuple[Integers, Integers]:
-    """Pairs of runs that touch by face, edge or corner: each run with those on the four lines before its own that are next to it."""
+    """Pairs of runs that touch by face, edge or corner.
+
+    Each run with those on the four lines before its own that are next to it.
+    """
     line = shape[2] + 1
     slab = (shape[1] + 1) * line
     left, right = [], []

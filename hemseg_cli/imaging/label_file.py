@@ -1,4 +1,7 @@
-"""What a label file says, read from its bytes before it gets a name on disk: bounded, so that a bomb costs nothing."""
+"""What a label file says, read from its bytes before it gets a name on disk.
+
+Bounded, so that a bomb costs nothing.
+"""
 
 import math
 from dataclasses import dataclass
@@ -6,19 +9,24 @@ from typing import Any, cast
 
 import numpy as np
 
-from hemseg_cli.errors import FileFormatError
+from hemseg_cli.core.errors import FileFormatError
 from hemseg_cli.imaging.geometry import spacing_mm, tilt_deg, true_voxel_volume_mm3
-from hemseg_cli.imaging.volume import usable_affine
+from hemseg_cli.imaging.nifti import usable_affine
 
 MAX_LABEL_BYTES = 256 * 2**20
 _HEADER_BYTES = 348
-_BLOCK = 2**20  # bytes at a time: stays in the processor's cache, and is a whole number of voxels of any type up to 16 bytes
+_BLOCK = (
+    2**20
+)  # bytes at a time: stays in the processor's cache, and is a whole number of voxels of any type up to 16 bytes
 _GZIP = 31  # window bits: a gzip header is expected
 
 
 @dataclass(frozen=True)
 class LabelFacts:
-    """Geometry and volume of one label; `voxel_volume_mm3` is the true one (see `geometry`), `truth_ml` the hemorrhage's volume."""
+    """Geometry and volume of one label.
+
+    `voxel_volume_mm3` is the true one (see `geometry`), `truth_ml` the hemorrhage's volume.
+    """
 
     shape: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
@@ -30,8 +38,8 @@ class LabelFacts:
 def label_facts(name: str, data: bytes) -> LabelFacts:
     """Read a gzipped NIfTI label; every voxel that is not 0 is hemorrhage.
 
-    Raises FileFormatError naming `name`: not gzip, damaged, cut off, more bytes than its own header announces, larger than
-    `MAX_LABEL_BYTES`, not a 3-D NIfTI of numbers, no usable affine.
+    Raises FileFormatError naming `name`: not gzip, damaged, cut off, more bytes than its own header
+    announces, larger than `MAX_LABEL_BYTES`, not a 3-D NIfTI of numbers, no usable affine.
     """
     import nibabel as nib
     from nibabel.spatialimages import HeaderDataError
@@ -53,7 +61,9 @@ def label_facts(name: str, data: bytes) -> LabelFacts:
     affine = usable_affine(name, header)
     size = offset + math.prod(shape) * dtype.itemsize
     if size > MAX_LABEL_BYTES:
-        raise FileFormatError(f"{name} would unpack to {size:,} bytes; no label is larger than {MAX_LABEL_BYTES:,}")
+        raise FileFormatError(
+            f"{name} would unpack to {size:,} bytes; no label is larger than {MAX_LABEL_BYTES:,}"
+        )
     unpack.read(offset - _HEADER_BYTES)
     voxels = 0
     for start in range(offset, size, _BLOCK):
@@ -78,7 +88,9 @@ class _Gunzip:
 
         self._name, self._left = name, data
         self._stream = isal_zlib.decompressobj(_GZIP)
-        self._error = cast(type[Exception], isal_zlib.error)  # the type stub calls the class an instance
+        self._error = cast(
+            type[Exception], isal_zlib.error
+        )  # the type stub calls the class an instance
 
     def read(self, size: int) -> bytes:
         parts: list[bytes] = []
@@ -100,6 +112,8 @@ class _Gunzip:
         except self._error as error:
             raise FileFormatError(f"{self._name} is damaged: {error}") from None
         if more or self._stream.unused_data:
-            raise FileFormatError(f"{self._name} holds more than the {size:,} bytes that its header announces")
+            raise FileFormatError(
+                f"{self._name} holds more than the {size:,} bytes that its header announces"
+            )
         if not self._stream.eof:
             raise FileFormatError(f"{self._name} is cut off: its checksum is missing")

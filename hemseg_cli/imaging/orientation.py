@@ -6,12 +6,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hemseg_cli.imaging.volume import Volume
+from hemseg_cli.imaging.nifti import Volume
 
 
 @dataclass(frozen=True)
 class Reorientation:
-    """How an array was brought to canonical axes: `axes[n]` is the source axis that became axis n, `flipped[n]` whether it was reversed."""
+    """How an array was brought to canonical axes.
+
+    `axes[n]` is the source axis that became axis n, `flipped[n]` whether it was reversed.
+    """
 
     axes: tuple[int, int, int]
     flipped: tuple[bool, bool, bool]

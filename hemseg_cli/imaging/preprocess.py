@@ -1,4 +1,7 @@
-"""From a scan in HU to what a network eats, and from its answer back to the scan's own grid. A checkpoint carries the settings."""
+"""From a scan in HU to what a network eats, and from its answer back to the scan's own grid.
+
+A checkpoint carries the settings.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -7,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hemseg_cli.errors import FileFormatError
+from hemseg_cli.core.errors import FileFormatError
 from hemseg_cli.imaging.geometry import spacing_mm
+from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.imaging.orientation import Reorientation, from_canonical, to_canonical
 from hemseg_cli.imaging.resampling import resample, resampled_shape
-from hemseg_cli.imaging.volume import Volume
 
 Spacing = tuple[float | None, float | None, float | None]
 
@@ -37,8 +40,8 @@ class Window:
 class Preprocess:
     """`spacing_mm` along R, A, S; one channel per window.
 
-    An axis keeps the scan's own spacing where its `spacing_mm` is None, or the two differ by 0.001 mm at most or by less than the factor
-    `keep_within`.
+    An axis keeps the scan's own spacing where its `spacing_mm` is None, or the two differ by 0.001
+    mm at most or by less than the factor `keep_within`.
     """
 
     spacing_mm: Spacing = (None, None, None)
@@ -60,7 +63,10 @@ class Preprocess:
             x, y, z = (None if step is None else float(step) for step in values["spacing_mm"])
             return cls(
                 (x, y, z),
-                tuple(Window(**{key: float(value) for key, value in window.items()}) for window in values["windows"]),
+                tuple(
+                    Window(**{key: float(value) for key, value in window.items()})
+                    for window in values["windows"]
+                ),
                 float(values.get("keep_within", 1.0)),
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -73,12 +79,16 @@ class Preprocess:
     def grid_spacing_mm(self, own_mm: tuple[float, float, float]) -> tuple[float, float, float]:
         """The network's spacing for a scan whose own is `own_mm` (both along R, A, S)."""
         x, y, z = (
-            own if wanted is None or self._is_near(own, wanted) else wanted for own, wanted in zip(own_mm, self.spacing_mm, strict=True)
+            own if wanted is None or self._is_near(own, wanted) else wanted
+            for own, wanted in zip(own_mm, self.spacing_mm, strict=True)
         )
         return x, y, z
 
     def _is_near(self, own: float, wanted: float) -> bool:
-        return abs(own - wanted) <= _SAME_SPACING_MM or wanted / self.keep_within < own < wanted * self.keep_within
+        return (
+            abs(own - wanted) <= _SAME_SPACING_MM
+            or wanted / self.keep_within < own < wanted * self.keep_within
+        )
 
 
 @dataclass(frozen=True)
@@ -107,14 +117,22 @@ def network_grid(volume: Volume, settings: Preprocess) -> tuple[Volume, Grid]:
 def prepare_image(volume: Volume, settings: Preprocess) -> tuple[NDArray[np.float32], Grid]:
     """HU -> float32 [c, i, j, k] on the network's grid (linear interpolation)."""
     canonical, grid = network_grid(volume, settings)
-    hu = resample(canonical.array, grid.canonical_spacing_mm, grid.spacing_mm, grid.shape, linear=True)
+    hu = resample(
+        canonical.array, grid.canonical_spacing_mm, grid.spacing_mm, grid.shape, linear=True
+    )
     return normalise(hu, settings), grid
 
 
 def prepare_label(volume: Volume, settings: Preprocess) -> NDArray[np.uint8]:
     """A mask on the network's grid, uint8 [i, j, k] (nearest neighbour)."""
     canonical, grid = network_grid(volume, settings)
-    mask = resample(canonical.array.astype(np.uint8), grid.canonical_spacing_mm, grid.spacing_mm, grid.shape, linear=False)
+    mask = resample(
+        canonical.array.astype(np.uint8),
+        grid.canonical_spacing_mm,
+        grid.spacing_mm,
+        grid.shape,
+        linear=False,
+    )
     return np.ascontiguousarray(mask)
 
 
@@ -130,5 +148,7 @@ def normalise(hu: NDArray[Any], settings: Preprocess) -> NDArray[np.float32]:
 
 def restore_probability(probability: NDArray[np.float32], grid: Grid) -> NDArray[np.float32]:
     """Probabilities [i, j, k] on the network's grid -> on the scan's own grid (linear interpolation)."""
-    canonical = resample(probability, grid.spacing_mm, grid.canonical_spacing_mm, grid.canonical_shape, linear=True)
+    canonical = resample(
+        probability, grid.spacing_mm, grid.canonical_spacing_mm, grid.canonical_shape, linear=True
+    )
     return np.asarray(from_canonical(canonical, grid.reorientation), dtype=np.float32)

@@ -1,4 +1,7 @@
-"""Resampling between grids that share axes and the centre of voxel [0, 0, 0]; only spacing and shape differ."""
+"""Resampling between grids that share axes and the centre of voxel [0, 0, 0].
+
+Only spacing and shape differ.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,9 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def resampled_shape(shape: Sequence[int], spacing: Sequence[float], new_spacing: Sequence[float]) -> tuple[int, int, int]:
+def resampled_shape(
+    shape: Sequence[int], spacing: Sequence[float], new_spacing: Sequence[float]
+) -> tuple[int, int, int]:
     """Voxels needed to reach from the first to the last voxel centre at the new spacing (MONAI's `Spacing` rounds the same way)."""
-    i, j, k = (round((n - 1) * old / new) + 1 for n, old, new in zip(shape, spacing, new_spacing, strict=True))
+    i, j, k = (
+        round((n - 1) * old / new) + 1
+        for n, old, new in zip(shape, spacing, new_spacing, strict=True)
+    )
     return i, j, k
 
 
@@ -22,15 +30,24 @@ def resample(
     linear: bool,
     origin_mm: Sequence[float] = (0.0, 0.0, 0.0),
 ) -> NDArray[Any]:
-    """`array` [i, j, k] with spacing (mm) on the grid of `new_spacing` and `new_shape`; linear gives float32, nearest keeps the type.
+    """`array` [i, j, k] with spacing (mm) on the grid of `new_spacing` and `new_shape`.
 
-    Beyond the last voxel centre the edge is repeated. `origin_mm`: where the new grid's first voxel centre lies, from the old one's.
+    Linear gives float32, nearest keeps the type.
+
+    Beyond the last voxel centre the edge is repeated. `origin_mm`: where the new grid's first voxel
+    centre lies, from the old one's.
     """
     import SimpleITK as sitk  # slow to import
 
-    if tuple(array.shape) == tuple(new_shape) and np.allclose(spacing, new_spacing, rtol=1e-6) and not any(origin_mm):
+    if (
+        tuple(array.shape) == tuple(new_shape)
+        and np.allclose(spacing, new_spacing, rtol=1e-6)
+        and not any(origin_mm)
+    ):
         return array.astype(np.float32) if linear else array
-    source = sitk.GetImageFromArray(np.ascontiguousarray((array.astype(np.float32) if linear else array).transpose(2, 1, 0)))
+    source = sitk.GetImageFromArray(
+        np.ascontiguousarray((array.astype(np.float32) if linear else array).transpose(2, 1, 0))
+    )
     source.SetSpacing([float(step) for step in spacing])
     target = sitk.Resample(
         source,
@@ -47,12 +64,16 @@ def resample(
     return np.asarray(sitk.GetArrayFromImage(target).transpose(2, 1, 0))
 
 
-def resample_planes(array: NDArray[Any], positions: NDArray[np.float64], new_positions: NDArray[np.float64]) -> NDArray[Any]:
+def resample_planes(
+    array: NDArray[Any], positions: NDArray[np.float64], new_positions: NDArray[np.float64]
+) -> NDArray[Any]:
     """Planes `array` [k, ...] at ascending `positions` (mm), linearly interpolated at `new_positions`; integer types are rounded."""
     after = np.clip(np.searchsorted(positions, new_positions, side="right"), 1, len(positions) - 1)
     shares = (new_positions - positions[after - 1]) / (positions[after] - positions[after - 1])
     planes = np.empty((len(new_positions), *array.shape[1:]), dtype=array.dtype)
-    for plane, index, share in zip(planes, after.tolist(), np.clip(shares, 0.0, 1.0).tolist(), strict=True):
+    for plane, index, share in zip(
+        planes, after.tolist(), np.clip(shares, 0.0, 1.0).tolist(), strict=True
+    ):
         mixed = array[index - 1] * np.float32(1 - share) + array[index] * np.float32(share)
         plane[...] = np.rint(mixed) if array.dtype.kind in "iu" else mixed
     return planes

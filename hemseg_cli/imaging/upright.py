@@ -1,4 +1,7 @@
-"""From the sheared voxels of a tilted gantry to an upright grid: right angles, slices across the table, millimetres true everywhere."""
+"""From the sheared voxels of a tilted gantry to an upright grid.
+
+Right angles, slices across the table, millimetres true everywhere.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemseg_cli.imaging.geometry import Affine, header_voxel_volume_mm3, spacing_mm
-from hemseg_cli.imaging.volume import Volume
+from hemseg_cli.imaging.nifti import Volume
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,8 @@ class Grid:
 def upright_grid(shape: tuple[int, int, int], sheared: Affine) -> Grid:
     """The smallest right-angled grid around a sheared one, slices stacked straight along its k steps.
 
-    In-plane spacing is kept; the slice spacing is the distance between the sheared slices along their normal.
+    In-plane spacing is kept; the slice spacing is the distance between the sheared slices along
+    their normal.
     """
     i_step, j_step, k_step = sheared[:3, 0], sheared[:3, 1], sheared[:3, 2]
     k_axis = k_step / np.linalg.norm(k_step)
@@ -32,7 +36,15 @@ def upright_grid(shape: tuple[int, int, int], sheared: Affine) -> Grid:
     axes = np.column_stack([i_axis, j_axis, k_axis])
     along = header_voxel_volume_mm3(sheared) / float(np.linalg.norm(np.cross(i_step, j_step)))
     steps = np.array([*spacing_mm(sheared)[:2], along])
-    corners = np.array([[i, j, k] for i in (0, shape[0] - 1) for j in (0, shape[1] - 1) for k in (0, shape[2] - 1)], dtype=float)
+    corners = np.array(
+        [
+            [i, j, k]
+            for i in (0, shape[0] - 1)
+            for j in (0, shape[1] - 1)
+            for k in (0, shape[2] - 1)
+        ],
+        dtype=float,
+    )
     placed = (corners @ sheared[:3, :3].T + sheared[:3, 3]) @ axes
     low, high = placed.min(axis=0), placed.max(axis=0)
     counts = np.ceil((high - low) / steps - 1e-6).astype(int) + 1
@@ -43,7 +55,10 @@ def upright_grid(shape: tuple[int, int, int], sheared: Affine) -> Grid:
 
 
 def image_on(grid: Grid, image: Volume, *, outside: float) -> NDArray[Any]:
-    """An image (its affine the true, sheared one) on the grid: linear, `outside` beyond the scan, type kept."""
+    """An image (its affine the true, sheared one) on the grid.
+
+    Linear, `outside` beyond the scan, type kept.
+    """
     values = _resample(image.array.astype(np.float32), image.affine, grid, outside)
     kind = image.array.dtype
     return np.rint(values).astype(kind) if kind.kind in "iu" else values.astype(kind)
@@ -66,15 +81,27 @@ def label_on(grid: Grid, label: Volume) -> NDArray[np.uint8]:
     return out
 
 
-def _resample(array: NDArray[np.float32], affine: Affine, grid: Grid, outside: float) -> NDArray[np.float32]:
+def _resample(
+    array: NDArray[np.float32], affine: Affine, grid: Grid, outside: float
+) -> NDArray[np.float32]:
     import SimpleITK as sitk  # slow to import
 
-    # In index space both images are plain; the way from target index to source index is one affine map.
+    # In index space both images are plain; the way from target index to source index is one affine
+    # map.
     to_source = np.linalg.inv(affine) @ grid.affine
     transform = sitk.AffineTransform(3)
     transform.SetMatrix(to_source[:3, :3].ravel().tolist())
     transform.SetTranslation(to_source[:3, 3].tolist())
     source = sitk.GetImageFromArray(np.ascontiguousarray(array.transpose(2, 1, 0)))
     size = [int(n) for n in grid.shape]
-    target = sitk.Resample(source, size, transform, sitk.sitkLinear, [0.0] * 3, [1.0] * 3, np.eye(3).ravel().tolist(), outside)
+    target = sitk.Resample(
+        source,
+        size,
+        transform,
+        sitk.sitkLinear,
+        [0.0] * 3,
+        [1.0] * 3,
+        np.eye(3).ravel().tolist(),
+        outside,
+    )
     return np.ascontiguousarray(sitk.GetArrayFromImage(target).transpose(2, 1, 0), dtype=np.float32)

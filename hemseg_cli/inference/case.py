@@ -1,4 +1,7 @@
-"""One scan from input to outputs, in three stages that the pipeline overlaps: read, compute, write."""
+"""One scan from input to outputs, in three stages that the pipeline overlaps.
+
+Read, compute, write.
+"""
 
 import functools
 import json
@@ -9,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hemseg_cli.config.predict import PredictConfig
-from hemseg_cli.errors import CaseError
+from hemseg_cli.config.schema import PredictConfig
+from hemseg_cli.core.errors import CaseError
+from hemseg_cli.imaging.head_mask import Head, find_head
 from hemseg_cli.imaging.orientation import to_canonical
-from hemseg_cli.inference.head import Head, find_head
 from hemseg_cli.inference.inputs import Scan, Source, read_scan
 from hemseg_cli.inference.intake import checked_scan
 from hemseg_cli.inference.masks import mask_of, write_mask, write_probability
@@ -59,7 +62,10 @@ class Computed:
 
 @dataclass(frozen=True)
 class Predicted:
-    """What is left of a scan when its files are written: its row of `volumes.csv` and what there was to say."""
+    """What is left of a scan when its files are written.
+
+    Its row of `volumes.csv` and what there was to say.
+    """
 
     volumes: dict[str, Any]
     warnings: tuple[str, ...]
@@ -68,7 +74,10 @@ class Predicted:
 def read_case(job: Job) -> Ready:
     """Claim the scan's name in the output folder, read the scan, check it, find the head."""
     if job.config.format == "dicom-seg" and job.source.kind != "dicom":
-        raise CaseError(f"{job.source.path} is no DICOM series, and a DICOM SEG refers to one", hint="--format nifti")
+        raise CaseError(
+            f"{job.source.path} is no DICOM series, and a DICOM SEG refers to one",
+            hint="--format nifti",
+        )
     scan = read_scan(job.source)
     if job.config.format == "dicom-seg" and not scan.slices:
         raise CaseError(
@@ -79,7 +88,10 @@ def read_case(job: Job) -> Ready:
     scan = checked_scan(scan)
     head = find_head(to_canonical(scan.volume)[0])
     if not head.is_head:
-        scan = replace(scan, warnings=(*scan.warnings, "no head was recognised in this scan: its mask means little"))
+        scan = replace(
+            scan,
+            warnings=(*scan.warnings, "no head was recognised in this scan: its mask means little"),
+        )
     return Ready(scan, head)
 
 
@@ -105,7 +117,9 @@ def write_case(job: Job, computed: Computed) -> Predicted:
     """Write every output of the scan, its record last."""
     name, folder = job.source.name, job.folder
     if job.config.previews:
-        write_preview(folder.preview(name), computed.scan.volume, computed.mask, computed.measured.volumes)
+        write_preview(
+            folder.preview(name), computed.scan.volume, computed.mask, computed.measured.volumes
+        )
     if job.config.save_probabilities:
         write_probability(folder.probability(name), computed.answer.probability, computed.scan)
     if job.config.format == "dicom-seg":
@@ -128,10 +142,12 @@ def write_case(job: Job, computed: Computed) -> Predicted:
 
 
 def _write_segmentation(job: Job, computed: Computed) -> None:
-    from hemseg_cli.imaging.dicom_seg import write_seg  # pydicom and highdicom are slow to import
+    from hemseg_cli.imaging.dicom.seg import write_seg  # pydicom and highdicom are slow to import
 
     model = "+".join(member.name for member in predictor_of(job).members)
-    write_seg(job.folder.segmentation(job.source.name), computed.mask, computed.scan.slices, model=model)
+    write_seg(
+        job.folder.segmentation(job.source.name), computed.mask, computed.scan.slices, model=model
+    )
 
 
 def predict_case(job: Job) -> Predicted:
@@ -141,14 +157,33 @@ def predict_case(job: Job) -> Predicted:
 
 def predictor_of(job: Job) -> Predictor:
     """The networks of a job; loaded once per process, and anew where the files changed (a cluster's workers outlive a command)."""
-    return _loaded(job.checkpoints, job.mark, job.config.model_dump_json(), job.device, job.memory_mb, job.threads)
+    return _loaded(
+        job.checkpoints,
+        job.mark,
+        job.config.model_dump_json(),
+        job.device,
+        job.memory_mb,
+        job.threads,
+    )
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(checkpoints: tuple[Path, ...], mark: str, config: str, device: str, memory_mb: int | None, threads: int | None) -> Predictor:
+def _loaded(
+    checkpoints: tuple[Path, ...],
+    mark: str,
+    config: str,
+    device: str,
+    memory_mb: int | None,
+    threads: int | None,
+) -> Predictor:
     del mark  # distinguishes files of one name in the cache
     if threads is not None:
         import torch
 
         torch.set_num_threads(threads)
-    return Predictor.load(checkpoints, PredictConfig.model_validate(json.loads(config)), device=device, memory_mb=memory_mb)
+    return Predictor.load(
+        checkpoints,
+        PredictConfig.model_validate(json.loads(config)),
+        device=device,
+        memory_mb=memory_mb,
+    )

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-# A voxel between these probabilities is uncertain; below the lower one nobody would take it for hemorrhage.
+# A voxel between these probabilities is uncertain; below the lower one nobody would take it for
+# hemorrhage.
 UNCERTAIN = (0.2, 0.8)
 MAX_UNCERTAIN_SHARE = 0.5
 MIN_MEAN_PROBABILITY = 0.75
@@ -19,8 +20,9 @@ FRESH_BLOOD_HU = (40.0, 90.0)
 class Confidence:
     """What the probabilities of one scan say of its mask.
 
-    `mean_probability` inside the mask (0 where empty), `uncertain_share` of the voxels above the lower bound, `disagreement` of an ensemble
-    (mean standard deviation over those voxels; 0 for one model), `max_probability` anywhere in the scan.
+    `mean_probability` inside the mask (0 where empty), `uncertain_share` of the voxels above the
+    lower bound, `disagreement` of an ensemble (mean standard deviation over those voxels; 0 for one
+    model), `max_probability` anywhere in the scan.
     """
 
     mean_probability: float
@@ -29,7 +31,11 @@ class Confidence:
     max_probability: float
 
 
-def confidence_of(probability: NDArray[np.float32], mask: NDArray[np.uint8], deviation: NDArray[np.float32] | None = None) -> Confidence:
+def confidence_of(
+    probability: NDArray[np.float32],
+    mask: NDArray[np.uint8],
+    deviation: NDArray[np.float32] | None = None,
+) -> Confidence:
     """Confidence of one scan from its probabilities [i, j, k], its mask, and the models' standard deviation where there are several."""
     low, high = UNCERTAIN
     candidate = probability > low
@@ -44,16 +50,26 @@ def confidence_of(probability: NDArray[np.float32], mask: NDArray[np.uint8], dev
 
 
 def review_reason(
-    confidence: Confidence, *, predicted_ml: float, lesions: int, threshold: float, mean_hu: float | None, warnings: tuple[str, ...] = ()
+    confidence: Confidence,
+    *,
+    predicted_ml: float,
+    lesions: int,
+    threshold: float,
+    mean_hu: float | None,
+    warnings: tuple[str, ...] = (),
 ) -> str:
-    """Why a person should look at this scan, `;` between reasons; empty where nothing speaks for it.
+    """Why a person should look at this scan, `;` between reasons.
+
+    Empty where nothing speaks for it.
 
     `mean_hu`: of the whole mask, None where it is empty. `warnings`: what was said of the input.
     """
     low, high = FRESH_BLOOD_HU
     reasons = list(warnings)
     if predicted_ml == 0 and confidence.max_probability > threshold / 2:
-        reasons.append(f"nothing above the threshold, but a probability of {confidence.max_probability:.2f}")
+        reasons.append(
+            f"nothing above the threshold, but a probability of {confidence.max_probability:.2f}"
+        )
     if 0 < predicted_ml < SMALL_ML:
         reasons.append(f"small ({predicted_ml:.2f} mL)")
     if lesions > MANY_LESIONS:

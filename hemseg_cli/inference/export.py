@@ -4,19 +4,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hemseg_cli import console
 from hemseg_cli.config import Config
-from hemseg_cli.errors import HemsegError
-from hemseg_cli.inference.runs import find_models
+from hemseg_cli.core import console
+from hemseg_cli.core.errors import HemsegError
+from hemseg_cli.core.run_directory import RunDirectory
+from hemseg_cli.inference.checkpoints import find_models
 from hemseg_cli.models.archive import read_model, write_archive
 from hemseg_cli.models.checkpoint import network_of
 from hemseg_cli.models.registry import NNUNET
-from hemseg_cli.run_directory import RunDirectory
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """The files written. `onnx_difference`: largest difference of the ONNX model's logits from torch's, relative to the largest logit."""
+    """The files written. `onnx_difference`.
+
+    Largest difference of the ONNX model's logits from torch's, relative to the largest logit.
+    """
 
     run: str
     archive: Path
@@ -36,19 +39,40 @@ class ExportResult:
 
     def tables(self) -> list[console.Table]:
         """The result as a table."""
-        rows = [[str(self.archive), f"{self.archive.stat().st_size / 1e6:.1f}", f"hemseg predict --run {self.archive} SCAN"]]
+        rows = [
+            [
+                str(self.archive),
+                f"{self.archive.stat().st_size / 1e6:.1f}",
+                f"hemseg predict --run {self.archive} SCAN",
+            ]
+        ]
         if self.onnx is not None:
-            rows.append([str(self.onnx), f"{self.onnx.stat().st_size / 1e6:.1f}", f"differs from torch by {self.onnx_difference:.1e}"])
-        return [console.Table(f"Exported {self.run}", ["file", "MB", ""], rows, right=frozenset({"MB"}))]
+            rows.append(
+                [
+                    str(self.onnx),
+                    f"{self.onnx.stat().st_size / 1e6:.1f}",
+                    f"differs from torch by {self.onnx_difference:.1e}",
+                ]
+            )
+        return [
+            console.Table(f"Exported {self.run}", ["file", "MB", ""], rows, right=frozenset({"MB"}))
+        ]
 
 
-def export(config: Config, *, run: str | None = None, out: Path, onnx: Path | None = None) -> ExportResult:
-    """Write the network of a run (None: the newest) to `out` (`.zip`), with its config, metrics and hashes.
+def export(
+    config: Config, *, run: str | None = None, out: Path, onnx: Path | None = None
+) -> ExportResult:
+    """Write the network of a run (None.
 
-    HemsegError if the run has no checkpoint, or several (folds), or is nnU-Net and ONNX is asked for.
+    The newest) to `out` (`.zip`), with its config, metrics and hashes.
+
+    HemsegError if the run has no checkpoint, or several (folds), or is nnU-Net and ONNX is asked
+    for.
     """
     if out.suffix.lower() != ".zip":
-        raise HemsegError(f"--out {out}: a model archive ends in .zip", hint=f"--out {out.with_suffix('.zip')}")
+        raise HemsegError(
+            f"--out {out}: a model archive ends in .zip", hint=f"--out {out.with_suffix('.zip')}"
+        )
     models = find_models(config, None if run is None else [run])
     directory = models.runs[0]
     if len(models.checkpoints) != 1:
@@ -59,19 +83,30 @@ def export(config: Config, *, run: str | None = None, out: Path, onnx: Path | No
         )
     checkpoint = read_model(models.checkpoints[0])
     if onnx is not None and checkpoint["model_name"] == NNUNET:
-        raise HemsegError("nnU-Net prepares its input by itself and is not written as ONNX", hint="leave --onnx out")
+        raise HemsegError(
+            "nnU-Net prepares its input by itself and is not written as ONNX",
+            hint="leave --onnx out",
+        )
     difference = None
     if onnx is not None:
         from hemseg_cli.models.onnx import write_onnx
 
         i, j, k = (int(n) for n in checkpoint["patch"])
-        difference = write_onnx(onnx, network_of(checkpoint), in_channels=int(checkpoint["in_channels"]), patch=(i, j, k))
+        difference = write_onnx(
+            onnx,
+            network_of(checkpoint),
+            in_channels=int(checkpoint["in_channels"]),
+            patch=(i, j, k),
+        )
     write_archive(out, checkpoint, files=_files(directory))
     return ExportResult(directory.name, out, onnx, difference)
 
 
 def _files(run: RunDirectory) -> dict[str, bytes]:
-    """What goes along with the network, where the run has it. Metrics: of the test split, else of the val split."""
+    """What goes along with the network, where the run has it.
+
+    Metrics: of the test split, else of the val split.
+    """
     files = {}
     if run.config_file.is_file():
         files["config.toml"] = run.config_file.read_bytes()

@@ -1,4 +1,7 @@
-"""Is this a CT of a head in HU? What can be put right is, and said; what cannot be predicted is an error."""
+"""Is this a CT of a head in HU? What can be put right is, and said.
+
+What cannot be predicted is an error.
+"""
 
 from dataclasses import replace
 from typing import Any
@@ -6,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hemseg_cli.errors import CaseError
-from hemseg_cli.imaging.volume import Volume
+from hemseg_cli.core.errors import CaseError
+from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.inference.inputs import Scan
 
 _AIR_HU = -1024
@@ -22,8 +25,8 @@ _BYTES_PER_VOXEL = 24  # peak of one scan from reading to preview, besides the n
 def checked_scan(scan: Scan) -> Scan:
     """The scan in HU, with what there is to say about it.
 
-    Voxels that are no number become air; an offset of 1024 (air at 0) is taken off. CaseError: mostly no numbers, nothing but air, or
-    more than memory takes.
+    Voxels that are no number become air; an offset of 1024 (air at 0) is taken off. CaseError:
+    mostly no numbers, nothing but air, or more than memory takes.
     """
     volume, warnings = scan.volume, []
     _refuse_larger_than_memory(volume)
@@ -31,18 +34,27 @@ def checked_scan(scan: Scan) -> Scan:
         finite = np.isfinite(volume.array)
         missing = int(finite.size - np.count_nonzero(finite))
         if missing * 2 > finite.size:
-            raise CaseError(f"{missing} of {finite.size} voxels are not numbers (NaN or infinite)", hint="convert or export the scan again")
+            raise CaseError(
+                f"{missing} of {finite.size} voxels are not numbers (NaN or infinite)",
+                hint="convert or export the scan again",
+            )
         if missing:
-            volume = Volume(np.where(finite, volume.array, np.array(_AIR_HU, dtype=volume.array.dtype)), volume.affine)
+            volume = Volume(
+                np.where(finite, volume.array, np.array(_AIR_HU, dtype=volume.array.dtype)),
+                volume.affine,
+            )
             warnings.append(f"{missing} voxels are not numbers (NaN or infinite): taken as air")
     sample = np.asarray(volume.array[::_SAMPLE, ::_SAMPLE])
     if float(sample.min()) > _TISSUE_FROM_HU and _share(sample, _SOFT_HU, _OFFSET_HU) > _SOFT_SHARE:
         volume = Volume(volume.array.astype(np.int32) - _OFFSET_HU, volume.affine)
         sample = sample.astype(np.int32) - _OFFSET_HU
-        warnings.append(f"the values look {_OFFSET_HU} too high for HU (air at 0, brain near 1060): {_OFFSET_HU} was taken off")
+        warnings.append(
+            f"the values look {_OFFSET_HU} too high for HU (air at 0, brain near 1060): {_OFFSET_HU} was taken off"
+        )
     if not (sample > _TISSUE_FROM_HU).any() and not (volume.array > _TISSUE_FROM_HU).any():
         raise CaseError(
-            f"nothing but air: values from {volume.array.min():g} to {volume.array.max():g} HU", hint="is this a CT in Hounsfield units?"
+            f"nothing but air: values from {volume.array.min():g} to {volume.array.max():g} HU",
+            hint="is this a CT in Hounsfield units?",
         )
     return replace(scan, volume=volume, warnings=(*scan.warnings, *warnings))
 

@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 
 from hemseg_cli.imaging.components import component_of
 from hemseg_cli.imaging.geometry import spacing_mm
+from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.imaging.orientation import to_canonical
-from hemseg_cli.imaging.volume import Volume
 
-# Shares of the largest slice's area from which a slice counts whole and half towards C (Kothari et al., Stroke 1996;27:1304-1305).
+# Shares of the largest slice's area from which a slice counts whole and half towards C (Kothari et
+# al., Stroke 1996;27:1304-1305).
 _WHOLE_SLICE_SHARE = 0.75
 _HALF_SLICE_SHARE = 0.25
 _EDGES = np.array([[0.5, 0.0], [-0.5, 0.0], [0.0, 0.5], [0.0, -0.5]])
@@ -20,7 +21,10 @@ _FEW_PIXELS = 12
 
 @dataclass(frozen=True)
 class Lesion:
-    """One 26-connected component. `centroid_mm` is RAS in the coordinates of the scan's own affine."""
+    """One 26-connected component.
+
+    `centroid_mm` is RAS in the coordinates of the scan's own affine.
+    """
 
     volume_ml: float
     centroid_mm: tuple[float, float, float]
@@ -31,8 +35,8 @@ class Lesion:
 def find_lesions(mask: NDArray[np.uint8], scan: Volume, *, voxel_volume_mm3: float) -> list[Lesion]:
     """The lesions of a mask [i, j, k], largest first; empty for an empty mask.
 
-    `scan`: the HU on the same grid. `voxel_volume_mm3`: the true one (see `imaging.geometry`), from which volumes and the distance of
-    slices along their normal are taken.
+    `scan`: the HU on the same grid. `voxel_volume_mm3`: the true one (see `imaging.geometry`), from
+    which volumes and the distance of slices along their normal are taken.
     """
     canonical, scan = to_canonical(Volume(mask, scan.affine))[0].array, to_canonical(scan)[0]
     flat = np.flatnonzero(canonical)
@@ -49,7 +53,11 @@ def find_lesions(mask: NDArray[np.uint8], scan: Volume, *, voxel_volume_mm3: flo
     lesions = [
         Lesion(
             volume_ml=float(sizes[number] * voxel_volume_mm3 / 1000),
-            centroid_mm=(float(centroids[number, 0]), float(centroids[number, 1]), float(centroids[number, 2])),
+            centroid_mm=(
+                float(centroids[number, 0]),
+                float(centroids[number, 1]),
+                float(centroids[number, 2]),
+            ),
             mean_hu=float(mean_hu[number]),
             abc2_ml=_abc_over_2_ml(pieces[number], (x_mm, y_mm), voxel_volume_mm3 / (x_mm * y_mm)),
         )
@@ -58,18 +66,25 @@ def find_lesions(mask: NDArray[np.uint8], scan: Volume, *, voxel_volume_mm3: flo
     return sorted(lesions, key=lambda lesion: (-lesion.volume_ml, lesion.centroid_mm))
 
 
-def abc_over_2_ml(mask: NDArray[Any], *, in_plane_mm: tuple[float, float], slice_distance_mm: float) -> float:
-    """ABC/2 of one lesion, mL; 0 for an empty mask. `mask`: canonical [i, j, k] with axial slices along k.
+def abc_over_2_ml(
+    mask: NDArray[Any], *, in_plane_mm: tuple[float, float], slice_distance_mm: float
+) -> float:
+    """ABC/2 of one lesion, mL; 0 for an empty mask.
 
-    A: the longest diameter on the slice of largest area. B: the widest extent at right angles to A on that slice. C: the slices' distance
-    along their normal times their number, where a slice counts whole from 75 %, half from 25 % of the largest area, and not below
-    (Kothari et al., Stroke 1996;27:1304-1305).
+    `mask`: canonical [i, j, k] with axial slices along k.
+
+    A: the longest diameter on the slice of largest area. B: the widest extent at right angles to A
+    on that slice. C: the slices' distance along their normal times their number, where a slice
+    counts whole from 75 %, half from 25 % of the largest area, and not below (Kothari et al.,
+    Stroke 1996;27:1304-1305).
     """
     voxels = np.argwhere(mask)
     return _abc_over_2_ml(voxels, in_plane_mm, slice_distance_mm) if len(voxels) else 0.0
 
 
-def _abc_over_2_ml(voxels: NDArray[np.int64], in_plane_mm: tuple[float, float], slice_distance_mm: float) -> float:
+def _abc_over_2_ml(
+    voxels: NDArray[np.int64], in_plane_mm: tuple[float, float], slice_distance_mm: float
+) -> float:
     """The same for the lesion's voxels [n, 3]."""
     areas = np.bincount(voxels[:, 2] - voxels[:, 2].min())
     largest = voxels[:, 2] == voxels[:, 2].min() + areas.argmax()
@@ -82,17 +97,27 @@ def _abc_over_2_ml(voxels: NDArray[np.int64], in_plane_mm: tuple[float, float], 
     across = points @ np.array([-along[1], along[0]])
     b_mm = float(across.max() - across.min())
     share = areas / areas.max()
-    c_mm = float(np.where(share >= _WHOLE_SLICE_SHARE, 1.0, np.where(share >= _HALF_SLICE_SHARE, 0.5, 0.0)).sum() * slice_distance_mm)
+    c_mm = float(
+        np.where(
+            share >= _WHOLE_SLICE_SHARE, 1.0, np.where(share >= _HALF_SLICE_SHARE, 0.5, 0.0)
+        ).sum()
+        * slice_distance_mm
+    )
     return a_mm * b_mm * c_mm / 2 / 1000
 
 
-def _mean_of(values: NDArray[Any], component: NDArray[np.int32], sizes: NDArray[np.int64]) -> NDArray[np.float64]:
+def _mean_of(
+    values: NDArray[Any], component: NDArray[np.int32], sizes: NDArray[np.int64]
+) -> NDArray[np.float64]:
     """The mean of a number per voxel, for each component 1..n of `sizes` voxels."""
     return np.asarray(np.bincount(component, weights=values)[1:] / sizes, dtype=np.float64)
 
 
 def _outline_mm(pixels: NDArray[np.int64], in_plane_mm: tuple[float, float]) -> NDArray[np.float64]:
-    """The convex hull of a slice's pixels [n, 2], [m, 2] mm. A pixel counts by the middles of its edges: n in a row are n long."""
+    """The convex hull of a slice's pixels [n, 2], [m, 2] mm.
+
+    A pixel counts by the middles of its edges: n in a row are n long.
+    """
     points = (pixels[:, None, :] + _EDGES[None, :, :]).reshape(-1, 2) * np.asarray(in_plane_mm)
     if len(pixels) <= _FEW_PIXELS:
         return np.asarray(points)  # the hull of so few saves nothing

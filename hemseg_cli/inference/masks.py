@@ -1,4 +1,7 @@
-"""From probabilities to the files: threshold, small components, the mask and the probabilities on the input's own grid."""
+"""From probabilities to the files.
+
+Threshold, small components, the mask and the probabilities on the input's own grid.
+"""
 
 from pathlib import Path
 
@@ -6,15 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemseg_cli.imaging.components import label_components
-from hemseg_cli.imaging.volume import Volume, write_volume
-from hemseg_cli.inference.crops import Probability
+from hemseg_cli.imaging.nifti import Volume, write_volume
 from hemseg_cli.inference.inputs import Scan
 from hemseg_cli.inference.settings import Settings
+from hemseg_cli.inference.subgrid import Probability
 
 PROBABILITY_SLOPE = 1 / 255
 
 
-def mask_of(probability: Probability, settings: Settings, voxel_volume_mm3: float) -> NDArray[np.uint8]:
+def mask_of(
+    probability: Probability, settings: Settings, voxel_volume_mm3: float
+) -> NDArray[np.uint8]:
     """The mask on the scan's own grid, uint8 {0, 1} [i, j, k].
 
     The voxels from the threshold on, less the 26-connected components below the smallest volume.
@@ -34,6 +39,11 @@ def write_mask(path: Path, mask: NDArray[np.uint8], scan: Scan) -> None:
 
 
 def write_probability(path: Path, probability: Probability, scan: Scan) -> None:
-    """Write the probabilities in 8 bits; the scale 1/255 stands in the header, so a reader gets 0 to 1 with a step of 0.004."""
+    """Write the probabilities in 8 bits.
+
+    The scale 1/255 stands in the header, so a reader gets 0 to 1 with a step of 0.004.
+    """
     stored = probability.embed(np.rint(probability.values * 255).astype(np.uint8))
-    write_volume(path, Volume(stored, scan.volume.affine), slope=PROBABILITY_SLOPE, like=scan.header)
+    write_volume(
+        path, Volume(stored, scan.volume.affine), slope=PROBABILITY_SLOPE, like=scan.header
+    )

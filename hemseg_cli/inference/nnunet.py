@@ -1,6 +1,9 @@
-"""nnU-Net's own predictor on a checkpoint of ours: its preprocessing, windows and resampling, from HU to probabilities on the scan's grid.
+"""nnU-Net's own predictor on a checkpoint of ours.
 
-nnU-Net sees arrays as SimpleITK gives them, [k, j, i] on L-P-S axes; scans are brought to that order whatever their own.
+Its preprocessing, windows and resampling, from HU to probabilities on the scan's grid.
+
+nnU-Net sees arrays as SimpleITK gives them, [k, j, i] on L-P-S axes; scans are brought to that
+order whatever their own.
 """
 
 import contextlib
@@ -14,14 +17,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hemseg_cli.errors import FileFormatError, HemsegError
+from hemseg_cli.core.errors import FileFormatError, HemsegError
 from hemseg_cli.imaging.geometry import spacing_mm
+from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.imaging.orientation import from_canonical, to_canonical
-from hemseg_cli.imaging.volume import Volume
 from hemseg_cli.inference.settings import Settings
 
 INSTALL_HINT = "pip install 'hemseg[nnunet]'"
-# A plan names Python objects that nnU-Net looks up; a checkpoint may come from anywhere, so only these places are looked in.
+# A plan names Python objects that nnU-Net looks up; a checkpoint may come from anywhere, so only
+# these places are looked in.
 _NETWORKS = "dynamic_network_architectures.architectures."
 _TORCH = "torch.nn."
 
@@ -36,7 +40,9 @@ class NnunetModel:
         """Probability of hemorrhage, float32 [i, j, k] on the volume's own grid."""
         canonical, change = to_canonical(volume)
         x_mm, y_mm, z_mm = spacing_mm(canonical.affine)
-        image = np.ascontiguousarray(canonical.array[::-1, ::-1].transpose(2, 1, 0), dtype=np.float32)
+        image = np.ascontiguousarray(
+            canonical.array[::-1, ::-1].transpose(2, 1, 0), dtype=np.float32
+        )
         with quiet_stdout():
             _, probabilities = self.predictor.predict_single_npy_array(
                 image[None], {"spacing": [z_mm, y_mm, x_mm]}, save_or_return_probabilities=True
@@ -45,10 +51,15 @@ class NnunetModel:
         return np.ascontiguousarray(from_canonical(restored, change))
 
 
-def load_nnunet(checkpoint: Mapping[str, Any], settings: Settings, device: torch.device) -> NnunetModel:
-    """The nnU-Net of a checkpoint that `train --model nnunet` wrote; overlap, weighting and mirrored copies are those of `settings`.
+def load_nnunet(
+    checkpoint: Mapping[str, Any], settings: Settings, device: torch.device
+) -> NnunetModel:
+    """The nnU-Net of a checkpoint that `train --model nnunet` wrote.
 
-    Raises HemsegError where the extra is missing, FileFormatError where the plans are not nnU-Net's or the weights do not fit them.
+    Overlap, weighting and mirrored copies are those of `settings`.
+
+    Raises HemsegError where the extra is missing, FileFormatError where the plans are not nnU-Net's
+    or the weights do not fit them.
     """
     require_nnunet()
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
@@ -71,7 +82,9 @@ def load_nnunet(checkpoint: Mapping[str, Any], settings: Settings, device: torch
         )
         network.load_state_dict(checkpoint["model"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise FileFormatError(f"the nnU-Net plans or weights of this checkpoint are not usable: {error}") from None
+        raise FileFormatError(
+            f"the nnU-Net plans or weights of this checkpoint are not usable: {error}"
+        ) from None
     with quiet_stdout():
         predictor = nnUNetPredictor(
             tile_step_size=1.0 - settings.overlap,
@@ -99,14 +112,18 @@ def require_nnunet() -> None:
 
     if importlib.util.find_spec("nnunetv2") is None:
         raise HemsegError("model nnunet needs the package nnunetv2", hint=INSTALL_HINT)
-    # nnU-Net says on import that these are not set; we name its folders ourselves, where it needs them.
+    # nnU-Net says on import that these are not set; we name its folders ourselves, where it needs
+    # them.
     for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         os.environ.setdefault(variable, os.devnull)
 
 
 @contextlib.contextmanager
 def quiet_stdout(log: str = os.devnull) -> Iterator[None]:
-    """What nnU-Net prints, also from its worker processes, goes to `log`: stdout carries a command's result alone."""
+    """What nnU-Net prints, also from its worker processes, goes to `log`.
+
+    Stdout carries a command's result alone.
+    """
     import sys
 
     sys.stdout.flush()
@@ -129,5 +146,6 @@ def _refuse_foreign_code(plans: Mapping[str, Any], configuration: str) -> None:
     foreign += [name for name in required if name is not None and not str(name).startswith(_TORCH)]
     if foreign:
         raise FileFormatError(
-            f"the nnU-Net plans name code outside nnU-Net: {', '.join(map(str, foreign))}", hint="do not use this checkpoint"
+            f"the nnU-Net plans name code outside nnU-Net: {', '.join(map(str, foreign))}",
+            hint="do not use this checkpoint",
         )

@@ -1,7 +1,8 @@
 """Where the outputs of a scan go, what was done already, and the record of it that makes a second call do only what is missing.
 
-Each scan has a record `.cases/<name>.json` in the output folder: a claim ("this name is that input's") is written before the mask, the
-finished record after every output. Killed in between, the claim says that the files under the name are ours to write again.
+Each scan has a record `.cases/<name>.json` in the output folder: a claim ("this name is that
+input's") is written before the mask, the finished record after every output. Killed in between, the
+claim says that the files under the name are ours to write again.
 """
 
 import contextlib
@@ -14,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hemseg_cli.config.predict import PredictConfig
-from hemseg_cli.errors import CaseError, HemsegError
+from hemseg_cli.config.schema import PredictConfig
+from hemseg_cli.core.errors import CaseError, HemsegError
+from hemseg_cli.core.run_directory import write_text
 from hemseg_cli.inference.inputs import Source
 from hemseg_cli.inference.volumes import write_lesions, write_volumes
-from hemseg_cli.run_directory import write_text
 
 _RECORDS = ".cases"
 _OUTPUT_KEYS = {"format", "save_probabilities", "previews", "split", "checkpoint"}
@@ -26,7 +27,10 @@ _OUTPUT_KEYS = {"format", "save_probabilities", "previews", "split", "checkpoint
 
 @dataclass(frozen=True)
 class OutputFolder:
-    """The names in one folder of predictions. `suffix`: what stands behind a scan's name in the mask's (none inside a run)."""
+    """The names in one folder of predictions.
+
+    `suffix`: what stands behind a scan's name in the mask's (none inside a run).
+    """
 
     path: Path
     suffix: str = ""
@@ -61,7 +65,9 @@ class OutputFolder:
 
 def fingerprint(checkpoints: Sequence[Path], config: PredictConfig) -> str:
     """What a mask depends on besides its scan: the checkpoint files and the settings."""
-    files = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in checkpoints]
+    files = [
+        (str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in checkpoints
+    ]
     text = json.dumps([files, config.model_dump(mode="json", exclude=_OUTPUT_KEYS)])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -77,25 +83,45 @@ def is_done(folder: OutputFolder, source: Source, config: PredictConfig, mark: s
     )
 
 
-def claim(folder: OutputFolder, source: Source, mark: str, *, inputs: frozenset[Path], force: bool) -> None:
-    """Say that the name is this input's. CaseError if the output would overwrite an input, another input's mask, or somebody's file."""
+def claim(
+    folder: OutputFolder, source: Source, mark: str, *, inputs: frozenset[Path], force: bool
+) -> None:
+    """Say that the name is this input's.
+
+    CaseError if the output would overwrite an input, another input's mask, or somebody's file.
+    """
     mask, record = folder.mask(source.name), read_record(folder, source.name)
     if mask.resolve() in inputs:
-        raise CaseError(f"{mask} is an input: its mask is not written over it", hint="--out FOLDER names another folder")
+        raise CaseError(
+            f"{mask} is an input: its mask is not written over it",
+            hint="--out FOLDER names another folder",
+        )
     other = record.get("source", {}).get("path")
     if other is not None and other != identity(source)["path"] and not force:
         raise CaseError(
-            f"{mask} is the mask of {other}, not of {source.path}", hint="--out FOLDER names another folder; --force replaces it"
+            f"{mask} is the mask of {other}, not of {source.path}",
+            hint="--out FOLDER names another folder; --force replaces it",
         )
     if other is None and folder.suffix and mask.exists() and not force:
-        raise CaseError(f"{mask} exists and was not made by hemseg predict", hint="--out FOLDER names another folder; --force replaces it")
+        raise CaseError(
+            f"{mask} exists and was not made by hemseg predict",
+            hint="--out FOLDER names another folder; --force replaces it",
+        )
     _clear(folder, source.name)
-    write_record(folder, source.name, {"done": False, "fingerprint": mark, "source": identity(source)})
+    write_record(
+        folder, source.name, {"done": False, "fingerprint": mark, "source": identity(source)}
+    )
 
 
 def _clear(folder: OutputFolder, name: str) -> None:
     """Remove what a killed call left half-written for this scan."""
-    for file in (folder.mask(name), folder.segmentation(name), folder.probability(name), folder.preview(name), folder.record(name)):
+    for file in (
+        folder.mask(name),
+        folder.segmentation(name),
+        folder.probability(name),
+        folder.preview(name),
+        folder.record(name),
+    ):
         _remove_partial(file)
 
 
@@ -105,13 +131,21 @@ def _remove_partial(file: Path) -> None:
 
 
 def identity(source: Source) -> dict[str, Any]:
-    """The input as a record names it: path, size in bytes and time of change (of a series: of its files together)."""
+    """The input as a record names it: path, size in bytes and time of change (of a series.
+
+    Of its files together).
+    """
     try:
         states = [file.stat() for file in source.files]
     except OSError as error:
         raise HemsegError(f"cannot read {source.path}: {error.strerror}") from None
-    size, changed = sum(state.st_size for state in states), max((state.st_mtime_ns for state in states), default=0)
-    series = {"series": source.series.name, "uneven": source.uneven} if source.series is not None else {}
+    size, changed = (
+        sum(state.st_size for state in states),
+        max((state.st_mtime_ns for state in states), default=0),
+    )
+    series = (
+        {"series": source.series.name, "uneven": source.uneven} if source.series is not None else {}
+    )
     return {"path": str(source.path.resolve()), "bytes": size, "changed_ns": changed, **series}
 
 
@@ -131,8 +165,14 @@ def write_record(folder: OutputFolder, name: str, record: Mapping[str, Any]) -> 
 
 def finished_records(folder: OutputFolder) -> list[dict[str, Any]]:
     """The records of every scan in the folder whose mask is there, by name."""
-    records = [read_record(folder, path.stem) for path in sorted((folder.path / _RECORDS).glob("*.json"))]
-    return [record for record in records if record.get("done") is True and folder.mask(record["volumes"]["scan"]).is_file()]
+    records = [
+        read_record(folder, path.stem) for path in sorted((folder.path / _RECORDS).glob("*.json"))
+    ]
+    return [
+        record
+        for record in records
+        if record.get("done") is True and folder.mask(record["volumes"]["scan"]).is_file()
+    ]
 
 
 def rebuild_volumes(folder: OutputFolder) -> Path:
@@ -143,7 +183,9 @@ def rebuild_volumes(folder: OutputFolder) -> Path:
             _remove_partial(table)
         records = finished_records(folder)
         write_volumes(path, [record["volumes"] for record in records])
-        write_lesions(folder.path / "lesions.csv", [row for record in records for row in record["lesions"]])
+        write_lesions(
+            folder.path / "lesions.csv", [row for record in records for row in record["lesions"]]
+        )
     return path
 
 

@@ -5,7 +5,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
-from hemseg_cli.executor import Outcome, attempt
+from hemseg_cli.core.executor import Outcome, attempt
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -14,12 +14,16 @@ C = TypeVar("C")
 
 
 def pipelined(
-    items: Sequence[T], *, read: Callable[[T], A], compute: Callable[[T, A], B], write: Callable[[T, B], C]
+    items: Sequence[T],
+    *,
+    read: Callable[[T], A],
+    compute: Callable[[T, A], B],
+    write: Callable[[T, B], C],
 ) -> Iterator[Outcome[T, C]]:
     """`write(compute(read(item)))` for each item in order; reading and writing in a thread each.
 
-    At most one scan is read ahead and one is being written, so memory does not grow with the number of items. An item that fails in any
-    stage (HemsegError, OSError) is reported; the others go on.
+    At most one scan is read ahead and one is being written, so memory does not grow with the number
+    of items. An item that fails in any stage (HemsegError, OSError) is reported; the others go on.
     """
     with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
         try:
@@ -36,7 +40,9 @@ def _stages(
     compute: Callable[[T, A], B],
     write: Callable[[T, B], C],
 ) -> Iterator[Outcome[T, C]]:
-    ahead: Future[Outcome[Any, Any]] | None = reader.submit(attempt, read, items[0]) if items else None
+    ahead: Future[Outcome[Any, Any]] | None = (
+        reader.submit(attempt, read, items[0]) if items else None
+    )
     behind: tuple[T, float, Future[Outcome[Any, Any]]] | None = None
     for number, item in enumerate(items):
         assert ahead is not None

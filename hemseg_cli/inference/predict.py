@@ -1,4 +1,7 @@
-"""`hemseg predict`: masks, volumes and previews for a run's split or for any scans; only what is missing is done."""
+"""`hemseg predict`: masks, volumes and previews for a run's split or for any scans.
+
+Only what is missing is done.
+"""
 
 import os
 from collections import defaultdict
@@ -7,17 +10,24 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hemseg_cli import console
 from hemseg_cli.config import Config, config_of_run, data_of
-from hemseg_cli.console import Table
-from hemseg_cli.errors import HemsegError, UsageError
-from hemseg_cli.executor import Outcome, default_workers, map_cases
-from hemseg_cli.inference.case import Job, Predicted, compute_case, predict_case, read_case, write_case
+from hemseg_cli.core import console
+from hemseg_cli.core.console import Table
+from hemseg_cli.core.errors import HemsegError, UsageError
+from hemseg_cli.core.executor import Outcome, default_workers, map_cases
+from hemseg_cli.core.run_directory import RunDirectory, write_text
+from hemseg_cli.inference.case import (
+    Job,
+    Predicted,
+    compute_case,
+    predict_case,
+    read_case,
+    write_case,
+)
+from hemseg_cli.inference.checkpoints import Models, ensemble_run, find_models
 from hemseg_cli.inference.inputs import Inputs, Source, path_sources, split_sources
 from hemseg_cli.inference.outputs import OutputFolder, fingerprint, is_done, rebuild_volumes
 from hemseg_cli.inference.pipeline import pipelined
-from hemseg_cli.inference.runs import Models, ensemble_run, find_models
-from hemseg_cli.run_directory import RunDirectory, write_text
 
 DEFAULT_OUT = Path("predictions")
 MASK_SUFFIX = "_mask"
@@ -53,14 +63,25 @@ class PredictResult:
             "volumes": str(self.folder / "volumes.csv"),
             "predicted": self.predicted,
             "already_done": self.already_done,
-            "failed": [{"scan": failure.scan, "error": failure.error, "hint": failure.hint} for failure in self.failed],
+            "failed": [
+                {"scan": failure.scan, "error": failure.error, "hint": failure.hint}
+                for failure in self.failed
+            ],
             "warnings": self.warnings,
             "left_out": [{"file": str(file), "reason": reason} for file, reason in self.left_out],
         }
 
     def tables(self) -> list[Table]:
         """The result as a person sees it."""
-        rows = [[str(row["scan"]), f"{row['predicted_ml']:.2f}", str(row["lesions"]), f"{row['largest_ml']:.2f}"] for row in self.predicted]
+        rows = [
+            [
+                str(row["scan"]),
+                f"{row['predicted_ml']:.2f}",
+                str(row["lesions"]),
+                f"{row['largest_ml']:.2f}",
+            ]
+            for row in self.predicted
+        ]
         done = f"; {len(self.already_done)} were done already" if self.already_done else ""
         tables = [
             Table(
@@ -73,7 +94,9 @@ class PredictResult:
         ]
         if self.failed:
             reasons = [[failure.scan, failure.error, failure.hint] for failure in self.failed]
-            tables.append(Table(f"{len(self.failed)} scans failed", ["scan", "reason", "what helps"], reasons))
+            tables.append(
+                Table(f"{len(self.failed)} scans failed", ["scan", "reason", "what helps"], reasons)
+            )
         return tables
 
 
@@ -86,28 +109,40 @@ def predict(
     part: str | None = None,
     force: bool = False,
 ) -> PredictResult:
-    """Predict `inputs` (none: the scans of split `predict.split`) with these runs (none: the newest; several: their mean).
+    """Predict `inputs` (none: the scans of split `predict.split`) with these runs (none.
 
-    Masks go to the run, or to `out/<name>_mask.nii.gz`. `part`: `K/N`, every N-th scan from the K-th on. `force`: also what is done.
-    A scan that fails is named in the result; the others go on. HemsegError if there is nothing to predict with or nothing to predict.
+    The newest; several: their mean).
+
+    Masks go to the run, or to `out/<name>_mask.nii.gz`. `part`: `K/N`, every N-th scan from the
+    K-th on. `force`: also what is done. A scan that fails is named in the result; the others go on.
+    HemsegError if there is nothing to predict with or nothing to predict.
     """
     share = _share(part)
     if config.predict.format == "dicom-seg":
-        from hemseg_cli.imaging.dicom_seg import require_highdicom
+        from hemseg_cli.imaging.dicom.seg import require_highdicom
 
         require_highdicom()
     models = find_models(config, runs)
     run = ensemble_run(config, models)
-    found = path_sources(inputs, uneven=config.convert.uneven) if inputs else Inputs(_split_sources(config, models))
+    found = (
+        path_sources(inputs, uneven=config.convert.uneven)
+        if inputs
+        else Inputs(_split_sources(config, models))
+    )
     sources = found.sources
     _say_left_out(found)
     folder = _folder(config, run, inputs, out)
     mark = fingerprint(models.checkpoints, config.predict)
     mine = sources[share[0] :: share[1]]
-    waiting = mine if force else [source for source in mine if not _done(folder, source, config, mark)]
+    waiting = (
+        mine if force else [source for source in mine if not _done(folder, source, config, mark)]
+    )
     names = {source.name for source in waiting}
     result = PredictResult(
-        folder.path, run.name, already_done=[source.name for source in mine if source.name not in names], left_out=found.left_out
+        folder.path,
+        run.name,
+        already_done=[source.name for source in mine if source.name not in names],
+        left_out=found.left_out,
     )
     if not inputs and len(models.runs) > 1 and out is None:
         _describe_ensemble(run, models)
@@ -136,14 +171,25 @@ def _split_sources(config: Config, models: Models) -> list[Source]:
 
 
 def _outcomes(config: Config, jobs: Sequence[Job]) -> Iterator[Outcome[Job, Predicted]]:
-    """Here with reading and writing beside the computing; or in worker processes; or on a cluster."""
+    """Here with reading and writing beside the computing; or in worker processes.
+
+    Or on a cluster.
+    """
     workers, scheduler = config.compute.workers or 0, config.compute.scheduler
     if scheduler is None and min(workers, len(jobs)) <= 1:
         return pipelined(jobs, read=read_case, compute=compute_case, write=write_case)
     return map_cases(predict_case, jobs, workers=workers, scheduler=scheduler)
 
 
-def _job(config: Config, models: Models, folder: OutputFolder, source: Source, mark: str, inputs: frozenset[Path], force: bool) -> Job:
+def _job(
+    config: Config,
+    models: Models,
+    folder: OutputFolder,
+    source: Source,
+    mark: str,
+    inputs: frozenset[Path],
+    force: bool,
+) -> Job:
     workers = config.compute.workers or 0
     # Absolute paths: a worker may stand in another folder.
     return Job(
@@ -185,7 +231,9 @@ def _note(result: PredictResult, outcome: Outcome[Job, Predicted]) -> None:
         console.warn(f"{name}: {warning}")
 
 
-def _folder(config: Config, run: RunDirectory, inputs: Sequence[Path], out: Path | None) -> OutputFolder:
+def _folder(
+    config: Config, run: RunDirectory, inputs: Sequence[Path], out: Path | None
+) -> OutputFolder:
     if inputs or out is not None:
         return OutputFolder((out or DEFAULT_OUT).absolute(), MASK_SUFFIX)
     return OutputFolder(run.predictions(config.predict.split).absolute())
@@ -206,12 +254,23 @@ def _describe_ensemble(run: RunDirectory, models: Models) -> None:
 
 
 def _share(part: str | None) -> tuple[int, int]:
-    """Which scans are this call's: first and step. Under torchrun the part is divided among the ranks."""
+    """Which scans are this call's: first and step.
+
+    Under torchrun the part is divided among the ranks.
+    """
     first, step = 0, 1
     if part is not None:
         number, slash, count = part.partition("/")
-        if not slash or not number.isdigit() or not count.isdigit() or not 1 <= int(number) <= int(count):
-            raise UsageError(f"--part {part}: not of the form K/N with K from 1 to N", hint="for example --part 1/4")
+        if (
+            not slash
+            or not number.isdigit()
+            or not count.isdigit()
+            or not 1 <= int(number) <= int(count)
+        ):
+            raise UsageError(
+                f"--part {part}: not of the form K/N with K from 1 to N",
+                hint="for example --part 1/4",
+            )
         first, step = int(number) - 1, int(count)
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     return first + rank * step, step * world

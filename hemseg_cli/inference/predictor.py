@@ -1,4 +1,7 @@
-"""From a scan in HU to the probability of hemorrhage on the scan's own grid: one network, or the mean of several."""
+"""From a scan in HU to the probability of hemorrhage on the scan's own grid.
+
+One network, or the mean of several.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,15 +11,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hemseg_cli.config.predict import PredictConfig
-from hemseg_cli.errors import UsageError
+from hemseg_cli.config.schema import PredictConfig
+from hemseg_cli.core.devices import keep_memory
+from hemseg_cli.core.errors import UsageError
+from hemseg_cli.imaging.head_mask import Head, find_head
+from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.imaging.orientation import to_canonical
-from hemseg_cli.imaging.volume import Volume
-from hemseg_cli.inference.crops import Probability, combined
-from hemseg_cli.inference.hardware import keep_memory
-from hemseg_cli.inference.head import Head, find_head
-from hemseg_cli.inference.members import Member, NnunetMember, load_member
+from hemseg_cli.inference.ensemble import Member, NnunetMember, load_member
 from hemseg_cli.inference.settings import Settings, joint_settings
+from hemseg_cli.inference.subgrid import Probability, combined
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,25 @@ class Predictor:
     device: torch.device
 
     @classmethod
-    def load(cls, checkpoints: Sequence[Path], config: PredictConfig, *, device: str = "auto", memory_mb: int | None = None) -> "Predictor":
-        """The networks of these checkpoint files; HemsegError or FileFormatError naming a file that cannot be used."""
+    def load(
+        cls,
+        checkpoints: Sequence[Path],
+        config: PredictConfig,
+        *,
+        device: str = "auto",
+        memory_mb: int | None = None,
+    ) -> "Predictor":
+        """The networks of these checkpoint files.
+
+        HemsegError or FileFormatError naming a file that cannot be used.
+        """
         target = torch_device(device)
         keep_memory(target)
-        return cls(tuple(load_member(path, config, target, memory_mb) for path in checkpoints), config, target)
+        return cls(
+            tuple(load_member(path, config, target, memory_mb) for path in checkpoints),
+            config,
+            target,
+        )
 
     @property
     def settings(self) -> Settings:
@@ -50,14 +67,21 @@ class Predictor:
     def answer(self, volume: Volume, head: Head | None = None) -> Answer:
         """What the networks say of one scan in HU; `head`: where it is found already."""
         found = head or find_head(to_canonical(volume)[0])
-        return Answer(*combined([member.answer(volume, found, self.config, self.device) for member in self.members]))
+        return Answer(
+            *combined(
+                [member.answer(volume, found, self.config, self.device) for member in self.members]
+            )
+        )
 
     def probability(self, volume: Volume) -> NDArray[np.float32]:
         """The mean of the members' probabilities, float32 [i, j, k] on the volume's own grid."""
         return self.answer(volume).probability.full()
 
     def notes(self) -> list[str]:
-        """What there is to say of how the networks are run: windows smaller than the training patch, for want of memory."""
+        """What there is to say of how the networks are run.
+
+        Windows smaller than the training patch, for want of memory.
+        """
         return [
             f"memory for {member.rule.most_voxels} voxels at once: {member.name} is computed in windows smaller than its training patch "
             f"{list(member.rule.patch)}"
@@ -69,9 +93,20 @@ class Predictor:
 def torch_device(name: str) -> torch.device:
     """`auto`: cuda, else mps, else cpu. UsageError if the device is not there."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device(
+            "cuda"
+            if torch.cuda.is_available()
+            else "mps"
+            if torch.backends.mps.is_available()
+            else "cpu"
+        )
     device = torch.device(name)
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}.get(device.type, True)
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}.get(
+        device.type, True
+    )
     if not there or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
-        raise UsageError(f"compute.device = {name}: there is no such device here", hint="hemseg doctor   shows the devices; --device cpu")
+        raise UsageError(
+            f"compute.device = {name}: there is no such device here",
+            hint="hemseg doctor   shows the devices; --device cpu",
+        )
     return device

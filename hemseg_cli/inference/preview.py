@@ -1,4 +1,7 @@
-"""One picture per scan that can be read at a glance: slices through the lesions, the mask's contour, mL, a scale bar."""
+"""One picture per scan that can be read at a glance.
+
+Slices through the lesions, the mask's contour, mL, a scale bar.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -6,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hemseg_cli.core.run_directory import atomic_path
 from hemseg_cli.imaging.geometry import spacing_mm
+from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.imaging.orientation import to_canonical
-from hemseg_cli.imaging.volume import Volume
 from hemseg_cli.inference.volumes import Volumes
-from hemseg_cli.run_directory import atomic_path
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,10 +29,12 @@ _TEXT, _FAINT, _ALERT = (240, 240, 240), (160, 166, 173), (255, 196, 84)
 
 
 def write_preview(path: Path, scan: Volume, mask: NDArray[np.uint8], volumes: Volumes) -> None:
-    """A PNG of up to six axial slices from foot to head, as radiology shows them: the patient's right on the left, anterior on top.
+    """A PNG of up to six axial slices from foot to head, as radiology shows them.
 
-    `scan`: HU; `mask`: on the same grid. The slices are spread over those with hemorrhage, the largest among them (without hemorrhage:
-    over the middle of the scan).
+    The patient's right on the left, anterior on top.
+
+    `scan`: HU; `mask`: on the same grid. The slices are spread over those with hemorrhage, the
+    largest among them (without hemorrhage: over the middle of the scan).
     """
     from PIL import Image
 
@@ -37,7 +42,12 @@ def write_preview(path: Path, scan: Volume, mask: NDArray[np.uint8], volumes: Vo
     drawn = to_canonical(Volume(mask, scan.affine))[0].array
     picture = Image.new("RGB", (_TILE * _COLUMNS, _HEADER + _TILE * _ROWS))
     for number, k in enumerate(chosen_slices(drawn, _COLUMNS * _ROWS)):
-        tile = _tile(hu.array[:, :, k], drawn[:, :, k], spacing_mm(hu.affine)[:2], caption=f"slice {k + 1} of {drawn.shape[2]}")
+        tile = _tile(
+            hu.array[:, :, k],
+            drawn[:, :, k],
+            spacing_mm(hu.affine)[:2],
+            caption=f"slice {k + 1} of {drawn.shape[2]}",
+        )
         picture.paste(tile, (_TILE * (number % _COLUMNS), _HEADER + _TILE * (number // _COLUMNS)))
     _write_header(picture, volumes)
     with atomic_path(path) as temporary:
@@ -45,20 +55,27 @@ def write_preview(path: Path, scan: Volume, mask: NDArray[np.uint8], volumes: Vo
 
 
 def chosen_slices(mask: NDArray[np.uint8], count: int) -> list[int]:
-    """Up to `count` slices of a canonical mask [i, j, k], ascending; the one with most hemorrhage is among them."""
+    """Up to `count` slices of a canonical mask [i, j, k], ascending.
+
+    The one with most hemorrhage is among them.
+    """
     areas = np.count_nonzero(mask, axis=(0, 1))
     candidates = np.flatnonzero(areas)
     if not candidates.size:
         depth = len(areas)
         candidates = np.arange(depth // 4, max(depth // 4 + 1, depth - depth // 4))
-    spread = candidates[np.linspace(0, len(candidates) - 1, min(count, len(candidates))).round().astype(int)]
+    spread = candidates[
+        np.linspace(0, len(candidates) - 1, min(count, len(candidates))).round().astype(int)
+    ]
     largest = int(areas.argmax())
     if areas.any() and largest not in spread:
         spread[np.abs(spread - largest).argmin()] = largest
     return [int(k) for k in np.unique(spread)]
 
 
-def _tile(hu: NDArray[Any], mask: NDArray[np.uint8], pixel_mm: tuple[float, float], *, caption: str) -> "Image":
+def _tile(
+    hu: NDArray[Any], mask: NDArray[np.uint8], pixel_mm: tuple[float, float], *, caption: str
+) -> "Image":
     from PIL import Image, ImageDraw
 
     low, high = WINDOW_HU
@@ -66,8 +83,19 @@ def _tile(hu: NDArray[Any], mask: NDArray[np.uint8], pixel_mm: tuple[float, floa
     extent_mm = np.array(gray.shape) * pixel_mm
     pixels_per_mm = _TILE / max(_TILE_MM, float(extent_mm.max()))
     width, height = (max(1, round(float(mm) * pixels_per_mm)) for mm in extent_mm)
-    slice_picture = Image.fromarray(_as_seen(gray)).resize((width, height), Image.Resampling.BICUBIC).convert("RGB")
-    large = np.asarray(Image.fromarray(_as_seen(mask * np.uint8(255))).resize((width, height), Image.Resampling.BILINEAR)) >= 128
+    slice_picture = (
+        Image.fromarray(_as_seen(gray))
+        .resize((width, height), Image.Resampling.BICUBIC)
+        .convert("RGB")
+    )
+    large = (
+        np.asarray(
+            Image.fromarray(_as_seen(mask * np.uint8(255))).resize(
+                (width, height), Image.Resampling.BILINEAR
+            )
+        )
+        >= 128
+    )
     colours = np.array(slice_picture)
     colours[_edge(large)] = _CONTOUR
     tile = Image.new("RGB", (_TILE, _TILE))
@@ -89,12 +117,19 @@ def _write_header(picture: "Image", volumes: Volumes) -> None:
     lesions = f"{volumes.lesions} lesion" + ("" if volumes.lesions == 1 else "s")
     draw.text((10, 6), f"{volumes.predicted_ml:.1f} mL", fill=_TEXT, font=_font(24))
     draw.text((150, 12), f"{lesions}   {volumes.scan}", fill=_TEXT, font=_font(16))
-    note = f"review: {volumes.review_reason}" if volumes.review else f"window {WINDOW_HU[0]:g} to {WINDOW_HU[1]:g} HU. Research use only."
+    note = (
+        f"review: {volumes.review_reason}"
+        if volumes.review
+        else f"window {WINDOW_HU[0]:g} to {WINDOW_HU[1]:g} HU. Research use only."
+    )
     draw.text((10, 36), note, fill=_ALERT if volumes.review else _FAINT, font=_font(13))
 
 
 def _as_seen(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Canonical i runs to the right and j to anterior; a picture's rows run down and show the patient's right on the left."""
+    """Canonical i runs to the right and j to anterior.
+
+    A picture's rows run down and show the patient's right on the left.
+    """
     return np.ascontiguousarray(image[::-1, ::-1].T)
 
 

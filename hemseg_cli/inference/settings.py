@@ -1,17 +1,23 @@
-"""Which settings a prediction uses: what the user set, else what the run chose on its validation split, else the published ones."""
+"""Which settings a prediction uses.
+
+What the user set, else what the run chose on its validation split, else the published ones.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from hemseg_cli.config.predict import PredictConfig
-from hemseg_cli.errors import FileFormatError
+from hemseg_cli.config.schema import PredictConfig
+from hemseg_cli.core.errors import FileFormatError
 from hemseg_cli.inference.sliding_window import Weighting
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The numbers that decide the mask. `overlap` is a share of the window, `threshold` a probability, `min_component_ml` in mL."""
+    """The numbers that decide the mask.
+
+    `overlap` is a share of the window, `threshold` a probability, `min_component_ml` in mL.
+    """
 
     overlap: float = 0.25
     tta: bool = False
@@ -24,11 +30,20 @@ class Settings:
         return asdict(self)
 
 
-_KINDS = {"overlap": float, "tta": bool, "weighting": str, "threshold": float, "min_component_ml": float}
+_KINDS = {
+    "overlap": float,
+    "tta": bool,
+    "weighting": str,
+    "threshold": float,
+    "min_component_ml": float,
+}
 
 
 def chosen_settings(config: PredictConfig, stored: Mapping[str, Any] | None) -> Settings:
-    """The user's settings over those that a checkpoint's `predict` stores, over the defaults; FileFormatError on a wrong value."""
+    """The user's settings over those that a checkpoint's `predict` stores, over the defaults.
+
+    FileFormatError on a wrong value.
+    """
     values: dict[str, Any] = {}
     for field in fields(Settings):
         user = getattr(config, field.name)
@@ -38,12 +53,17 @@ def chosen_settings(config: PredictConfig, stored: Mapping[str, Any] | None) -> 
             try:
                 values[field.name] = _KINDS[field.name](stored[field.name])
             except (TypeError, ValueError):
-                raise FileFormatError(f"the checkpoint's predict.{field.name} is {stored[field.name]!r}") from None
+                raise FileFormatError(
+                    f"the checkpoint's predict.{field.name} is {stored[field.name]!r}"
+                ) from None
     return Settings(**values)
 
 
 def joint_settings(members: Sequence[Settings]) -> Settings:
-    """What an ensemble uses for its one mask: threshold and smallest component are the members' means."""
+    """What an ensemble uses for its one mask.
+
+    Threshold and smallest component are the members' means.
+    """
     return replace(
         members[0],
         threshold=sum(member.threshold for member in members) / len(members),

@@ -1,7 +1,8 @@
 """Windows over an image: the logits of overlapping windows averaged with weights, then the sigmoid.
 
-`sliding_window` lays windows, weights and padding as MONAI's `sliding_window_inference` does, so that its result is the sigmoid of
-MONAI's, voxel by voxel. `run_windows` takes any windows, of any sizes: those that are worth computing (see `windows`).
+`sliding_window` lays windows, weights and padding as MONAI's `sliding_window_inference` does, so
+that its result is the sigmoid of MONAI's, voxel by voxel. `run_windows` takes any windows, of any
+sizes: those that are worth computing (see `windows`).
 """
 
 import itertools
@@ -30,18 +31,28 @@ class Window:
 
     def inside(self, shape: Sequence[int]) -> tuple[slice, slice, slice]:
         """The part of an image of that shape that the window covers."""
-        i, j, k = (slice(max(a, 0), min(a + n, extent)) for a, n, extent in zip(self.start, self.size, shape, strict=True))
+        i, j, k = (
+            slice(max(a, 0), min(a + n, extent))
+            for a, n, extent in zip(self.start, self.size, shape, strict=True)
+        )
         return i, j, k
 
     def own(self, shape: Sequence[int]) -> tuple[slice, slice, slice]:
         """The same part, in the window's own voxels."""
-        i, j, k = (slice(part.start - a, part.stop - a) for part, a in zip(self.inside(shape), self.start, strict=True))
+        i, j, k = (
+            slice(part.start - a, part.stop - a)
+            for part, a in zip(self.inside(shape), self.start, strict=True)
+        )
         return i, j, k
 
 
 @dataclass(frozen=True)
 class Engine:
-    """How windows are computed. `precision`: float32, or a half precision for autocast; `channels_last`: memory format of the input."""
+    """How windows are computed.
+
+    `precision`: float32, or a half precision for autocast; `channels_last`: memory format of the
+    input.
+    """
 
     device: torch.device
     batch: int = 1
@@ -66,28 +77,40 @@ def sliding_window(
 ) -> Tensor:
     """The probability of each voxel, float32 [i, j, k] on the image's device.
 
-    `network`: [n, c, i, j, k] -> logits [n, 1, i, j, k], in eval mode. `image`: float32 [c, i, j, k]; axes shorter than the window are
-    padded with `pad_value` (one number, or one per channel) on both sides. `overlap`: share of a window that overlaps the next one, 0 to
-    below 1. `device`: where the network stands (None: where the image is). `tta`: the mean over mirrored copies of each window.
-    `occupied`: bool [i, j, k]; windows without a True voxel are skipped, and a voxel that no window covers has probability 0.
+    `network`: [n, c, i, j, k] -> logits [n, 1, i, j, k], in eval mode. `image`: float32 [c, i, j,
+    k]; axes shorter than the window are padded with `pad_value` (one number, or one per channel) on
+    both sides. `overlap`: share of a window that overlaps the next one, 0 to below 1. `device`:
+    where the network stands (None: where the image is). `tta`: the mean over mirrored copies of
+    each window. `occupied`: bool [i, j, k]; windows without a True voxel are skipped, and a voxel
+    that no window covers has probability 0.
     """
     i, j, k = (int(n) for n in patch)
-    engine = Engine(torch.device(device) if device is not None else image.device, batch, tta, precision)
+    engine = Engine(
+        torch.device(device) if device is not None else image.device, batch, tta, precision
+    )
     windows = [
         window
         for window in regular_windows(image.shape[1:], (i, j, k), overlap)
         if occupied is None or bool(occupied[window.inside(image.shape[1:])].any())
     ]
-    return run_windows(network, image, windows, engine=engine, weighting=weighting, pad_value=pad_value)
+    return run_windows(
+        network, image, windows, engine=engine, weighting=weighting, pad_value=pad_value
+    )
 
 
 def regular_windows(shape: Sequence[int], patch: Size, overlap: float) -> Iterator[Window]:
-    """MONAI's windows: a fixed step, the last one moved back to end with the image; an image smaller than the window in its middle."""
+    """MONAI's windows: a fixed step, the last one moved back to end with the image.
+
+    An image smaller than the window in its middle.
+    """
     from monai.data.utils import dense_patch_slices
 
     padded = [max(extent, size) for extent, size in zip(shape, patch, strict=True)]
     before = [(total - extent) // 2 for total, extent in zip(padded, shape, strict=True)]
-    steps = tuple(size if size == extent else max(1, int(size * (1 - overlap))) for extent, size in zip(padded, patch, strict=True))
+    steps = tuple(
+        size if size == extent else max(1, int(size * (1 - overlap)))
+        for extent, size in zip(padded, patch, strict=True)
+    )
     for box in dense_patch_slices(tuple(padded), patch, steps):
         i, j, k = (int(part.start) - pad for part, pad in zip(box, before, strict=True))
         yield Window((i, j, k), patch)
@@ -102,27 +125,44 @@ def run_windows(
     weighting: Weighting = "gaussian",
     pad_value: float | Sequence[float] = 0.0,
 ) -> Tensor:
-    """The probability of each voxel of `image` [c, i, j, k], float32 [i, j, k] on its device; 0 where no window lies."""
+    """The probability of each voxel of `image` [c, i, j, k], float32 [i, j, k] on its device.
+
+    0 where no window lies.
+    """
     shape = image.shape[1:]
     fill = torch.as_tensor(pad_value, dtype=image.dtype, device=image.device).expand(image.shape[0])
     half = engine.precision != torch.float32
-    with torch.inference_mode(), torch.autocast(engine.device.type, dtype=engine.precision if half else None, enabled=half):
+    with (
+        torch.inference_mode(),
+        torch.autocast(engine.device.type, dtype=engine.precision if half else None, enabled=half),
+    ):
         if len(windows) == 1:
             window = windows[0]
             probability = torch.zeros(tuple(shape), dtype=torch.float32, device=image.device)
             logits = _logits(network, [_view(image, window, fill)], engine)[0]
-            probability[window.inside(shape)] = torch.sigmoid_(logits).to(image.device)[window.own(shape)]
+            probability[window.inside(shape)] = torch.sigmoid_(logits).to(image.device)[
+                window.own(shape)
+            ]
             return probability
         total = torch.zeros(tuple(shape), dtype=torch.float32, device=engine.device)
         weights = torch.zeros_like(total)
         for some in _batches(windows, engine.batch):
             weight = _weight(some[0].size, weighting, engine.device)
-            for window, logits in zip(some, _logits(network, [_view(image, one, fill) for one in some], engine), strict=True):
+            for window, logits in zip(
+                some,
+                _logits(network, [_view(image, one, fill) for one in some], engine),
+                strict=True,
+            ):
                 inside, own = window.inside(shape), window.own(shape)
                 total[inside] += logits.mul_(weight)[own]
                 weights[inside] += weight[own]
         seen = weights > 0
-        return total.div_(weights.clamp_(min=torch.finfo(torch.float32).tiny)).sigmoid_().mul_(seen).to(image.device)
+        return (
+            total.div_(weights.clamp_(min=torch.finfo(torch.float32).tiny))
+            .sigmoid_()
+            .mul_(seen)
+            .to(image.device)
+        )
 
 
 def _batches(windows: Sequence[Window], batch: int) -> Iterator[list[Window]]:
@@ -141,7 +181,9 @@ def _logits(network: Network, views: Sequence[Tensor], engine: Engine) -> Tensor
     if not engine.tta:
         answer: Tensor = network(inputs)[:, 0].float()
         return answer
-    total = torch.zeros((inputs.shape[0], *inputs.shape[2:]), dtype=torch.float32, device=engine.device)
+    total = torch.zeros(
+        (inputs.shape[0], *inputs.shape[2:]), dtype=torch.float32, device=engine.device
+    )
     for axes in _MIRRORED:
         total += network(inputs.flip(axes)).float().flip(axes)[:, 0]
     return total.div_(len(_MIRRORED))
@@ -161,5 +203,7 @@ def _view(image: Tensor, window: Window, fill: Tensor) -> Tensor:
 def _weight(size: Size, weighting: Weighting, device: torch.device) -> Tensor:
     from monai.data.utils import compute_importance_map
 
-    weight: Tensor = compute_importance_map(size, mode=weighting, sigma_scale=_SIGMA_SCALE, device=device, dtype=torch.float32)
+    weight: Tensor = compute_importance_map(
+        size, mode=weighting, sigma_scale=_SIGMA_SCALE, device=device, dtype=torch.float32
+    )
     return weight.expand(size)

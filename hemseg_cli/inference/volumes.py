@@ -1,4 +1,7 @@
-"""How much, how many, how sure: what `volumes.csv` says of each scan and `lesions.csv` of each lesion."""
+"""How much, how many, how sure.
+
+What `volumes.csv` says of each scan and `lesions.csv` of each lesion.
+"""
 
 import csv
 import io
@@ -10,20 +13,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hemseg_cli.core.run_directory import write_text
+from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.imaging.orientation import to_canonical
-from hemseg_cli.imaging.volume import Volume
 from hemseg_cli.inference.confidence import confidence_of, review_reason
-from hemseg_cli.inference.crops import Probability, box_of
 from hemseg_cli.inference.lesions import Lesion, find_lesions
-from hemseg_cli.run_directory import write_text
+from hemseg_cli.inference.subgrid import Probability, box_of
 
 
 @dataclass(frozen=True)
 class Volumes:
-    """One row of `volumes.csv`: mL by the true geometry, 26-connected lesions, HU, and how sure the networks are.
+    """One row of `volumes.csv`.
 
-    `abc2_ml`: the sum of the lesions' ABC/2. `mean_hu`: of the whole mask, None where it is empty. `review`: whether a person should look,
-    `review_reason` why. The other columns are explained in `confidence`.
+    ML by the true geometry, 26-connected lesions, HU, and how sure the networks are.
+
+    `abc2_ml`: the sum of the lesions' ABC/2. `mean_hu`: of the whole mask, None where it is empty.
+    `review`: whether a person should look, `review_reason` why. The other columns are explained in
+    `confidence`.
     """
 
     scan: str
@@ -58,14 +64,30 @@ def measure(
     threshold: float,
     warnings: Sequence[str] = (),
 ) -> Measured:
-    """The row of one mask [i, j, k] on the grid of `scan` (HU), and its lesions. `warnings`: what was said of the input."""
+    """The row of one mask [i, j, k] on the grid of `scan` (HU), and its lesions.
+
+    `warnings`: what was said of the input.
+    """
     lesions = find_lesions(mask, scan, voxel_volume_mm3=voxel_volume_mm3)
     predicted_ml = sum(lesion.volume_ml for lesion in lesions)
-    mean_hu = sum(lesion.mean_hu * lesion.volume_ml for lesion in lesions) / predicted_ml if lesions else None
+    mean_hu = (
+        sum(lesion.mean_hu * lesion.volume_ml for lesion in lesions) / predicted_ml
+        if lesions
+        else None
+    )
     canonical = to_canonical(Volume(mask, scan.affine))[0].array
-    confidence = confidence_of(probability.values, canonical[box_of(probability.part)], None if deviation is None else deviation.values)
+    confidence = confidence_of(
+        probability.values,
+        canonical[box_of(probability.part)],
+        None if deviation is None else deviation.values,
+    )
     reason = review_reason(
-        confidence, predicted_ml=predicted_ml, lesions=len(lesions), threshold=threshold, mean_hu=mean_hu, warnings=tuple(warnings)
+        confidence,
+        predicted_ml=predicted_ml,
+        lesions=len(lesions),
+        threshold=threshold,
+        mean_hu=mean_hu,
+        warnings=tuple(warnings),
     )
     row = Volumes(
         scan=name,
@@ -97,23 +119,41 @@ def lesion_rows(measured: Measured) -> list[dict[str, Any]]:
             "volume_ml": lesion.volume_ml,
             "abc2_ml": lesion.abc2_ml,
             "mean_hu": lesion.mean_hu,
-            **{f"centroid_{axis}_mm": value for axis, value in zip("ras", lesion.centroid_mm, strict=True)},
+            **{
+                f"centroid_{axis}_mm": value
+                for axis, value in zip("ras", lesion.centroid_mm, strict=True)
+            },
         }
         for number, lesion in enumerate(measured.lesions, 1)
     ]
 
 
-LESION_COLUMNS = ("scan", "lesion", "volume_ml", "abc2_ml", "mean_hu", "centroid_r_mm", "centroid_a_mm", "centroid_s_mm")
+LESION_COLUMNS = (
+    "scan",
+    "lesion",
+    "volume_ml",
+    "abc2_ml",
+    "mean_hu",
+    "centroid_r_mm",
+    "centroid_a_mm",
+    "centroid_s_mm",
+)
 
 
 def write_volumes(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write `volumes.csv`, sorted by scan; numbers with four decimals."""
-    _write(path, [field.name for field in fields(Volumes)], sorted(rows, key=lambda row: str(row["scan"])))
+    _write(
+        path,
+        [field.name for field in fields(Volumes)],
+        sorted(rows, key=lambda row: str(row["scan"])),
+    )
 
 
 def write_lesions(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write `lesions.csv`, sorted by scan and size."""
-    _write(path, LESION_COLUMNS, sorted(rows, key=lambda row: (str(row["scan"]), int(row["lesion"]))))
+    _write(
+        path, LESION_COLUMNS, sorted(rows, key=lambda row: (str(row["scan"]), int(row["lesion"])))
+    )
 
 
 def _write(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:

@@ -1,24 +1,29 @@
-"""Which windows are worth computing: only those with head in them, and for convolutional networks as large in plane as possible.
+"""Which windows are worth computing.
 
-Windows never grow in depth: a network that learnt on 16 slices has one or two of them left at its deepest level, where the outer weights
-of its kernels have learnt nothing, and would decide on a window of 32.
+Only those with head in them, and for convolutional networks as large in plane as possible.
+
+Windows never grow in depth: a network that learnt on 16 slices has one or two of them left at its
+deepest level, where the outer weights of its kernels have learnt nothing, and would decide on a
+window of 32.
 """
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from hemseg_cli.imaging.head_mask import Head
 from hemseg_cli.imaging.preprocess import Grid
-from hemseg_cli.inference.crops import Part, Range
-from hemseg_cli.inference.head import Head
 from hemseg_cli.inference.sliding_window import Size, Window, regular_windows
+from hemseg_cli.inference.subgrid import Part, Range
 
 _SHARED_SLICES = 2
 
 
 @dataclass(frozen=True)
 class WindowRule:
-    """What a network asks of its windows: the training patch, what sizes must be multiples of, whether it takes other sizes.
+    """What a network asks of its windows.
+
+    The training patch, what sizes must be multiples of, whether it takes other sizes.
 
     `most_voxels`: how many voxels a window may have.
     """
@@ -47,21 +52,35 @@ def head_part(head: Head, grid: Grid, margin_mm: float, within: Part | None = No
         if extent is None:
             return None
         start = max(0, math.floor((extent[0] - margin_mm) / step))
-        ranges.append((min(start, size - 1), min(size, max(start + 1, math.ceil((extent[1] + margin_mm) / step) + 1))))
+        ranges.append(
+            (
+                min(start, size - 1),
+                min(size, max(start + 1, math.ceil((extent[1] + margin_mm) / step) + 1)),
+            )
+        )
     return ranges[0], ranges[1], ranges[2]
 
 
 def plan_windows(head: Head, grid: Grid, rule: WindowRule, *, margin_mm: float) -> list[Window]:
     """The windows on the network's grid that together hold the head."""
     part = _at_least(head_part(head, grid, margin_mm) or whole_grid(grid), rule.patch, grid.shape)
-    slabs = list(regular_windows((*rule.patch[:2], part[2][1] - part[2][0]), rule.patch, rule.overlap))
-    return [window for number in range(len(slabs)) for window in _slab(head, grid, rule, margin_mm, part, slabs, number)]
+    slabs = list(
+        regular_windows((*rule.patch[:2], part[2][1] - part[2][0]), rule.patch, rule.overlap)
+    )
+    return [
+        window
+        for number in range(len(slabs))
+        for window in _slab(head, grid, rule, margin_mm, part, slabs, number)
+    ]
 
 
 def covered(windows: Sequence[Window], shape: Size) -> Part:
     """The smallest part of a grid that holds all windows as far as they lie in it."""
     insides = [window.inside(shape) for window in windows]
-    i, j, k = ((min(box[axis].start for box in insides), max(box[axis].stop for box in insides)) for axis in range(3))
+    i, j, k = (
+        (min(box[axis].start for box in insides), max(box[axis].stop for box in insides))
+        for axis in range(3)
+    )
     return i, j, k
 
 
@@ -71,7 +90,10 @@ def shifted(window: Window, part: Part) -> Window:
 
 
 def split(window: Window, rule: WindowRule) -> Iterator[Window]:
-    """The window itself, or as few overlapping ones as keep to `most_voxels`: the axis with the most patches in it is cut first."""
+    """The window itself, or as few overlapping ones as keep to `most_voxels`.
+
+    The axis with the most patches in it is cut first.
+    """
     if math.prod(window.size) <= rule.most_voxels:
         yield window
         return
@@ -86,11 +108,24 @@ def split(window: Window, rule: WindowRule) -> Iterator[Window]:
         first, pieces = list(window.start), list(window.size)
         first[axis] += start
         pieces[axis] = piece
-        yield from split(Window((first[0], first[1], first[2]), (pieces[0], pieces[1], pieces[2])), rule)
+        yield from split(
+            Window((first[0], first[1], first[2]), (pieces[0], pieces[1], pieces[2])), rule
+        )
 
 
-def _slab(head: Head, grid: Grid, rule: WindowRule, margin_mm: float, part: Part, slabs: Sequence[Window], number: int) -> Iterator[Window]:
-    """The windows of one step along k. The steps at both ends answer only for what their neighbour does not cover (and two slices of it).
+def _slab(
+    head: Head,
+    grid: Grid,
+    rule: WindowRule,
+    margin_mm: float,
+    part: Part,
+    slabs: Sequence[Window],
+    number: int,
+) -> Iterator[Window]:
+    """The windows of one step along k.
+
+    The steps at both ends answer only for what their neighbour does not cover (and two slices of
+    it).
 
     The head is narrow there, so that fewer windows hold it.
     """
@@ -98,33 +133,50 @@ def _slab(head: Head, grid: Grid, rule: WindowRule, margin_mm: float, part: Part
     starts = [first + slab.start[2] for slab in slabs]
     start, last = starts[number], len(slabs) - 1
     low = max(start, starts[number - 1] + depth - _SHARED_SLICES) if 0 < number == last else start
-    high = min(start + depth, starts[1] + _SHARED_SLICES) if number == 0 and last > 1 else start + depth
+    high = (
+        min(start + depth, starts[1] + _SHARED_SLICES)
+        if number == 0 and last > 1
+        else start + depth
+    )
     low, high = max(low, part[2][0]), min(high, part[2][1])
     own = head_part(head, grid, margin_mm, (part[0], part[1], (low, high)))
     if own is None:
         return
     i, j, _ = _at_least(own, rule.patch, grid.shape)
     for window in _in_plane(i, j, start, rule, grid.shape):
-        if _holds_head(head, grid, Window((*window.start[:2], low), (*window.size[:2], high - low))):
+        if _holds_head(
+            head, grid, Window((*window.start[:2], low), (*window.size[:2], high - low))
+        ):
             yield window
 
 
 def _in_plane(i: Range, j: Range, start: int, rule: WindowRule, shape: Size) -> Iterator[Window]:
-    """The windows from slice `start` on that hold the rectangle: as few as memory allows, or those of the training."""
+    """The windows from slice `start` on that hold the rectangle.
+
+    As few as memory allows, or those of the training.
+    """
     if rule.resizable:
         yield from split(_fitted(i, j, start, rule, shape), rule)
         return
-    for window in regular_windows((i[1] - i[0], j[1] - j[0], rule.patch[2]), rule.patch, rule.overlap):
+    for window in regular_windows(
+        (i[1] - i[0], j[1] - j[0], rule.patch[2]), rule.patch, rule.overlap
+    ):
         yield Window((window.start[0] + i[0], window.start[1] + j[0], start), rule.patch)
 
 
 def _fitted(i: Range, j: Range, start: int, rule: WindowRule, shape: Size) -> Window:
     """The rectangle, from slice `start` on, grown to sizes that the network takes, inside the grid where there is room."""
     depth = rule.patch[2]
-    sizes = [_up(stop - start, multiple) for (start, stop), multiple in zip((i, j), rule.multiple[:2], strict=True)]
+    sizes = [
+        _up(stop - start, multiple)
+        for (start, stop), multiple in zip((i, j), rule.multiple[:2], strict=True)
+    ]
     if (*sizes, depth) == rule.multiple:
         sizes[0] *= 2  # instance normalisation needs two voxels at the deepest level
-    first, second = (_placed(own, size, extent) for own, size, extent in zip((i, j), sizes, shape[:2], strict=True))
+    first, second = (
+        _placed(own, size, extent)
+        for own, size, extent in zip((i, j), sizes, shape[:2], strict=True)
+    )
     return Window((first, second, start), (sizes[0], sizes[1], depth))
 
 
@@ -139,7 +191,10 @@ def _at_least(part: Part, least: Size, shape: Size) -> Part:
 
 
 def _placed(own: Range, size: int, extent: int) -> int:
-    """Where a range of `size` starts that lies around `own`: inside 0..extent if it fits, else with the padding on both sides."""
+    """Where a range of `size` starts that lies around `own`.
+
+    Inside 0..extent if it fits, else with the padding on both sides.
+    """
     if size >= extent:
         return -((size - extent) // 2)
     start = own[0] - (size - (own[1] - own[0])) // 2
@@ -154,7 +209,9 @@ def _holds_head(head: Head, grid: Grid, window: Window) -> bool:
 
 
 def _smallest(size: Size, multiple: Size) -> bool:
-    return sum(n // m for n, m in zip(size, multiple, strict=True)) <= 4  # one more cut would leave one voxel at the deepest level
+    return (
+        sum(n // m for n, m in zip(size, multiple, strict=True)) <= 4
+    )  # one more cut would leave one voxel at the deepest level
 
 
 def _moved(start: Size, by: Sequence[int]) -> Size:

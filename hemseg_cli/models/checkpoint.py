@@ -10,11 +10,20 @@ from typing import IO, Any, cast
 import torch
 from torch import nn
 
-from hemseg_cli.errors import FileFormatError, HemsegError
+from hemseg_cli.core.errors import FileFormatError, HemsegError
+from hemseg_cli.core.run_directory import atomic_path
 from hemseg_cli.models.registry import build_network
-from hemseg_cli.run_directory import atomic_path
 
-KEYS = ("model", "model_name", "model_config", "preprocess", "patch", "in_channels", "step", "epoch")
+KEYS = (
+    "model",
+    "model_name",
+    "model_config",
+    "preprocess",
+    "patch",
+    "in_channels",
+    "step",
+    "epoch",
+)
 
 
 def write_checkpoint(path: Path, values: Mapping[str, Any]) -> None:
@@ -36,7 +45,8 @@ def write_checkpoint(path: Path, values: Mapping[str, Any]) -> None:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU; never falls back to unpickling arbitrary objects.
 
-    Raises HemsegError if there is none, FileFormatError if it is damaged, holds code, or is no checkpoint of ours.
+    Raises HemsegError if there is none, FileFormatError if it is damaged, holds code, or is no
+    checkpoint of ours.
     """
     if not path.is_file():
         raise HemsegError(f"no checkpoint {path}", hint="hemseg train   writes it")
@@ -50,7 +60,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             hint="use a checkpoint that hemseg wrote",
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise FileFormatError(f"{path} is damaged or no checkpoint: {str(error).splitlines()[0]}") from None
+        raise FileFormatError(
+            f"{path} is damaged or no checkpoint: {str(error).splitlines()[0]}"
+        ) from None
     missing = [key for key in KEYS if key not in values] if isinstance(values, dict) else list(KEYS)
     if missing:
         raise FileFormatError(f"{path} is no checkpoint of hemseg: it has no {', '.join(missing)}")
@@ -58,8 +70,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def network_of(checkpoint: Mapping[str, Any]) -> nn.Module:
-    """The trained network, in eval mode; FileFormatError if the weights do not fit the network that the checkpoint names."""
-    network = build_network(str(checkpoint["model_name"]), dict(checkpoint["model_config"]), int(checkpoint["in_channels"]))
+    """The trained network, in eval mode.
+
+    FileFormatError if the weights do not fit the network that the checkpoint names.
+    """
+    network = build_network(
+        str(checkpoint["model_name"]),
+        dict(checkpoint["model_config"]),
+        int(checkpoint["in_channels"]),
+    )
     load_weights(network, checkpoint)
     return network.eval()
 
@@ -77,7 +96,10 @@ def load_weights(network: nn.Module, checkpoint: Mapping[str, Any]) -> None:
 
 
 def _check_whole(path: Path) -> None:
-    """FileFormatError unless the file is a zip archive whose every checksum holds; torch reads changed bytes without a word."""
+    """FileFormatError unless the file is a zip archive whose every checksum holds.
+
+    Torch reads changed bytes without a word.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()

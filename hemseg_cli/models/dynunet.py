@@ -1,7 +1,10 @@
-"""nnU-Net's topology on MONAI's DynUNet: anisotropic kernels and strides, instance norm, leaky ReLU, deep supervision.
+"""nnU-Net's topology on MONAI's DynUNet.
 
-Isensee et al., nnU-Net, Nature Methods 18 (2021): an axis keeps its size and a kernel of 1 until the others' spacing has come within a
-factor of two of it. For 0.5 x 0.5 x 5 mm those are the first three levels.
+Anisotropic kernels and strides, instance norm, leaky ReLU, deep supervision.
+
+Isensee et al., nnU-Net, Nature Methods 18 (2021): an axis keeps its size and a kernel of 1 until
+the others' spacing has come within a factor of two of it. For 0.5 x 0.5 x 5 mm those are the first
+three levels.
 """
 
 from collections.abc import Sequence
@@ -12,10 +15,13 @@ from monai.networks.nets.dynunet import DynUNet
 
 
 class DeeplySupervisedDynUNet(DynUNet):
-    """DynUNet whose auxiliary heads come out as a list at their own resolutions: MONAI's own would upsample and stack them.
+    """DynUNet whose auxiliary heads come out as a list at their own resolutions.
 
-    `train()`: [logits at full resolution, at the next level, ...]; `eval()`: the logits [n, 1, i, j, k]. State-dict keys are MONAI's.
-    Inside, slices come first, as in nnU-Net: convolutions within a slice then run along long rows of memory, on a CPU several times faster.
+    MONAI's own would upsample and stack them.
+
+    `train()`: [logits at full resolution, at the next level, ...]; `eval()`: the logits [n, 1, i,
+    j, k]. State-dict keys are MONAI's. Inside, slices come first, as in nnU-Net: convolutions
+    within a slice then run along long rows of memory, on a CPU several times faster.
     """
 
     def forward(self, x: torch.Tensor) -> Any:
@@ -24,9 +30,14 @@ class DeeplySupervisedDynUNet(DynUNet):
         if not self.deep_supervision:
             return _slices_last(output)
         heads = list(self.heads)
-        # The skip layers keep their heads' outputs in this list: holding them would hold the graph, and forbid a deep copy.
+        # The skip layers keep their heads' outputs in this list: holding them would hold the graph,
+        # and forbid a deep copy.
         self.heads[:] = [torch.empty(0)] * len(heads)
-        return [_slices_last(logits) for logits in (output, *heads)] if self.training else _slices_last(output)
+        return (
+            [_slices_last(logits) for logits in (output, *heads)]
+            if self.training
+            else _slices_last(output)
+        )
 
 
 def dynunet(
@@ -41,10 +52,13 @@ def dynunet(
 ) -> DeeplySupervisedDynUNet:
     """A network with one level per entry of `channels`, `strides` and `kernels` (numbers, or three per axis).
 
-    `supervised_levels`: lower levels that get a loss of their own (0: none), at most two fewer than there are levels.
+    `supervised_levels`: lower levels that get a loss of their own (0: none), at most two fewer than
+    there are levels.
     """
     if not len(channels) == len(strides) == len(kernels):
-        raise ValueError(f"channels, strides and kernels have {len(channels)}, {len(strides)} and {len(kernels)} levels")
+        raise ValueError(
+            f"channels, strides and kernels have {len(channels)}, {len(strides)} and {len(kernels)} levels"
+        )
     return DeeplySupervisedDynUNet(
         spatial_dims=3,
         in_channels=in_channels,

@@ -6,23 +6,29 @@ import numpy as np
 import torch
 from torch import nn
 
-from hemseg_cli.errors import HemsegError
-from hemseg_cli.run_directory import atomic_path
+from hemseg_cli.core.errors import HemsegError
+from hemseg_cli.core.run_directory import atomic_path
 
 TOLERANCE = 1e-4
 _INSTALL_HINT = "pip install 'hemseg[onnx]'"
 
 
-def write_onnx(path: Path, network: nn.Module, *, in_channels: int, patch: tuple[int, int, int]) -> float:
-    """Write `network` for inputs [1, c, i, j, k] of the patch's size; returns the largest difference of its logits from torch's.
+def write_onnx(
+    path: Path, network: nn.Module, *, in_channels: int, patch: tuple[int, int, int]
+) -> float:
+    """Write `network` for inputs [1, c, i, j, k] of the patch's size.
 
-    The difference is relative to the largest logit. HemsegError where the extra is missing, the network cannot be exported, or the
-    difference is above 1e-4 (no file is then written).
+    Returns the largest difference of its logits from torch's.
+
+    The difference is relative to the largest logit. HemsegError where the extra is missing, the
+    network cannot be exported, or the difference is above 1e-4 (no file is then written).
     """
     try:
         import onnxruntime
     except ImportError:
-        raise HemsegError("ONNX export needs onnx, onnxscript and onnxruntime", hint=_INSTALL_HINT) from None
+        raise HemsegError(
+            "ONNX export needs onnx, onnxscript and onnxruntime", hint=_INSTALL_HINT
+        ) from None
     example = torch.randn((1, in_channels, *patch), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected = network(example).numpy()
@@ -30,9 +36,13 @@ def write_onnx(path: Path, network: nn.Module, *, in_channels: int, patch: tuple
         _export(network, example, temporary)
         session = onnxruntime.InferenceSession(str(temporary), providers=["CPUExecutionProvider"])
         [answer] = session.run(None, {"image": example.numpy()})
-        difference = float(np.abs(answer - expected).max() / max(1.0, float(np.abs(expected).max())))
+        difference = float(
+            np.abs(answer - expected).max() / max(1.0, float(np.abs(expected).max()))
+        )
         if not difference <= TOLERANCE:
-            raise HemsegError(f"the ONNX model differs from torch by {difference:.1e} (tolerated: {TOLERANCE:.0e})")
+            raise HemsegError(
+                f"the ONNX model differs from torch by {difference:.1e} (tolerated: {TOLERANCE:.0e})"
+            )
     return difference
 
 
@@ -55,4 +65,7 @@ def _export(network: nn.Module, example: torch.Tensor, path: Path) -> None:
                 verbose=False,
             )
     except (torch.onnx.errors.OnnxExporterError, ImportError) as error:
-        raise HemsegError(f"this network cannot be written as ONNX: {str(error).splitlines()[0]}", hint=_INSTALL_HINT) from None
+        raise HemsegError(
+            f"this network cannot be written as ONNX: {str(error).splitlines()[0]}",
+            hint=_INSTALL_HINT,
+        ) from None

@@ -1,4 +1,6 @@
-"""Name -> network. Adding one is one entry in `MODELS`: a factory, its arguments, and the rule for the patch sizes it takes.
+"""Name -> network. Adding one is one entry in `MODELS`.
+
+A factory, its arguments, and the rule for the patch sizes it takes.
 
 Nothing heavy is imported here: `hemseg train --list` and every usage error do without torch.
 """
@@ -11,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from hemseg_cli.errors import UsageError
+from hemseg_cli.core.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,11 +26,12 @@ NNUNET = "nnunet"
 class ModelEntry:
     """One row of `hemseg train --list`.
 
-    `factory` is `module:callable`, called with `in_channels` and the entries of `model_config`; it returns a network from [n, c, i, j, k]
-    to logits [n, 1, i, j, k]. `parameters` is its size at one input channel and the default configuration. `multiple` gives the numbers
-    that the patch's sizes must be multiples of. `patch_key` names the argument that takes the patch, where a network takes one size only.
-    `input_channels`: the numbers of input channels it takes (empty: any). `reference_dice`: the published Dice on HemSeg-200's test
-    split, per cent.
+    `factory` is `module:callable`, called with `in_channels` and the entries of `model_config`; it
+    returns a network from [n, c, i, j, k] to logits [n, 1, i, j, k]. `parameters` is its size at
+    one input channel and the default configuration. `multiple` gives the numbers that the patch's
+    sizes must be multiples of. `patch_key` names the argument that takes the patch, where a network
+    takes one size only. `input_channels`: the numbers of input channels it takes (empty: any).
+    `reference_dice`: the published Dice on HemSeg-200's test split, per cent.
     """
 
     name: str
@@ -54,7 +57,9 @@ class ModelEntry:
 
 
 def _product_of_strides(config: Mapping[str, Any]) -> Size:
-    steps = [(stride,) * 3 if isinstance(stride, int) else tuple(stride) for stride in config["strides"]]
+    steps = [
+        (stride,) * 3 if isinstance(stride, int) else tuple(stride) for stride in config["strides"]
+    ]
     i, j, k = (math.prod(step[axis] for step in steps) for axis in range(3))
     return i, j, k
 
@@ -80,7 +85,13 @@ MODELS: dict[str, ModelEntry] = {
             source="MONAI UNet",
             factory=f"{_NETS}:UNet",
             parameters=19_215_118,
-            model_config={"spatial_dims": 3, "out_channels": 1, "channels": _CHANNELS, "strides": _TWOS, "num_res_units": 2},
+            model_config={
+                "spatial_dims": 3,
+                "out_channels": 1,
+                "channels": _CHANNELS,
+                "strides": _TWOS,
+                "num_res_units": 2,
+            },
             multiple=_product_of_strides,
             reference_dice=63.70,
         ),
@@ -101,7 +112,13 @@ MODELS: dict[str, ModelEntry] = {
             source="MONAI SegResNet",
             factory=f"{_NETS}:SegResNet",
             parameters=1_176_177,
-            model_config={"spatial_dims": 3, "out_channels": 1, "init_filters": 8, "dropout_prob": 0.2, "blocks_down": [1, 2, 2, 4]},
+            model_config={
+                "spatial_dims": 3,
+                "out_channels": 1,
+                "init_filters": 8,
+                "dropout_prob": 0.2,
+                "blocks_down": [1, 2, 2, 4],
+            },
             multiple=_segresnet_multiple,
             reference_dice=32.66,
         ),
@@ -111,7 +128,12 @@ MODELS: dict[str, ModelEntry] = {
             source="MONAI AttentionUnet",
             factory=f"{_NETS}:AttentionUnet",
             parameters=23_625_953,
-            model_config={"spatial_dims": 3, "out_channels": 1, "channels": _CHANNELS, "strides": _TWOS},
+            model_config={
+                "spatial_dims": 3,
+                "out_channels": 1,
+                "channels": _CHANNELS,
+                "strides": _TWOS,
+            },
             multiple=_product_of_strides,
             reference_dice=66.77,
         ),
@@ -179,7 +201,8 @@ def entry(name: str) -> ModelEntry:
         return MODELS[name]
     nearest = difflib.get_close_matches(name.lower(), MODELS, n=1, cutoff=0.4)
     raise UsageError(
-        f"train.model = {name!r}: no such model" + (f"; did you mean {nearest[0]}?" if nearest else ""),
+        f"train.model = {name!r}: no such model"
+        + (f"; did you mean {nearest[0]}?" if nearest else ""),
         hint=f"one of: {', '.join(MODELS)}   (hemseg train --list)",
     )
 
@@ -196,10 +219,14 @@ def full_config(name: str, overrides: Mapping[str, Any], patch: Sequence[int]) -
 def check_patch(name: str, model_config: Mapping[str, Any], patch: Sequence[int]) -> None:
     """UsageError naming the nearest valid size if the network cannot take patches of this size.
 
-    Valid: each size a multiple of `patch_multiple`, and more than one voxel left at the deepest level (normalisation needs two).
+    Valid: each size a multiple of `patch_multiple`, and more than one voxel left at the deepest
+    level (normalisation needs two).
     """
     multiple = entry(name).patch_multiple(model_config)
-    if all(n > 0 and n % m == 0 for n, m in zip(patch, multiple, strict=True)) and tuple(patch) != multiple:
+    if (
+        all(n > 0 and n % m == 0 for n, m in zip(patch, multiple, strict=True))
+        and tuple(patch) != multiple
+    ):
         return
     nearest = [max(m, m * round(n / m)) for n, m in zip(patch, multiple, strict=True)]
     if tuple(nearest) == multiple:
@@ -211,13 +238,17 @@ def check_patch(name: str, model_config: Mapping[str, Any], patch: Sequence[int]
 
 
 def build_network(name: str, model_config: Mapping[str, Any], in_channels: int) -> "nn.Module":
-    """The network [n, c, i, j, k] -> logits [n, 1, i, j, k]; deep supervision in `train()` gives a list, full resolution first.
+    """The network [n, c, i, j, k] -> logits [n, 1, i, j, k].
+
+    Deep supervision in `train()` gives a list, full resolution first.
 
     `model_config` overrides the entry's defaults; UsageError names an unknown or impossible value.
     """
     model = entry(name)
     if not model.factory:
-        raise UsageError(f"{name} has its own trainer and is not built here", hint=f"hemseg train --model {name}")
+        raise UsageError(
+            f"{name} has its own trainer and is not built here", hint=f"hemseg train --model {name}"
+        )
     if model.input_channels and in_channels not in model.input_channels:
         raise UsageError(
             f"{name} takes {', '.join(map(str, model.input_channels))} input channels, not {in_channels}",
@@ -231,8 +262,19 @@ def build_network(name: str, model_config: Mapping[str, Any], in_channels: int) 
     _check_arguments(name, factory, arguments)
     try:
         network: nn.Module = factory(in_channels=in_channels, **arguments)
-    except (ValueError, TypeError, AssertionError, IndexError, RuntimeError, NotImplementedError, KeyError) as error:
-        raise UsageError(f"{name} cannot be built with {arguments}: {error}", hint="see the table train.network of the config") from error
+    except (
+        ValueError,
+        TypeError,
+        AssertionError,
+        IndexError,
+        RuntimeError,
+        NotImplementedError,
+        KeyError,
+    ) as error:
+        raise UsageError(
+            f"{name} cannot be built with {arguments}: {error}",
+            hint="see the table train.network of the config",
+        ) from error
     use_cpu_layers(network)
     return network
 
@@ -243,12 +285,15 @@ def count_parameters(network: "nn.Module") -> int:
 
 
 def _check_arguments(name: str, factory: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
-    known = [key for key in inspect.signature(factory).parameters if key not in ("self", "in_channels")]
+    known = [
+        key for key in inspect.signature(factory).parameters if key not in ("self", "in_channels")
+    ]
     for key in arguments:
         if key not in known:
             nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
             raise UsageError(
-                f"train.network.{key}: {name} has no such setting" + (f"; did you mean {nearest[0]}?" if nearest else ""),
+                f"train.network.{key}: {name} has no such setting"
+                + (f"; did you mean {nearest[0]}?" if nearest else ""),
                 hint=f"it has: {', '.join(known)}",
             )
 

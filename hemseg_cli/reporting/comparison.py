@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from hemseg_cli.config.evaluate import EvaluateConfig
+from hemseg_cli.config.schema import EvaluateConfig
 from hemseg_cli.evaluation.bootstrap import Bootstrap
 from hemseg_cli.evaluation.comparison import PairedDifference, compare_pairs, rank_runs
 from hemseg_cli.reporting.content import metric_columns, scans_with_other_labels
@@ -18,23 +18,49 @@ _RANKED_BY = "dice"
 def comparison_tables(runs: Sequence[RunResults], settings: EvaluateConfig) -> list[ReportTable]:
     """The ranking, and every pair of runs in every metric, on the scans that all runs have.
 
-    None below two runs, without such scans, or where protocols or labels differ. Scans without hemorrhage are left out, as in the
-    means. `settings`: resamples, confidence, seed and method of the intervals.
+    None below two runs, without such scans, or where protocols or labels differ. Scans without
+    hemorrhage are left out, as in the means. `settings`: resamples, confidence, seed and method of
+    the intervals.
     """
     by_run = {run.name: {case.scan: case for case in run.cases} for run in runs}
     scans = sorted(set.intersection(*(set(cases) for cases in by_run.values())))
-    if len(runs) < 2 or not scans or len({run.protocol for run in runs}) > 1 or scans_with_other_labels(runs):
+    if (
+        len(runs) < 2
+        or not scans
+        or len({run.protocol for run in runs}) > 1
+        or scans_with_other_labels(runs)
+    ):
         return []
-    bootstrap = Bootstrap(samples=settings.bootstrap, confidence=settings.confidence, seed=settings.seed, method=settings.method)
+    bootstrap = Bootstrap(
+        samples=settings.bootstrap,
+        confidence=settings.confidence,
+        seed=settings.seed,
+        method=settings.method,
+    )
     first = by_run[runs[0].name]
     patients = [first[scan].patient or f"scan {scan}" for scan in scans]
     columns = (*metric_columns(runs), _ABSOLUTE_ERROR)
     values = {
-        column.key: {name: [_value(cases[scan], column.key) for scan in scans] for name, cases in by_run.items()} for column in columns
+        column.key: {
+            name: [_value(cases[scan], column.key) for scan in scans]
+            for name, cases in by_run.items()
+        }
+        for column in columns
     }
-    shown = [column for column in columns if all(any(not math.isnan(v) for v in series) for series in values[column.key].values())]
-    pairs = [(column, pair) for column in shown for pair in compare_pairs(column.key, values[column.key], patients, bootstrap)]
-    return [_ranking(values[_RANKED_BY], patients, bootstrap, len(scans)), _pairs(pairs, bootstrap, len(scans), len(set(patients)))]
+    shown = [
+        column
+        for column in columns
+        if all(any(not math.isnan(v) for v in series) for series in values[column.key].values())
+    ]
+    pairs = [
+        (column, pair)
+        for column in shown
+        for pair in compare_pairs(column.key, values[column.key], patients, bootstrap)
+    ]
+    return [
+        _ranking(values[_RANKED_BY], patients, bootstrap, len(scans)),
+        _pairs(pairs, bootstrap, len(scans), len(set(patients))),
+    ]
 
 
 def _value(case: CaseResult, metric: str) -> float:
@@ -45,8 +71,15 @@ def _value(case: CaseResult, metric: str) -> float:
     return math.nan if value is None or case.number("truth_ml") == 0 else value
 
 
-def _ranking(dice: dict[str, list[float]], patients: Sequence[str], bootstrap: Bootstrap, n: int) -> ReportTable:
-    columns = (Column("run", "Run"), Column("dice", "Mean Dice", 4), Column("rank", "Rank", 1), Column("p_best", "First in resamples", 3))
+def _ranking(
+    dice: dict[str, list[float]], patients: Sequence[str], bootstrap: Bootstrap, n: int
+) -> ReportTable:
+    columns = (
+        Column("run", "Run"),
+        Column("dice", "Mean Dice", 4),
+        Column("rank", "Rank", 1),
+        Column("p_best", "First in resamples", 3),
+    )
     rows: list[tuple[Value, ...]] = [
         (rank.run, rank.mean, Estimate(rank.rank, rank.rank_low, rank.rank_high), rank.p_best)
         for rank in rank_runs(_RANKED_BY, dice, patients, bootstrap)
@@ -58,7 +91,9 @@ def _ranking(dice: dict[str, list[float]], patients: Sequence[str], bootstrap: B
     return ReportTable("comparison_ranking", "Ranking", columns, tuple(rows), note)
 
 
-def _pairs(pairs: Sequence[tuple[Column, PairedDifference]], bootstrap: Bootstrap, n: int, patients: int) -> ReportTable:
+def _pairs(
+    pairs: Sequence[tuple[Column, PairedDifference]], bootstrap: Bootstrap, n: int, patients: int
+) -> ReportTable:
     columns = (
         Column("metric", "Metric"),
         Column("a", "Run A"),
@@ -74,7 +109,16 @@ def _pairs(pairs: Sequence[tuple[Column, PairedDifference]], bootstrap: Bootstra
     for column, pair in pairs:
         difference = Estimate(pair.difference, _known(pair.ci_low), _known(pair.ci_high))
         p_values = (pair.p_bootstrap, pair.p_bootstrap_holm, pair.p_wilcoxon, pair.p_wilcoxon_holm)
-        rows.append((column.title, pair.a, pair.b, pair.n, difference, *(p_value_text(_known(p)) for p in p_values)))
+        rows.append(
+            (
+                column.title,
+                pair.a,
+                pair.b,
+                pair.n,
+                difference,
+                *(p_value_text(_known(p)) for p in p_values),
+            )
+        )
     note = (
         f"Paired on the {n} scans ({patients} patients) that all runs have; a scan without a mask counts as missed. Mean difference "
         f"[{bootstrap.confidence * 100:g} % interval] and p by paired bootstrap over patients, and Wilcoxon's signed ranks; "

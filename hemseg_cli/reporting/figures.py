@@ -1,7 +1,8 @@
 """The charts of the page, as plotly specifications in plain values.
 
-A colour is the name of a CSS property of the page, `var(--run-0)`: the page's script puts in what it stands for, so that the charts follow
-the page from light to dark. Text that plotly would read as markup is escaped here.
+A colour is the name of a CSS property of the page, `var(--run-0)`: the page's script puts in what
+it stands for, so that the charts follow the page from light to dark. Text that plotly would read as
+markup is escaped here.
 """
 
 from collections.abc import Sequence
@@ -33,7 +34,11 @@ def figures(runs: Sequence[RunResults]) -> list[Figure]:
     """Every chart for which the runs have the numbers."""
     made = [
         _forest(runs),
-        *(_distribution(runs, column.key, column.title) for column in metric_columns(runs) if column.key != "iou"),
+        *(
+            _distribution(runs, column.key, column.title)
+            for column in metric_columns(runs)
+            if column.key != "iou"
+        ),
         _dice_against_volume(runs),
         _bland_altman(runs),
         _strata(runs),
@@ -67,15 +72,30 @@ def _forest(runs: Sequence[RunResults]) -> Figure | None:
     rows = [(run.name, run.estimate("dice"), colour(n), "circle") for n, run in enumerate(runs)]
     rows += [(f"{row.name} (published)", row.dice, "var(--muted)", "diamond") for row in PUBLISHED]
     traces = [
-        _forest_trace(name, estimate, line, symbol) for name, estimate, line, symbol in rows if estimate and estimate.mean is not None
+        _forest_trace(name, estimate, line, symbol)
+        for name, estimate, line, symbol in rows
+        if estimate and estimate.mean is not None
     ]
     names = [trace["y"][0] for trace in traces]
     layout = {
         "xaxis": {"title": {"text": "Mean Dice"}, "range": [0, 1.02]},
-        "yaxis": {"autorange": "reversed", "type": "category", "categoryorder": "array", "categoryarray": names, "automargin": True},
+        "yaxis": {
+            "autorange": "reversed",
+            "type": "category",
+            "categoryorder": "array",
+            "categoryarray": names,
+            "automargin": True,
+        },
         "showlegend": False,
     }
-    return Figure("forest", "Dice beside the published systems", "Mean Dice and interval per system", traces, layout, 90 + 26 * len(traces))
+    return Figure(
+        "forest",
+        "Dice beside the published systems",
+        "Mean Dice and interval per system",
+        traces,
+        layout,
+        90 + 26 * len(traces),
+    )
 
 
 def _forest_trace(name: str, estimate: Estimate, line: str, symbol: str) -> dict[str, Any]:
@@ -98,7 +118,9 @@ def _forest_trace(name: str, estimate: Estimate, line: str, symbol: str) -> dict
             "thickness": 2,
             "width": 4,
         }
-        trace["hovertemplate"] = f"{plotly_text(name)}<br>%{{x:.4f}} [{estimate.low:.4f}, {estimate.high:.4f}]<extra></extra>"
+        trace["hovertemplate"] = (
+            f"{plotly_text(name)}<br>%{{x:.4f}} [{estimate.low:.4f}, {estimate.high:.4f}]<extra></extra>"
+        )
     return trace
 
 
@@ -106,7 +128,9 @@ def _distribution(runs: Sequence[RunResults], metric: str, title: str) -> Figure
     """A box per run with every scan as a point beside it."""
     traces = []
     for n, run in enumerate(runs):
-        values = [(case.scan, value) for case in run.cases if (value := case.number(metric)) is not None]
+        values = [
+            (case.scan, value) for case in run.cases if (value := case.number(metric)) is not None
+        ]
         if values:
             traces.append(
                 {
@@ -135,7 +159,14 @@ def _distribution(runs: Sequence[RunResults], metric: str, title: str) -> Figure
         x_axis["rangemode"] = "tozero"
     y_axis = {"autorange": "reversed", "automargin": True, "showticklabels": len(runs) > 1}
     layout = {"xaxis": x_axis, "yaxis": y_axis, "showlegend": False}
-    return Figure(metric, title, f"{title} of every scan, with median and quartiles", traces, layout, 130 + 48 * len(traces))
+    return Figure(
+        metric,
+        title,
+        f"{title} of every scan, with median and quartiles",
+        traces,
+        layout,
+        130 + 48 * len(traces),
+    )
 
 
 def _dice_against_volume(runs: Sequence[RunResults]) -> Figure | None:
@@ -144,32 +175,54 @@ def _dice_against_volume(runs: Sequence[RunResults]) -> Figure | None:
         points = [
             (case.scan, truth, value)
             for case in run.cases
-            if (truth := case.number("truth_ml")) is not None and truth > 0 and (value := case.number("dice")) is not None
+            if (truth := case.number("truth_ml")) is not None
+            and truth > 0
+            and (value := case.number("dice")) is not None
         ]
         if points:
             traces.append(_points(run, n, points, "%{text}<br>%{x:.2f} mL<br>Dice %{y:.3f}"))
     if not traces:
         return None
     layout = {
-        "xaxis": {"title": {"text": "True volume (mL)"}, "type": "log", "tickvals": [0.1, 0.3, 1, 3, 10, 30, 100], "ticks": "outside"},
+        "xaxis": {
+            "title": {"text": "True volume (mL)"},
+            "type": "log",
+            "tickvals": [0.1, 0.3, 1, 3, 10, 30, 100],
+            "ticks": "outside",
+        },
         "yaxis": {"title": {"text": "Dice"}, "range": [-0.03, 1.03]},
     }
     return Figure(
-        "dice_volume", "Dice against true volume", "Dice of every scan over its true volume, log scale", traces, layout | _legend(runs)
+        "dice_volume",
+        "Dice against true volume",
+        "Dice of every scan over its true volume, log scale",
+        traces,
+        layout | _legend(runs),
     )
 
 
 def _bland_altman(runs: Sequence[RunResults]) -> Figure | None:
-    """Difference of the volumes over their mean; with several runs the first is shown, the others wait in the legend."""
+    """Difference of the volumes over their mean.
+
+    With several runs the first is shown, the others wait in the legend.
+    """
     traces: list[dict[str, Any]] = []
     for n, run in enumerate(runs):
         pairs = volume_pairs(run)
         if not pairs:
             continue
         shown: bool | str = True if n == 0 else "legendonly"
-        points = [(case.scan, (truth + predicted) / 2, predicted - truth) for case, truth, predicted in pairs]
-        traces.append(_points(run, n, points, "%{text}<br>mean %{x:.2f} mL<br>difference %{y:.2f} mL") | {"visible": shown})
-        limits = volume_agreement([truth for _, truth, _ in pairs], [predicted for _, _, predicted in pairs])
+        points = [
+            (case.scan, (truth + predicted) / 2, predicted - truth)
+            for case, truth, predicted in pairs
+        ]
+        traces.append(
+            _points(run, n, points, "%{text}<br>mean %{x:.2f} mL<br>difference %{y:.2f} mL")
+            | {"visible": shown}
+        )
+        limits = volume_agreement(
+            [truth for _, truth, _ in pairs], [predicted for _, _, predicted in pairs]
+        )
         if limits.n > 1:
             ends = [min(x for _, x, _ in points), max(x for _, x, _ in points)]
             for text, level, dash in (
@@ -181,14 +234,21 @@ def _bland_altman(runs: Sequence[RunResults]) -> Figure | None:
     if not traces:
         return None
     layout = {
-        "xaxis": {"title": {"text": "Mean of true and predicted volume (mL)"}, "rangemode": "tozero"},
+        "xaxis": {
+            "title": {"text": "Mean of true and predicted volume (mL)"},
+            "rangemode": "tozero",
+        },
         "yaxis": {"title": {"text": "Predicted \u2212 true (mL)"}, "zeroline": True},
     }
     alt = "Bland-Altman: difference of predicted and true volume over their mean, with bias and 1.96 SD limits"
-    return Figure("bland_altman", "Volume agreement (Bland\u2013Altman)", alt, traces, layout | _legend(runs))
+    return Figure(
+        "bland_altman", "Volume agreement (Bland\u2013Altman)", alt, traces, layout | _legend(runs)
+    )
 
 
-def _level(run: RunResults, n: int, ends: Sequence[float], level: float, text: str, dash: str) -> dict[str, Any]:
+def _level(
+    run: RunResults, n: int, ends: Sequence[float], level: float, text: str, dash: str
+) -> dict[str, Any]:
     return {
         "type": "scatter",
         "mode": "lines+text",
@@ -198,7 +258,11 @@ def _level(run: RunResults, n: int, ends: Sequence[float], level: float, text: s
         "x": list(ends),
         "y": [level, level],
         "line": {"color": colour(n), "width": 1.5, "dash": dash},
-        "text": ["", f"{text} {level:+.2f}".replace("-", "\u2212") + '<br><span style="font-size:4px"> </span>'],
+        "text": [
+            "",
+            f"{text} {level:+.2f}".replace("-", "\u2212")
+            + '<br><span style="font-size:4px"> </span>',
+        ],
         "textposition": "top left",
         "textfont": {"size": 11},
         "hoverinfo": "skip",
@@ -216,8 +280,14 @@ def _strata(runs: Sequence[RunResults]) -> Figure | None:
         ]
         if rows:
             means = [estimate.mean or 0.0 for _, estimate in rows]
-            up = [(estimate.high if estimate.high is not None else mean) - mean for (_, estimate), mean in zip(rows, means, strict=True)]
-            down = [mean - (estimate.low if estimate.low is not None else mean) for (_, estimate), mean in zip(rows, means, strict=True)]
+            up = [
+                (estimate.high if estimate.high is not None else mean) - mean
+                for (_, estimate), mean in zip(rows, means, strict=True)
+            ]
+            down = [
+                mean - (estimate.low if estimate.low is not None else mean)
+                for (_, estimate), mean in zip(rows, means, strict=True)
+            ]
             traces.append(
                 {
                     "type": "bar",
@@ -244,30 +314,61 @@ def _strata(runs: Sequence[RunResults]) -> Figure | None:
         "barmode": "group",
         "bargap": 0.4,
     }
-    return Figure("strata", "Dice by hemorrhage size", "Mean Dice and interval by true volume", traces, layout | _legend(runs))
+    return Figure(
+        "strata",
+        "Dice by hemorrhage size",
+        "Mean Dice and interval by true volume",
+        traces,
+        layout | _legend(runs),
+    )
 
 
 def _training(runs: Sequence[RunResults]) -> list[Figure]:
     losses: list[dict[str, Any]] = []
     dices: list[dict[str, Any]] = []
     for n, run in enumerate(runs):
-        losses += _curves(run, n, (("train_loss", "training", "solid"), ("val_loss", "validation", "dot")), len(runs) > 1)
+        losses += _curves(
+            run,
+            n,
+            (("train_loss", "training", "solid"), ("val_loss", "validation", "dot")),
+            len(runs) > 1,
+        )
         dices += _curves(run, n, (("val_dice", "validation", "solid"),), len(runs) > 1)
     made = []
     axis = {"title": {"text": "Epoch"}}
     if losses:
-        layout = {"xaxis": axis, "yaxis": {"title": {"text": "Loss"}}, "showlegend": True, "legend": _LEGEND}
-        made.append(Figure("loss", "Training loss", "Training and validation loss per epoch", losses, layout))
+        layout = {
+            "xaxis": axis,
+            "yaxis": {"title": {"text": "Loss"}},
+            "showlegend": True,
+            "legend": _LEGEND,
+        }
+        made.append(
+            Figure(
+                "loss", "Training loss", "Training and validation loss per epoch", losses, layout
+            )
+        )
     if dices:
-        layout = {"xaxis": axis, "yaxis": {"title": {"text": "Dice"}, "range": [0, 1.02]}} | _legend(runs)
-        made.append(Figure("val_dice", "Validation Dice", "Validation Dice per epoch", dices, layout))
+        layout = {
+            "xaxis": axis,
+            "yaxis": {"title": {"text": "Dice"}, "range": [0, 1.02]},
+        } | _legend(runs)
+        made.append(
+            Figure("val_dice", "Validation Dice", "Validation Dice per epoch", dices, layout)
+        )
     return made
 
 
-def _curves(run: RunResults, n: int, wanted: Sequence[tuple[str, str, str]], named: bool) -> list[dict[str, Any]]:
+def _curves(
+    run: RunResults, n: int, wanted: Sequence[tuple[str, str, str]], named: bool
+) -> list[dict[str, Any]]:
     curves = []
     for key, label, dash in wanted:
-        points = [(row["epoch"], row[key]) for row in run.history if row.get("epoch") is not None and row.get(key) is not None]
+        points = [
+            (row["epoch"], row[key])
+            for row in run.history
+            if row.get("epoch") is not None and row.get(key) is not None
+        ]
         if points:
             curves.append(
                 {
@@ -284,7 +385,9 @@ def _curves(run: RunResults, n: int, wanted: Sequence[tuple[str, str, str]], nam
     return curves
 
 
-def _points(run: RunResults, n: int, points: Sequence[tuple[str, float, float]], hover: str) -> dict[str, Any]:
+def _points(
+    run: RunResults, n: int, points: Sequence[tuple[str, float, float]], hover: str
+) -> dict[str, Any]:
     return {
         "type": "scatter",
         "mode": "markers",

@@ -1,4 +1,7 @@
-"""The page: one HTML file that needs nothing else. Autoescaped, with a Content-Security-Policy that names its own parts by hash."""
+"""The page: one HTML file that needs nothing else.
+
+Autoescaped, with a Content-Security-Policy that names its own parts by hash.
+"""
 
 import base64
 import hashlib
@@ -122,7 +125,13 @@ def tiles(run: RunResults) -> list[Tile]:
             shown = Column(column.key, column.title, min(3, column.digits or 0))
             text = cell_text(Estimate(estimate.mean), shown)
             interval = cell_text(estimate, shown).partition(" ")[2]
-            made.append(Tile(column.title, text, f"{confidence_text(run)} {interval}" if interval else "no interval"))
+            made.append(
+                Tile(
+                    column.title,
+                    text,
+                    f"{confidence_text(run)} {interval}" if interval else "no interval",
+                )
+            )
     return made
 
 
@@ -132,17 +141,29 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]
         if isinstance(value, Mapping):
             yield from flat(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            yield (
+                f"{prefix}{key}",
+                ", ".join(map(str, value)) if isinstance(value, list) else str(value),
+            )
 
 
 def _glance(runs: Sequence[RunResults]) -> ReportTable:
-    metrics = [Column(c.key, c.title, min(3, c.digits or 0)) for c in (*metric_columns(runs), _TILES[0]) if c.key != "iou"]
+    metrics = [
+        Column(c.key, c.title, min(3, c.digits or 0))
+        for c in (*metric_columns(runs), _TILES[0])
+        if c.key != "iou"
+    ]
     columns = (Column("run", "Run"), *metrics, Column("n", "Scans", 0), Column("model", "Model"))
-    rows = tuple((run.name, *(run.estimate(column.key) for column in metrics), run.n_cases, run.model) for run in runs)
+    rows = tuple(
+        (run.name, *(run.estimate(column.key) for column in metrics), run.n_cases, run.model)
+        for run in runs
+    )
     return ReportTable("glance", "Runs at a glance", columns, rows).without_empty_columns()
 
 
-def _places(figures: Mapping[str, Figure], tables: Mapping[str, ReportTable], *, several: bool) -> dict[str, Any]:
+def _places(
+    figures: Mapping[str, Figure], tables: Mapping[str, ReportTable], *, several: bool
+) -> dict[str, Any]:
     """Which charts stand where."""
     hero = ["forest"] if several else ["dice", "dice_volume"]
     known = {"forest", "dice_volume", "bland_altman", "strata", "loss", "val_dice", *hero}
@@ -154,11 +175,17 @@ def _places(figures: Mapping[str, Figure], tables: Mapping[str, ReportTable], *,
         "strata": ["strata"],
         "training": ["loss", "val_dice"],
     }
-    places: dict[str, Any] = {name: [figures[key] for key in keys if key in figures] for name, keys in chosen.items()}
-    return places | {"comparisons": [table for key, table in tables.items() if key.startswith("comparison")]}
+    places: dict[str, Any] = {
+        name: [figures[key] for key in keys if key in figures] for name, keys in chosen.items()
+    }
+    return places | {
+        "comparisons": [table for key, table in tables.items() if key.startswith("comparison")]
+    }
 
 
-def _sections(tables: Mapping[str, ReportTable], figures: Mapping[str, Figure]) -> Iterator[tuple[str, str]]:
+def _sections(
+    tables: Mapping[str, ReportTable], figures: Mapping[str, Figure]
+) -> Iterator[tuple[str, str]]:
     yield "overview", "Overview"
     yield "summary", "Published"
     yield from ((key, "Comparison") for key in list(tables) if key == "comparison")
@@ -176,23 +203,37 @@ def _sections(tables: Mapping[str, ReportTable], figures: Mapping[str, Figure]) 
 def _data(page: Page) -> dict[str, Any]:
     """What the page's scripts read."""
     return {
-        "figures": [{"key": f.key, "data": f.data, "layout": f.layout, "height": f.height} for f in page.figures],
+        "figures": [
+            {"key": f.key, "data": f.data, "layout": f.layout, "height": f.height}
+            for f in page.figures
+        ],
         "csv": {table.key: to_csv(table) for table in page.tables},
-        "viewer": {"hu": [HU_LOW, HU_HIGH], "scans": [{"scan": scan.scan, **scan.values} for scan in page.viewer.scans]},
+        "viewer": {
+            "hu": [HU_LOW, HU_HIGH],
+            "scans": [{"scan": scan.scan, **scan.values} for scan in page.viewer.scans],
+        },
     }
 
 
 def _asset(name: str) -> str:
-    return (resources.files("hemseg_cli.reporting") / "templates" / name).read_text(encoding="utf-8")
+    return (resources.files("hemseg_cli.reporting") / "templates" / name).read_text(
+        encoding="utf-8"
+    )
 
 
 def _style_ids(script: str) -> list[str]:
-    """The ids of the style elements that plotly adds for its maps unless they are there: the policy would refuse them."""
+    """The ids of the style elements that plotly adds for its maps unless they are there.
+
+    The policy would refuse them.
+    """
     return re.findall(r'getElementById\("([0-9a-f]{64})"\)', script)
 
 
 def _inline_script(text: str) -> str:
-    """A script that can stand inside a script element: it must not seem to end it, and browsers hash it with newlines as LF."""
+    """A script that can stand inside a script element.
+
+    It must not seem to end it, and browsers hash it with newlines as LF.
+    """
     return text.replace("\r\n", "\n").replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 

@@ -1,7 +1,8 @@
 """The published baselines, so that a run can be shown beside them.
 
-Source: github.com/songchangwei/3DCT-SD-IVH-ICH (HemSeg-200), the paper's table of seven systems on its test split of 45 scans. Scored on
-the resampled grid, HD95 without spacing (voxels), cases with an undefined HD95 dropped; 95 % percentile intervals of 5000 resamples.
+Source: github.com/songchangwei/3DCT-SD-IVH-ICH (HemSeg-200), the paper's table of seven systems on
+its test split of 45 scans. Scored on the resampled grid, HD95 without spacing (voxels), cases with
+an undefined HD95 dropped; 95 % percentile intervals of 5000 resamples.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,10 @@ PUBLISHED_CASES = 45
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its interval; a bound that is undefined (one case, no patients to resample) is None."""
+    """A mean with its interval.
+
+    A bound that is undefined (one case, no patients to resample) is None.
+    """
 
     mean: float | None
     low: float | None = None
@@ -35,11 +39,46 @@ def _share(percent: float, low: float, high: float) -> Estimate:
 
 
 PUBLISHED = (
-    PublishedSystem("U-Net", _share(63.70, 55.82, 71.10), _share(51.40, 44.26, 58.48), Estimate(83.48, 51.66, 88.37)),
-    PublishedSystem("V-Net", _share(61.19, 52.81, 69.34), _share(49.39, 41.79, 56.98), Estimate(48.88, 33.30, 66.18)),
-    PublishedSystem("SegResNet", _share(32.66, 25.96, 39.74), _share(22.02, 16.99, 27.57), Estimate(141.16, 124.20, 158.99)),
-    PublishedSystem("Attention U-Net", _share(66.77, 58.90, 73.86), _share(54.98, 47.42, 62.10), Estimate(49.62, 33.44, 67.26)),
-    PublishedSystem("UNETR", _share(55.98, 48.94, 62.69), _share(42.43, 36.10, 48.72), Estimate(111.10, 90.80, 131.54)),
-    PublishedSystem("Swin UNETR", _share(48.50, 40.79, 56.13), _share(35.92, 29.19, 42.59), Estimate(164.85, 143.83, 186.99)),
-    PublishedSystem("nnU-Net", _share(78.99, 73.21, 83.86), _share(68.49, 62.05, 74.25), Estimate(22.16, 9.19, 38.20)),
+    PublishedSystem(
+        "U-Net",
+        _share(63.70, 55.82, 71.10),
+        _share(51.40, 44.26, 58.48),
+        Estimate(83.48, 51.66, 88.37),
+    ),
+    PublishedSystem(
+        "V-Net",
+        _share(61.19, 52.81, 69.34),
+        _share(49.39, 41.79, 56.98),
+        Estimate(48.88, 33.30, 66.18),
+    ),
+    PublishedSystem(
+        "SegResNet",
+        _share(32.66, 25.96, 39.74),
+        _share(22.02, 16.99, 27.57),
+        Estimate(141.16, 124.20, 158.99),
+    ),
+    PublishedSystem(
+        "Attention U-Net",
+        _share(66.77, 58.90, 73.86),
+        _share(54.98, 47.42, 62.10),
+        Estimate(49.62, 33.44, 67.26),
+    ),
+    PublishedSystem(
+        "UNETR",
+        _share(55.98, 48.94, 62.69),
+        _share(42.43, 36.10, 48.72),
+        Estimate(111.10, 90.80, 131.54),
+    ),
+    PublishedSystem(
+        "Swin UNETR",
+        _share(48.50, 40.79, 56.13),
+        _share(35.92, 29.19, 42.59),
+        Estimate(164.85, 143.83, 186.99),
+    ),
+    PublishedSystem(
+        "nnU-Net",
+        _share(78.99, 73.21, 83.86),
+        _share(68.49, 62.05, 74.25),
+        Estimate(22.16, 9.19, 38.20),
+    ),
 )

@@ -6,10 +6,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from hemseg_cli import console
-from hemseg_cli.cases import read_cases
 from hemseg_cli.config import Config, config_of_run, data_of
-from hemseg_cli.errors import HemsegError, UsageError
+from hemseg_cli.core import console
+from hemseg_cli.core.cases import read_cases
+from hemseg_cli.core.errors import HemsegError, UsageError
+from hemseg_cli.core.run_directory import RunDirectory, open_run, write_text
 from hemseg_cli.reporting import content
 from hemseg_cli.reporting.comparison import comparison_tables
 from hemseg_cli.reporting.figures import figures
@@ -17,7 +18,6 @@ from hemseg_cli.reporting.page import Page, render
 from hemseg_cli.reporting.results import RunResults, choose_split, read_run
 from hemseg_cli.reporting.tables import ReportTable, numeric_titles, to_csv, to_markdown
 from hemseg_cli.reporting.viewer import Viewer, build_viewer, choose_scans
-from hemseg_cli.run_directory import RunDirectory, open_run, write_text
 
 _RESEARCH_ONLY = "Research use only. Not a medical device."
 
@@ -53,23 +53,34 @@ class ReportResult:
     def tables(self) -> list[console.Table]:
         """For a terminal."""
         titles = [column.title for column in self.summary.columns]
-        written = [["page", str(self.html), f"{self.size_bytes / 1e6:.1f} MB"], ["tables", str(self.markdown), ""]]
+        written = [
+            ["page", str(self.html), f"{self.size_bytes / 1e6:.1f} MB"],
+            ["tables", str(self.markdown), ""],
+        ]
         if self.csv_files:
             written.append(["CSV", f"{self.csv_files[0].parent}/", f"{len(self.csv_files)} files"])
         return [
-            console.Table(self.summary.title, titles, self.summary.texts(), right=numeric_titles(self.summary)),
+            console.Table(
+                self.summary.title, titles, self.summary.texts(), right=numeric_titles(self.summary)
+            ),
             console.Table("", ["written", "path", ""], written, right=frozenset({""})),
         ]
 
 
-def report(config: Config, *, runs: Sequence[str | Path] | None = None, out: Path | None = None) -> ReportResult:
+def report(
+    config: Config, *, runs: Sequence[str | Path] | None = None, out: Path | None = None
+) -> ReportResult:
     """Write the report of the given runs (None: the newest).
 
-    One run: `report.html`, `report.md` and `report_csv/` in its folder; several: `comparison.html` and so on in the folder of the first;
-    `out`: an HTML file or a folder instead. HemsegError: a run without evaluation; FileFormatError: a table that cannot be
-    read, naming the cell.
+    One run: `report.html`, `report.md` and `report_csv/` in its folder; several: `comparison.html`
+    and so on in the folder of the first; `out`: an HTML file or a folder instead. HemsegError: a
+    run without evaluation; FileFormatError: a table that cannot be read, naming the cell.
     """
-    directories = [open_run(config.runs.root, name) for name in runs] if runs else [open_run(config.runs.root)]
+    directories = (
+        [open_run(config.runs.root, name) for name in runs]
+        if runs
+        else [open_run(config.runs.root)]
+    )
     _refuse_twice(directories)
     split = choose_split(directories, config.report.split)
     results = [read_run(run, split) for run in directories]
@@ -122,7 +133,10 @@ def _tables(config: Config, results: Sequence[RunResults]) -> list[ReportTable |
 
 
 def _viewer(config: Config, results: Sequence[RunResults]) -> Viewer:
-    """The scans for the viewer. Without a case table every chosen scan is left out, with the reason."""
+    """The scans for the viewer.
+
+    Without a case table every chosen scan is left out, with the reason.
+    """
     if config.report.viewer_cases == 0:
         return Viewer()
     data = data_of(config, config_of_run(config, results[0].run.config_file))
@@ -131,14 +145,23 @@ def _viewer(config: Config, results: Sequence[RunResults]) -> Viewer:
     except HemsegError as error:
         chosen = choose_scans(results[0].cases, config.report.viewer_cases)
         return Viewer((), {case.scan: error.message for _, case in chosen})
-    return build_viewer(results, cases, data.folder, count=config.report.viewer_cases, matrix=config.report.viewer_matrix)
+    return build_viewer(
+        results,
+        cases,
+        data.folder,
+        count=config.report.viewer_cases,
+        matrix=config.report.viewer_matrix,
+    )
 
 
 def _refuse_twice(directories: Sequence[RunDirectory]) -> None:
     names = [run.name for run in directories]
     for name in names:
         if names.count(name) > 1:
-            raise UsageError(f"run {name} is named twice", hint="name each run once; runs of one name in two folders need other names")
+            raise UsageError(
+                f"run {name} is named twice",
+                hint="name each run once; runs of one name in two folders need other names",
+            )
 
 
 def _output_files(directories: Sequence[RunDirectory], out: Path | None) -> tuple[Path, Path, Path]:
@@ -151,13 +174,21 @@ def _output_files(directories: Sequence[RunDirectory], out: Path | None) -> tupl
     elif out.suffix.lower() in {".html", ".htm"}:
         html = out
     else:
-        raise UsageError(f"--out {out}: neither a folder nor an HTML file", hint=f"--out {out.with_suffix('.html')}")
+        raise UsageError(
+            f"--out {out}: neither a folder nor an HTML file",
+            hint=f"--out {out.with_suffix('.html')}",
+        )
     return html, html.with_suffix(".md"), html.with_name(f"{html.stem}_csv")
 
 
 def _markdown(page: Page) -> str:
     names = ", ".join(run.name for run in page.runs)
-    lines = [f"# {page.title}", "", f"Run: {names}. Split: {page.split}. Made {page.made:%Y-%m-%d %H:%M} UTC. {page.notice}", ""]
+    lines = [
+        f"# {page.title}",
+        "",
+        f"Run: {names}. Split: {page.split}. Made {page.made:%Y-%m-%d %H:%M} UTC. {page.notice}",
+        "",
+    ]
     if page.warnings:
         lines += ["## Warnings", "", *(f"- {warning}" for warning in page.warnings), ""]
     lines += ["## Tables", ""]

@@ -1,4 +1,7 @@
-"""What a run directory holds for the report: the evaluation of one split, the training history, config and environment."""
+"""What a run directory holds for the report.
+
+The evaluation of one split, the training history, config and environment.
+"""
 
 import csv
 import json
@@ -9,13 +12,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hemseg_cli.cases import SPLITS
-from hemseg_cli.errors import FileFormatError, HemsegError
+from hemseg_cli.core.cases import SPLITS
+from hemseg_cli.core.errors import FileFormatError, HemsegError
+from hemseg_cli.core.run_directory import RunDirectory
 from hemseg_cli.reporting.published import Estimate
-from hemseg_cli.run_directory import RunDirectory
 
-# Columns of evaluation/<split>/cases.csv that must be numbers or empty; a column not known here may be words.
-_NUMBER_COLUMNS = ("dice", "iou", "hd95_", "nsd_", "truth_ml", "predicted_ml", "volume_", "abs_volume_", "relative_volume_", "lesions_")
+# Columns of evaluation/<split>/cases.csv that must be numbers or empty; a column not known here may
+# be words.
+_NUMBER_COLUMNS = (
+    "dice",
+    "iou",
+    "hd95_",
+    "nsd_",
+    "truth_ml",
+    "predicted_ml",
+    "volume_",
+    "abs_volume_",
+    "relative_volume_",
+    "lesions_",
+)
 _WORD_COLUMNS = frozenset({"scan", "patient", "split"})
 _NEEDED_COLUMNS = ("scan", "dice")
 _UNDEFINED = frozenset({"", "nan"})
@@ -23,7 +38,10 @@ _UNDEFINED = frozenset({"", "nan"})
 
 @dataclass(frozen=True)
 class CaseResult:
-    """One scan of the evaluated split. `numbers`: column -> value, None where it is undefined (an empty cell)."""
+    """One scan of the evaluated split.
+
+    `numbers`: column -> value, None where it is undefined (an empty cell).
+    """
 
     scan: str
     patient: str
@@ -87,7 +105,10 @@ class RunResults:
         return _number(_at(self.summary, "agreement", key))
 
     def strata(self, by: str) -> dict[str, "Stratum"]:
-        """The strata of one grouping (`volume`, `tilt`, `class`), in the evaluation's order; empty where there are none."""
+        """The strata of one grouping (`volume`, `tilt`, `class`), in the evaluation's order.
+
+        Empty where there are none.
+        """
         groups = _at(self.summary, "strata", by)
         found = groups.items() if isinstance(groups, Mapping) else ()
         return {str(name): Stratum(values) for name, values in found if isinstance(values, Mapping)}
@@ -122,11 +143,19 @@ class Stratum:
 
 def evaluated_splits(run: RunDirectory) -> list[str]:
     """The splits of which the run has an evaluation."""
-    return [split for split in SPLITS if run.evaluation_cases_file(split).is_file() and run.evaluation_summary_file(split).is_file()]
+    return [
+        split
+        for split in SPLITS
+        if run.evaluation_cases_file(split).is_file()
+        and run.evaluation_summary_file(split).is_file()
+    ]
 
 
 def choose_split(runs: Sequence[RunDirectory], wanted: str | None) -> str:
-    """`wanted`, else test, else the first split that every run was evaluated on. HemsegError says what to type where there is none."""
+    """`wanted`, else test, else the first split that every run was evaluated on.
+
+    HemsegError says what to type where there is none.
+    """
     for run in runs:
         if not evaluated_splits(run):
             raise HemsegError(f"run {run.path} has no evaluation", hint=_evaluate_hint(run, wanted))
@@ -136,22 +165,33 @@ def choose_split(runs: Sequence[RunDirectory], wanted: str | None) -> str:
     for run in runs:
         if wanted is not None and wanted not in evaluated_splits(run):
             there = ", ".join(evaluated_splits(run))
-            raise HemsegError(f"run {run.path} has no evaluation of split {wanted} (only {there})", hint=_evaluate_hint(run, wanted))
+            raise HemsegError(
+                f"run {run.path} has no evaluation of split {wanted} (only {there})",
+                hint=_evaluate_hint(run, wanted),
+            )
     if wanted is None:
         listed = "; ".join(f"{run.name}: {', '.join(evaluated_splits(run))}" for run in runs)
-        raise HemsegError(f"the runs were evaluated on different splits ({listed})", hint="hemseg evaluate --run RUN --split SPLIT")
+        raise HemsegError(
+            f"the runs were evaluated on different splits ({listed})",
+            hint="hemseg evaluate --run RUN --split SPLIT",
+        )
     return wanted
 
 
 def read_run(run: RunDirectory, split: str) -> RunResults:
-    """Everything the report shows of a run. FileFormatError names file, line and column of what cannot be read."""
+    """Everything the report shows of a run.
+
+    FileFormatError names file, line and column of what cannot be read.
+    """
     return RunResults(
         run=run,
         split=split,
         cases=tuple(read_case_results(run.evaluation_cases_file(split))),
         summary=_read_summary(run.evaluation_summary_file(split)),
         config=_read_toml(run.config_file),
-        config_text=run.config_file.read_text(encoding="utf-8") if run.config_file.is_file() else "",
+        config_text=run.config_file.read_text(encoding="utf-8")
+        if run.config_file.is_file()
+        else "",
         environment=_read_json(run.environment_file) if run.environment_file.is_file() else {},
         history=tuple(_read_history(run.history_file)) if run.history_file.is_file() else (),
     )
@@ -166,9 +206,16 @@ def read_case_results(path: Path) -> list[CaseResult]:
         if not scan:
             raise FileFormatError(f"{path}, line {line}: no scan id")
         if scan in results:
-            raise FileFormatError(f"{path}, line {line}: scan {scan} stands in two rows", hint="hemseg evaluate   writes it anew")
+            raise FileFormatError(
+                f"{path}, line {line}: scan {scan} stands in two rows",
+                hint="hemseg evaluate   writes it anew",
+            )
         words = {key: text for key, text in row.items() if _is_words(key, text)}
-        numbers = {key: _cell_number(path, line, key, text) for key, text in row.items() if key not in words}
+        numbers = {
+            key: _cell_number(path, line, key, text)
+            for key, text in row.items()
+            if key not in words
+        }
         results[scan] = CaseResult(scan, words.get("patient", ""), words, numbers)
     if not results:
         raise FileFormatError(f"{path} has no rows", hint="hemseg evaluate   writes it anew")
@@ -177,7 +224,10 @@ def read_case_results(path: Path) -> list[CaseResult]:
 
 def _read_history(path: Path) -> list[Mapping[str, float | None]]:
     rows = _read_csv(path, ("epoch",), hint="")
-    return [{key: _cell_number(path, line, key, text) for key, text in row.items()} for line, row in rows]
+    return [
+        {key: _cell_number(path, line, key, text) for key, text in row.items()}
+        for line, row in rows
+    ]
 
 
 def _read_csv(path: Path, needed: Sequence[str], *, hint: str) -> list[tuple[int, dict[str, str]]]:
@@ -190,7 +240,10 @@ def _read_csv(path: Path, needed: Sequence[str], *, hint: str) -> list[tuple[int
             rows = []
             for row in reader:
                 if None in row or None in row.values():
-                    raise FileFormatError(f"{path}, line {reader.line_num}: {len(reader.fieldnames or ())} cells wanted", hint=hint)
+                    raise FileFormatError(
+                        f"{path}, line {reader.line_num}: {len(reader.fieldnames or ())} cells wanted",
+                        hint=hint,
+                    )
                 rows.append((reader.line_num, {key: text.strip() for key, text in row.items()}))
             return rows
     except (csv.Error, UnicodeDecodeError) as error:
@@ -200,7 +253,11 @@ def _read_csv(path: Path, needed: Sequence[str], *, hint: str) -> list[tuple[int
 def _is_words(column: str, text: str) -> bool:
     if column in _WORD_COLUMNS:
         return True
-    return not column.startswith(_NUMBER_COLUMNS) and _parsed(text) is None and text.lower() not in _UNDEFINED
+    return (
+        not column.startswith(_NUMBER_COLUMNS)
+        and _parsed(text) is None
+        and text.lower() not in _UNDEFINED
+    )
 
 
 def _parsed(text: str) -> float | None:
@@ -219,7 +276,10 @@ def _cell_number(path: Path, line: int, column: str, text: str) -> float | None:
         return float(text.lower() == "true")
     value = _parsed(text)
     if value is None:
-        raise FileFormatError(f"{path}, line {line}: {column} = {text!r} is not a number", hint="hemseg evaluate   writes it anew")
+        raise FileFormatError(
+            f"{path}, line {line}: {column} = {text!r} is not a number",
+            hint="hemseg evaluate   writes it anew",
+        )
     return value
 
 
@@ -234,9 +294,13 @@ def _read_json(path: Path) -> Mapping[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise FileFormatError(f"{path} is not valid JSON: {error}", hint="the command that made it writes it anew") from None
+        raise FileFormatError(
+            f"{path} is not valid JSON: {error}", hint="the command that made it writes it anew"
+        ) from None
     if not isinstance(value, dict):
-        raise FileFormatError(f"{path} is not a JSON object", hint="the command that made it writes it anew")
+        raise FileFormatError(
+            f"{path} is not a JSON object", hint="the command that made it writes it anew"
+        )
     return value
 
 
@@ -266,7 +330,9 @@ def _at(tree: Mapping[str, Any], *keys: str) -> Any:
 def _estimate(entry: Any) -> Estimate | None:
     if not isinstance(entry, Mapping):
         return None
-    return Estimate(_number(entry.get("mean")), _number(entry.get("ci_low")), _number(entry.get("ci_high")))
+    return Estimate(
+        _number(entry.get("mean")), _number(entry.get("ci_low")), _number(entry.get("ci_high"))
+    )
 
 
 def _number(value: Any) -> float | None:

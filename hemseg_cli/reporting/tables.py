@@ -12,7 +12,10 @@ UNDEFINED = "\u2013"
 
 @dataclass(frozen=True)
 class Column:
-    """A column: `key` in the CSV file, `title` with its unit for people. `digits`: decimals of its numbers; None for words."""
+    """A column: `key` in the CSV file, `title` with its unit for people.
+
+    `digits`: decimals of its numbers; None for words.
+    """
 
     key: str
     title: str
@@ -21,7 +24,10 @@ class Column:
 
 @dataclass(frozen=True)
 class ReportTable:
-    """A table with its name and a note that says how to read it. `marks`: row index -> a word on the row (a style class of the page)."""
+    """A table with its name and a note that says how to read it.
+
+    `marks`: row index -> a word on the row (a style class of the page).
+    """
 
     key: str
     title: str
@@ -40,7 +46,11 @@ class ReportTable:
 
     def without_empty_columns(self) -> "ReportTable":
         """The same without columns that have no value in any row."""
-        kept = [n for n in range(len(self.columns)) if any(row[n] not in (None, "") for row in self.rows)]
+        kept = [
+            n
+            for n in range(len(self.columns))
+            if any(row[n] not in (None, "") for row in self.rows)
+        ]
         return ReportTable(
             self.key,
             self.title,
@@ -52,7 +62,10 @@ class ReportTable:
 
 
 def cell_text(value: Value, column: Column) -> str:
-    """A cell as people read it: a mean with its interval as `0.84 [0.80, 0.88]`; what is undefined as a dash."""
+    """A cell as people read it: a mean with its interval as `0.84 [0.80, 0.88]`.
+
+    What is undefined as a dash.
+    """
     digits = column.digits if column.digits is not None else 3
     if value is None:
         return UNDEFINED
@@ -64,7 +77,9 @@ def cell_text(value: Value, column: Column) -> str:
         return UNDEFINED
     if value.low is None or value.high is None:
         return _fixed(value.mean, digits)
-    return f"{_fixed(value.mean, digits)} [{_fixed(value.low, digits)}, {_fixed(value.high, digits)}]"
+    return (
+        f"{_fixed(value.mean, digits)} [{_fixed(value.low, digits)}, {_fixed(value.high, digits)}]"
+    )
 
 
 def sort_value(value: Value) -> float | str | None:
@@ -80,13 +95,22 @@ def p_value_text(p: float | None) -> str | None:
 
 
 def to_csv(table: ReportTable) -> str:
-    """The table as CSV with full precision; an estimate takes three columns: mean, `_ci_low`, `_ci_high`. Undefined is empty."""
-    wide = [any(isinstance(row[n], Estimate) for row in table.rows) for n in range(len(table.columns))]
+    """The table as CSV with full precision; an estimate takes three columns.
+
+    Mean, `_ci_low`, `_ci_high`. Undefined is empty.
+    """
+    wide = [
+        any(isinstance(row[n], Estimate) for row in table.rows) for n in range(len(table.columns))
+    ]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     header: list[str] = []
     for column, is_wide in zip(table.columns, wide, strict=True):
-        header += [column.key, f"{column.key}_ci_low", f"{column.key}_ci_high"] if is_wide else [column.key]
+        header += (
+            [column.key, f"{column.key}_ci_low", f"{column.key}_ci_high"]
+            if is_wide
+            else [column.key]
+        )
     writer.writerow(header)
     for row in table.rows:
         cells: list[str] = []
@@ -100,9 +124,14 @@ def to_markdown(table: ReportTable) -> str:
     """The table as a GitHub pipe table under its title, the note below."""
     lines = [f"### {_markdown_text(table.title)}", ""]
     lines.append("| " + " | ".join(_markdown_text(column.title) for column in table.columns) + " |")
-    lines.append("|" + "|".join("---" if column.digits is None else "---:" for column in table.columns) + "|")
+    lines.append(
+        "|" + "|".join("---" if column.digits is None else "---:" for column in table.columns) + "|"
+    )
     for row, texts in zip(table.rows, table.texts(), strict=True):
-        cells = [_markdown_text(text) if isinstance(value, str) else text for value, text in zip(row, texts, strict=True)]
+        cells = [
+            _markdown_text(text) if isinstance(value, str) else text
+            for value, text in zip(row, texts, strict=True)
+        ]
         lines.append("| " + " | ".join(cells) + " |")
     if table.note:
         lines += ["", _markdown_text(table.note)]

@@ -1,9 +1,10 @@
 """The scans of the slice viewer, packed small enough to travel inside the page.
 
-Slices are as a radiologist reads them: patient's right on the left, anterior up, and slice 0 the lowest. Images are cropped to the head,
-averaged down to at most `matrix` pixels and stored with 8 bits over HU_LOW..HU_HIGH, each row as differences to its left neighbour (which
-deflate packs better); masks keep the scan's own pixels, one bit each. Everything is zlib in base64, which the browser's
-DecompressionStream unpacks.
+Slices are as a radiologist reads them: patient's right on the left, anterior up, and slice 0 the
+lowest. Images are cropped to the head, averaged down to at most `matrix` pixels and stored with 8
+bits over HU_LOW..HU_HIGH, each row as differences to its left neighbour (which deflate packs
+better); masks keep the scan's own pixels, one bit each. Everything is zlib in base64, which the
+browser's DecompressionStream unpacks.
 """
 
 import base64
@@ -16,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hemseg_cli.cases import Case
-from hemseg_cli.errors import HemsegError
+from hemseg_cli.core.cases import Case
+from hemseg_cli.core.errors import HemsegError
 from hemseg_cli.imaging.geometry import spacing_mm
+from hemseg_cli.imaging.nifti import Volume, read_volume
 from hemseg_cli.imaging.orientation import to_canonical
-from hemseg_cli.imaging.volume import Volume, read_volume
 from hemseg_cli.reporting.results import CaseResult, RunResults
 
 HU_LOW, HU_HIGH = -100, 200
@@ -47,8 +48,13 @@ class Viewer:
     left_out: dict[str, str] = field(default_factory=dict)
 
 
-def build_viewer(runs: Sequence[RunResults], cases: Sequence[Case], folder: Path, *, count: int, matrix: int) -> Viewer:
-    """The chosen scans of the first run, each with the truth and every run's mask. `folder`: of the data set, from which paths start."""
+def build_viewer(
+    runs: Sequence[RunResults], cases: Sequence[Case], folder: Path, *, count: int, matrix: int
+) -> Viewer:
+    """The chosen scans of the first run, each with the truth and every run's mask.
+
+    `folder`: of the data set, from which paths start.
+    """
     by_scan = {case.scan: case for case in cases}
     scans: list[ViewerScan] = []
     left_out: dict[str, str] = {}
@@ -64,20 +70,35 @@ def build_viewer(runs: Sequence[RunResults], cases: Sequence[Case], folder: Path
 
 
 def choose_scans(results: Sequence[CaseResult], count: int) -> list[tuple[str, CaseResult]]:
-    """`count` scans spread evenly from worst to best Dice: (role, scan), the role being worst, median, best or the rank."""
-    ranked = sorted((case for case in results if case.number("dice") is not None), key=lambda case: (case.number("dice"), case.scan))
+    """`count` scans spread evenly from worst to best Dice.
+
+    (role, scan), the role being worst, median, best or the rank.
+    """
+    ranked = sorted(
+        (case for case in results if case.number("dice") is not None),
+        key=lambda case: (case.number("dice"), case.scan),
+    )
     last = len(ranked) - 1
     if count < 2 or last < 1:
         places = [last // 2][: min(count, len(ranked))]
     else:
-        places = sorted({round(n * last / (min(count, len(ranked)) - 1)) for n in range(min(count, len(ranked)))})
+        places = sorted(
+            {
+                round(n * last / (min(count, len(ranked)) - 1))
+                for n in range(min(count, len(ranked)))
+            }
+        )
     roles = {0: "worst", last // 2: "median"} | ({last: "best"} if last > 0 else {})
     if len(places) == 3:
         roles[places[1]] = "median"
-    return [(roles.get(place, f"rank {place + 1} of {len(ranked)}"), ranked[place]) for place in places]
+    return [
+        (roles.get(place, f"rank {place + 1} of {len(ranked)}"), ranked[place]) for place in places
+    ]
 
 
-def _scan(role: str, scan: str, case: Case, runs: Sequence[RunResults], folder: Path, matrix: int) -> ViewerScan:
+def _scan(
+    role: str, scan: str, case: Case, runs: Sequence[RunResults], folder: Path, matrix: int
+) -> ViewerScan:
     image = read_volume(folder / case.image)
     truth = _on_grid(read_volume(folder / case.label), image, "label")
     masks = [_slices(truth) != 0]
@@ -94,7 +115,10 @@ def _scan(role: str, scan: str, case: Case, runs: Sequence[RunResults], folder: 
     hu = _slices(image)
     window = _head(hu, masks)
     step = -(-hu.shape[0] // _MOST_SLICES)
-    hu, masks = hu[(slice(None, None, step), *window)], [mask[(slice(None, None, step), *window)] for mask in masks]
+    hu, masks = (
+        hu[(slice(None, None, step), *window)],
+        [mask[(slice(None, None, step), *window)] for mask in masks],
+    )
     small, factor = shrink(hu, matrix)
     x_mm, y_mm, _ = spacing_mm(to_canonical(image)[0].affine)
     voxel_ml = (case.voxel_volume_mm3 or 0.0) / 1000
@@ -118,14 +142,20 @@ def _scan(role: str, scan: str, case: Case, runs: Sequence[RunResults], folder: 
 
 
 def _shown(result: CaseResult | None) -> dict[str, float | None]:
-    return {key: result.number(key) if result else None for key in ("dice", "hd95_mm", "truth_ml", "predicted_ml")}
+    return {
+        key: result.number(key) if result else None
+        for key in ("dice", "hd95_mm", "truth_ml", "predicted_ml")
+    }
 
 
 def _on_grid(mask: Volume, image: Volume, what: str) -> Volume:
     if mask.array.shape != image.array.shape:
         raise HemsegError(f"the {what} has shape {mask.array.shape}, the image {image.array.shape}")
     corner = np.array([n - 1 for n in image.array.shape] + [1.0])
-    apart = max(float(np.abs((mask.affine - image.affine) @ point).max()) for point in (np.array([0.0, 0, 0, 1]), corner))
+    apart = max(
+        float(np.abs((mask.affine - image.affine) @ point).max())
+        for point in (np.array([0.0, 0, 0, 1]), corner)
+    )
     if apart > _SAME_PLACE_MM:
         raise HemsegError(f"the {what} lies {apart:.1f} mm off the image")
     return mask
@@ -138,7 +168,9 @@ def _slices(volume: Volume) -> NDArray[Any]:
 
 def _head(hu: NDArray[Any], masks: Sequence[NDArray[np.bool_]]) -> tuple[slice, slice]:
     """Rows and columns that hold the head and every mask, with a margin."""
-    seen = np.logical_or.reduce([np.any(hu > _AIR_HU, axis=0), *(np.any(mask, axis=0) for mask in masks)])
+    seen = np.logical_or.reduce(
+        [np.any(hu > _AIR_HU, axis=0), *(np.any(mask, axis=0) for mask in masks)]
+    )
     if not seen.any():
         return slice(None), slice(None)
     return _span(np.logical_or.reduce(seen, axis=1)), _span(np.logical_or.reduce(seen, axis=0))
@@ -153,14 +185,18 @@ def shrink(hu: NDArray[Any], matrix: int) -> tuple[NDArray[np.float32], int]:
     """Slices [k, rows, columns] averaged over blocks of `factor` x `factor` pixels, so that neither side exceeds `matrix`."""
     factor = -(-max(hu.shape[1:]) // matrix)
     rows, columns = (-(-n // factor) * factor for n in hu.shape[1:])
-    even = np.pad(hu, ((0, 0), (0, rows - hu.shape[1]), (0, columns - hu.shape[2])), mode="edge").astype(np.float32)
+    even = np.pad(
+        hu, ((0, 0), (0, rows - hu.shape[1]), (0, columns - hu.shape[2])), mode="edge"
+    ).astype(np.float32)
     blocks = even.reshape(hu.shape[0], rows // factor, factor, columns // factor, factor)
     return blocks.mean(axis=(2, 4), dtype=np.float32), factor
 
 
 def pack_hu(hu: NDArray[np.float32]) -> str:
     """HU [k, rows, columns] as 8 bits over HU_LOW..HU_HIGH, rows as differences modulo 256, zlib, base64."""
-    grey = np.rint((np.clip(hu, HU_LOW, HU_HIGH) - HU_LOW) * (255 / (HU_HIGH - HU_LOW))).astype(np.uint8)
+    grey = np.rint((np.clip(hu, HU_LOW, HU_HIGH) - HU_LOW) * (255 / (HU_HIGH - HU_LOW))).astype(
+        np.uint8
+    )
     differences = np.diff(grey, axis=2, prepend=np.uint8(0))
     return _deflated(differences.tobytes())
 

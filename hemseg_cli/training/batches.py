@@ -1,7 +1,10 @@
-"""The stream of training batches: one loader for the whole training, each patch derived from (seed, epoch, index) alone.
+"""The stream of training batches.
 
-A key of the loader is (epoch, index). Workers are started once, and run ahead into the next epoch; the stream can begin at any batch of
-any epoch, and gives the same batches whatever the number of workers.
+One loader for the whole training, each patch derived from (seed, epoch, index) alone.
+
+A key of the loader is (epoch, index). Workers are started once, and run ahead into the next epoch;
+the stream can begin at any batch of any epoch, and gives the same batches whatever the number of
+workers.
 """
 
 import contextlib
@@ -18,12 +21,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from hemseg_cli.errors import HemsegError, UsageError
+from hemseg_cli.core.errors import HemsegError, UsageError
 from hemseg_cli.training.distributed import World
 
 Key = tuple[int, int]
 
-# A worker outlives SIGTERM to the whole process group by this much, so that the running batch can be finished and saved.
+# A worker outlives SIGTERM to the whole process group by this much, so that the running batch can
+# be finished and saved.
 _GRACE_S = 60
 _NEWS_S = 1.0  # until the signal of a worker's death has come for certain
 _LOADER_DIED = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
@@ -91,11 +95,16 @@ class _Keys(Sampler[list[Key]]):
 
 
 class Loading:
-    """The patches of all epochs, and the processes that cut them. Each worker notes what it is at, in memory that it shares."""
+    """The patches of all epochs, and the processes that cut them.
+
+    Each worker notes what it is at, in memory that it shares.
+    """
 
     def __init__(self, patches_of: Callable[[int], Patches], workers: int) -> None:
         self.patches_of, self.workers = patches_of, workers
-        self._notes = torch.full((max(1, workers), 3), -1, dtype=torch.int64).share_memory_()  # pid, epoch, index
+        self._notes = torch.full(
+            (max(1, workers), 3), -1, dtype=torch.int64
+        ).share_memory_()  # pid, epoch, index
 
     def note(self, worker: int, key: Key) -> None:
         """Worker number `worker`, the calling process, begins a patch."""
@@ -105,8 +114,9 @@ class Loading:
     def deaths_named(self) -> Iterator[None]:
         """A worker's death becomes a HemsegError that names the scan it was at.
 
-        torch raises it from a signal handler, that is from whatever the main process is doing: the block is everything done while
-        workers run. The signal can come a moment after the end of the worker's connection, which the main process may be reading from.
+        torch raises it from a signal handler, that is from whatever the main process is doing: the
+        block is everything done while workers run. The signal can come a moment after the end of
+        the worker's connection, which the main process may be reading from.
         """
         try:
             try:
@@ -120,7 +130,11 @@ class Loading:
             if died is None:
                 raise
             pids = {int(pid) for pid in died[1].split(",")}
-            scans = [self.patches_of(epoch).scan(index) for pid, epoch, index in self._notes.tolist() if pid in pids]
+            scans = [
+                self.patches_of(epoch).scan(index)
+                for pid, epoch, index in self._notes.tolist()
+                if pid in pids
+            ]
             raise HemsegError(
                 f"a loader worker died while it was cutting a patch from scan {', '.join(scans) or 'unknown'}: "
                 f"{str(error).splitlines()[0]}",
@@ -144,7 +158,9 @@ class _EveryEpoch(Dataset[dict[str, Any]]):
 
 
 @contextlib.contextmanager
-def batch_stream(loading: Loading, plan: BatchPlan, *, epoch: int, batch: int, epochs: int, pin: bool = False) -> Iterator[Iterator[Batch]]:
+def batch_stream(
+    loading: Loading, plan: BatchPlan, *, epoch: int, batch: int, epochs: int, pin: bool = False
+) -> Iterator[Iterator[Batch]]:
     """Every batch from `batch` of `epoch` (both from 0) to the end of epoch `epochs` - 1, in order.
 
     Workers, where there are some, cut patches ahead. Put `loading.deaths_named()` around the block.
@@ -173,7 +189,10 @@ def _batches(stream: Iterator[dict[str, Any]]) -> Iterator[Batch]:
 
 
 def _begin_worker(_worker: int) -> None:
-    """Leave Ctrl-C and SIGTERM to the main process, which finishes the batch first: a terminal sends them to the whole group."""
+    """Leave Ctrl-C and SIGTERM to the main process, which finishes the batch first.
+
+    A terminal sends them to the whole group.
+    """
 
     def leave_later(_signal: int, _frame: FrameType | None) -> None:
         signal.alarm(_GRACE_S)

@@ -1,8 +1,11 @@
-"""The preprocessing cache: each scan is loaded, oriented, resampled and normalised once; training cuts its patches from memory maps.
+"""The preprocessing cache: each scan is loaded, oriented, resampled and normalised once.
 
-`<data folder>/.cache/<settings>/<scan>-<files>/` holds `image.npy`, `label.npy`, `foreground.npy` and `grid.json`. The two fingerprints are
-of the preprocessing settings and of the input files (path, size, time of change): what changes in either makes a new entry. An entry is
-written under a temporary name and renamed. The folder is safe to delete.
+Training cuts its patches from memory maps.
+
+`<data folder>/.cache/<settings>/<scan>-<files>/` holds `image.npy`, `label.npy`, `foreground.npy`
+and `grid.json`. The two fingerprints are of the preprocessing settings and of the input files
+(path, size, time of change): what changes in either makes a new entry. An entry is written under a
+temporary name and renamed. The folder is safe to delete.
 """
 
 import functools
@@ -18,17 +21,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hemseg_cli import console
-from hemseg_cli.cases import Case
-from hemseg_cli.errors import CaseError, HemsegError
-from hemseg_cli.executor import map_cases
+from hemseg_cli.core import console
+from hemseg_cli.core.cases import Case
+from hemseg_cli.core.errors import CaseError, HemsegError
+from hemseg_cli.core.executor import map_cases
+from hemseg_cli.imaging.nifti import Volume, read_volume
 from hemseg_cli.imaging.orientation import Reorientation
 from hemseg_cli.imaging.preprocess import Grid, Preprocess, Window, prepare_image, prepare_label
-from hemseg_cli.imaging.volume import Volume, read_volume
 
 if TYPE_CHECKING:
     from hemseg_cli.config import Config
-    from hemseg_cli.config.train import TrainConfig
+    from hemseg_cli.config.schema import TrainConfig
 
 StoredType = Literal["float16", "float32"]
 _LAYOUT = 1  # counted up when what is stored changes its meaning
@@ -81,26 +84,42 @@ class _Task:
 def preprocess_of(train: "TrainConfig") -> Preprocess:
     """The preprocessing that the keys of `[train]` describe."""
     x, y, z = (step or None for step in train.spacing_mm)
-    windows = tuple(Window.unit(*window) if len(window) == 2 else Window(*window) for window in train.windows)
+    windows = tuple(
+        Window.unit(*window) if len(window) == 2 else Window(*window) for window in train.windows
+    )
     return Preprocess((x, y, z), windows, train.keep_spacing_within)
 
 
-def prepared_cases(config: "Config", cases: Sequence[Case], preprocess: Preprocess) -> list[PreparedCase]:
-    """The cases in the cache, in the order given; those that are not there yet are made, in parallel.
+def prepared_cases(
+    config: "Config", cases: Sequence[Case], preprocess: Preprocess
+) -> list[PreparedCase]:
+    """The cases in the cache, in the order given.
 
-    HemsegError names every scan that could not be preprocessed; with `train.skip_bad_scans` they are left out with a warning, as long as
-    some are left.
+    Those that are not there yet are made, in parallel.
+
+    HemsegError names every scan that could not be preprocessed; with `train.skip_bad_scans` they
+    are left out with a warning, as long as some are left.
     """
-    cache = config.data.folder.resolve() / ".cache" / _settings_fingerprint(preprocess, config.train.stored_type)
+    cache = (
+        config.data.folder.resolve()
+        / ".cache"
+        / _settings_fingerprint(preprocess, config.train.stored_type)
+    )
     tasks, failures = _tasks(config, cases, preprocess, cache)
     missing = [task for task in tasks if not _is_whole(task.entry)]
-    outcomes = map_cases(_prepare, missing, workers=config.compute.workers, scheduler=config.compute.scheduler)
+    outcomes = map_cases(
+        _prepare, missing, workers=config.compute.workers, scheduler=config.compute.scheduler
+    )
     for outcome in console.progress(outcomes, label="preprocessing", total=len(missing)):
         if not outcome.ok:
             failures[outcome.item.case.scan] = f"{outcome.error}"
-    _report_failures(failures, skip=config.train.skip_bad_scans, some_left=len(failures) < len(cases))
+    _report_failures(
+        failures, skip=config.train.skip_bad_scans, some_left=len(failures) < len(cases)
+    )
     prepared = [
-        PreparedCase(task.case.scan, task.entry, _read_grid(task.entry), task.case) for task in tasks if task.case.scan not in failures
+        PreparedCase(task.case.scan, task.entry, _read_grid(task.entry), task.case)
+        for task in tasks
+        if task.case.scan not in failures
     ]
     _warn_of_empty(prepared)
     return prepared
@@ -108,10 +127,14 @@ def prepared_cases(config: "Config", cases: Sequence[Case], preprocess: Preproce
 
 def cache_bytes(data_folder: Path) -> int:
     """The size of a data set's cache."""
-    return sum(file.stat().st_size for file in (data_folder / ".cache").rglob("*") if file.is_file())
+    return sum(
+        file.stat().st_size for file in (data_folder / ".cache").rglob("*") if file.is_file()
+    )
 
 
-def _tasks(config: "Config", cases: Sequence[Case], preprocess: Preprocess, cache: Path) -> tuple[list[_Task], dict[str, str]]:
+def _tasks(
+    config: "Config", cases: Sequence[Case], preprocess: Preprocess, cache: Path
+) -> tuple[list[_Task], dict[str, str]]:
     tasks, failures = [], {}
     folder = config.data.folder.resolve()  # a worker may stand in another folder
     for case in cases:
@@ -125,7 +148,9 @@ def _tasks(config: "Config", cases: Sequence[Case], preprocess: Preprocess, cach
 
 
 def _settings_fingerprint(preprocess: Preprocess, stored_type: StoredType) -> str:
-    text = json.dumps({"layout": _LAYOUT, "type": stored_type, **preprocess.to_dict()}, sort_keys=True)
+    text = json.dumps(
+        {"layout": _LAYOUT, "type": stored_type, **preprocess.to_dict()}, sort_keys=True
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -143,7 +168,10 @@ def _input_fingerprint(folder: Path, case: Case) -> str:
 
 
 def _prepare(task: _Task) -> None:
-    """Preprocess one scan and put it into the cache. CaseError or FileFormatError: the scan cannot be trained on."""
+    """Preprocess one scan and put it into the cache.
+
+    CaseError or FileFormatError: the scan cannot be trained on.
+    """
     image = read_volume(task.data_folder / task.case.image)
     label = read_volume(task.data_folder / task.case.label)
     _check_pair(task, image, label)
@@ -159,14 +187,18 @@ def _prepare(task: _Task) -> None:
         _replace(temporary, task.entry)
     except OSError as error:
         raise HemsegError(
-            f"cannot write the cache {task.entry.parent}: {error.strerror or error}", hint="free the disk; .cache is safe to delete"
+            f"cannot write the cache {task.entry.parent}: {error.strerror or error}",
+            hint="free the disk; .cache is safe to delete",
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _replace(temporary: Path, entry: Path) -> None:
-    """Rename a folder into place. Older entries of the scan go; a damaged one of the same name too."""
+    """Rename a folder into place.
+
+    Older entries of the scan go; a damaged one of the same name too.
+    """
     for old in entry.parent.glob(f"{entry.name.rpartition('-')[0]}-*"):
         if old.name != entry.name or not _is_whole(old):
             shutil.rmtree(old, ignore_errors=True)
@@ -178,16 +210,22 @@ def _check_pair(task: _Task, image: Volume, label: Volume) -> None:
     if image.array.shape != label.array.shape:
         raise CaseError(f"image {image.array.shape} and label {label.array.shape} differ in shape")
     corners = np.stack([*np.ndindex(2, 2, 2)]) * (np.array(image.array.shape) - 1)
-    apart = np.linalg.norm((image.affine - label.affine) @ np.c_[corners, np.ones(8)].T, axis=0).max()
+    apart = np.linalg.norm(
+        (image.affine - label.affine) @ np.c_[corners, np.ones(8)].T, axis=0
+    ).max()
     if apart > _SHARE_OF_A_VOXEL * np.linalg.norm(image.affine[:3, :3], axis=0).min():
         raise CaseError(f"image and label lie up to {apart:.3g} mm apart")
     if image.array.dtype.kind == "f" and not np.isfinite(image.array).all():
         bad = int(np.count_nonzero(~np.isfinite(image.array)))
-        raise CaseError(f"image {task.case.image} has {bad} voxels that are not numbers (NaN or infinite)")
+        raise CaseError(
+            f"image {task.case.image} has {bad} voxels that are not numbers (NaN or infinite)"
+        )
     values = np.unique(label.array)
     if not np.isin(values, (0, 1)).all():
         shown = ", ".join(f"{value:g}" for value in values[:6])
-        raise CaseError(f"label {task.case.label} has the values {shown}{' ...' if len(values) > 6 else ''}, not 0 and 1 alone")
+        raise CaseError(
+            f"label {task.case.label} has the values {shown}{' ...' if len(values) > 6 else ''}, not 0 and 1 alone"
+        )
 
 
 def _report_failures(failures: dict[str, str], *, skip: bool, some_left: bool) -> None:
@@ -206,7 +244,9 @@ def _report_failures(failures: dict[str, str], *, skip: bool, some_left: bool) -
 def _warn_of_empty(prepared: Sequence[PreparedCase]) -> None:
     empty = [case.scan for case in prepared if not len(case.foreground)]
     if empty:
-        console.warn(f"{len(empty)} labels have no hemorrhage: {', '.join(empty[:10])}{' ...' if len(empty) > 10 else ''}")
+        console.warn(
+            f"{len(empty)} labels have no hemorrhage: {', '.join(empty[:10])}{' ...' if len(empty) > 10 else ''}"
+        )
 
 
 def _is_whole(entry: Path) -> bool:
@@ -222,7 +262,11 @@ def _is_whole(entry: Path) -> bool:
 
 def _map(file: Path) -> NDArray[Any]:
     # numpy cannot map an empty file: no foreground is an ordinary array.
-    array = np.load(file, mmap_mode="r", allow_pickle=False) if file.stat().st_size > 128 else np.load(file, allow_pickle=False)
+    array = (
+        np.load(file, mmap_mode="r", allow_pickle=False)
+        if file.stat().st_size > 128
+        else np.load(file, allow_pickle=False)
+    )
     return np.asarray(array) if array.size == 0 else array
 
 
@@ -230,4 +274,6 @@ def _read_grid(entry: Path) -> Grid:
     values = json.loads((entry / "grid.json").read_text(encoding="utf-8"))
     change = values.pop("reorientation")
     tuples = {key: tuple(value) for key, value in values.items()}
-    return Grid(**tuples, reorientation=Reorientation(tuple(change["axes"]), tuple(change["flipped"])))
+    return Grid(
+        **tuples, reorientation=Reorientation(tuple(change["axes"]), tuple(change["flipped"]))
+    )

@@ -1,4 +1,7 @@
-"""What a person sees of a training: epoch, loss, validation Dice, best, rate, time left, memory; and TensorBoard, where it is on."""
+"""What a person sees of a training: epoch, loss, validation Dice, best, rate, time left, memory.
+
+And TensorBoard, where it is on.
+"""
 
 import time
 from collections.abc import Mapping
@@ -6,7 +9,7 @@ from typing import Any
 
 import torch
 
-from hemseg_cli import console
+from hemseg_cli.core import console
 from hemseg_cli.training.loop import EpochDone, Event, StepDone
 from hemseg_cli.training.state import Engine
 
@@ -14,10 +17,21 @@ _SMOOTH = 0.95  # of the running mean of the loss that is shown
 
 
 class Display:
-    """Follows the loop's events. `track` is None where this process does not talk, `board` where TensorBoard is off."""
+    """Follows the loop's events.
 
-    def __init__(self, engine: Engine, track: console.Track | None, board: Any, *, steps: int, batches: int) -> None:
-        self._engine, self._track, self._board, self._steps, self._batches = engine, track, board, steps, batches
+    `track` is None where this process does not talk, `board` where TensorBoard is off.
+    """
+
+    def __init__(
+        self, engine: Engine, track: console.Track | None, board: Any, *, steps: int, batches: int
+    ) -> None:
+        self._engine, self._track, self._board, self._steps, self._batches = (
+            engine,
+            track,
+            board,
+            steps,
+            batches,
+        )
         self._loss: float | None = None
         self._begun, self._share_at_begin = time.monotonic(), self._share()
 
@@ -31,13 +45,19 @@ class Display:
     def _show_step(self, event: StepDone) -> None:
         progress, train = self._engine.progress, self._engine.config.train
         if event.loss is not None:
-            self._loss = event.loss if self._loss is None else _SMOOTH * self._loss + (1 - _SMOOTH) * event.loss
+            self._loss = (
+                event.loss
+                if self._loss is None
+                else _SMOOTH * self._loss + (1 - _SMOOTH) * event.loss
+            )
             if self._board is not None:
                 self._board.add_scalar("loss/step", event.loss, progress.step)
         if self._track is not None:
             self._track.update(
                 done=self._share(),
-                epoch=str(progress.epoch + 1) if train.max_minutes else f"{progress.epoch + 1}/{train.epochs}",
+                epoch=str(progress.epoch + 1)
+                if train.max_minutes
+                else f"{progress.epoch + 1}/{train.epochs}",
                 loss="-" if self._loss is None else f"{self._loss:.4f}",
                 rate=f"{event.rate:.1f} patches/s",
                 left=self._time_left(),
@@ -48,7 +68,10 @@ class Display:
         row = event.row
         progress = self._engine.progress
         if self._track is not None and event.validation is not None:
-            self._track.update(dice=f"{row['val_dice']:.4f}", best=f"{progress.best_dice:.4f} (epoch {progress.best_epoch})")
+            self._track.update(
+                dice=f"{row['val_dice']:.4f}",
+                best=f"{progress.best_dice:.4f} (epoch {progress.best_epoch})",
+            )
         console.log.info("%s", "  ".join(f"{key} {value}" for key, value in row.items()))
         if self._board is not None:
             for key in ("train_loss", "val_loss", "val_dice", "lr"):
@@ -59,7 +82,10 @@ class Display:
         """The share of the training that is done, by steps or by minutes."""
         progress, train = self._engine.progress, self._engine.config.train
         share = (progress.epoch * self._batches + progress.batch) / self._steps
-        return min(1.0, max(share, progress.seconds / (60 * train.max_minutes) if train.max_minutes else 0.0))
+        return min(
+            1.0,
+            max(share, progress.seconds / (60 * train.max_minutes) if train.max_minutes else 0.0),
+        )
 
     def _time_left(self) -> str:
         gained = self._share() - self._share_at_begin

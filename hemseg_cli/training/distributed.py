@@ -11,20 +11,24 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed, nn
 
-from hemseg_cli.errors import HemsegError
+from hemseg_cli.core.errors import HemsegError
 
 T = TypeVar("T")
 
 # Preparing the scans of a large data set happens on rank 0 while the others wait.
 _TIMEOUT = timedelta(hours=3)
-# Gloo's thread drops the tensors of the last message a moment after it came, and needs the interpreter for that.
-# DistributedDataParallel waits for that thread when it is freed, and keeps the interpreter meanwhile: without a pause, a hang (torch 2.13).
+# Gloo's thread drops the tensors of the last message a moment after it came, and needs the
+# interpreter for that. DistributedDataParallel waits for that thread when it is freed, and keeps
+# the interpreter meanwhile: without a pause, a hang (torch 2.13).
 _LAST_WORD_S = 0.2
 
 
 @dataclass(frozen=True)
 class World:
-    """One process among `size`: rank 0 writes files and talks. With a single process every method is the identity."""
+    """One process among `size`: rank 0 writes files and talks.
+
+    With a single process every method is the identity.
+    """
 
     rank: int = 0
     size: int = 1
@@ -50,7 +54,10 @@ class World:
         return values
 
     def same(self, make: Callable[[], T]) -> T:
-        """What `make` returns on rank 0, in every process; the others wait for it. An error there is raised in all."""
+        """What `make` returns on rank 0, in every process; the others wait for it.
+
+        An error there is raised in all.
+        """
         if self.size == 1:
             return make()
         answer: list[Any] = [None, None]
@@ -68,8 +75,9 @@ class World:
     def total(self, tensor: Tensor) -> Tensor:
         """The sum of a tensor over all processes, in every process.
 
-        A loss that is made from it has, after DistributedDataParallel has averaged the gradients, the gradient of one process that held
-        everything: the gradient runs back through this process's own share, times the number of processes.
+        A loss that is made from it has, after DistributedDataParallel has averaged the gradients,
+        the gradient of one process that held everything: the gradient runs back through this
+        process's own share, times the number of processes.
         """
         if self.size == 1:
             return tensor
@@ -77,10 +85,15 @@ class World:
         distributed.all_reduce(everyone)
         return everyone + self.size * (tensor - tensor.detach())
 
-    def parallel(self, network: nn.Module, device: torch.device, *, idle_weights: bool) -> nn.Module:
-        """The network with gradients averaged over all processes; batch statistics are shared too, where the device can.
+    def parallel(
+        self, network: nn.Module, device: torch.device, *, idle_weights: bool
+    ) -> nn.Module:
+        """The network with gradients averaged over all processes.
 
-        `idle_weights`: whether the network has weights that its output does not depend on (MONAI's transformers do).
+        Batch statistics are shared too, where the device can.
+
+        `idle_weights`: whether the network has weights that its output does not depend on (MONAI's
+        transformers do).
         """
         if self.size == 1:
             return network

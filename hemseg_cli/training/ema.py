@@ -7,10 +7,12 @@ from torch import nn
 
 
 class WeightMean:
-    """Exponential moving average with a warm-up: decay min(d, (1 + n) / (10 + n)) at step n, so that early weights are forgotten soon.
+    """Exponential moving average with a warm-up.
 
-    (The warm-up is that of `tf.train.ExponentialMovingAverage`.) Buffers such as batch statistics are copied. A decay of 0 keeps no mean:
-    `network` is then the trained network itself.
+    Decay min(d, (1 + n) / (10 + n)) at step n, so that early weights are forgotten soon.
+
+    (The warm-up is that of `tf.train.ExponentialMovingAverage`.) Buffers such as batch statistics
+    are copied. A decay of 0 keeps no mean: `network` is then the trained network itself.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -24,6 +26,8 @@ class WeightMean:
         if self.network is self._source:
             return
         weight = 1 - min(self._decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.network.parameters()), list(self._source.parameters()), weight)
+        torch._foreach_lerp_(
+            list(self.network.parameters()), list(self._source.parameters()), weight
+        )
         for mean, now in zip(self.network.buffers(), self._source.buffers(), strict=True):
             mean.copy_(now)

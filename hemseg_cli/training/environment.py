@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 import hemseg_cli
-from hemseg_cli.executor import default_workers
-from hemseg_cli.run_directory import write_text
+from hemseg_cli.core.executor import default_workers
+from hemseg_cli.core.run_directory import write_text
 
 _PACKAGES = ("torch", "monai", "numpy", "scipy", "SimpleITK", "nibabel", "nnunetv2")
 
@@ -28,9 +28,13 @@ def environment(device: torch.device, *, processes: int) -> dict[str, Any]:
         "git_commit": _git_commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: version for name in _PACKAGES if (version := _version(name)) is not None},
+        "packages": {
+            name: version for name in _PACKAGES if (version := _version(name)) is not None
+        },
         "device": str(device),
-        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine(),
+        "device_name": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else platform.processor() or platform.machine(),
         "cuda": torch.version.cuda if device.type == "cuda" else None,
         "cores": default_workers(),
         "torch_threads": torch.get_num_threads(),
@@ -46,7 +50,16 @@ def write_environment(path: Path, values: dict[str, Any]) -> None:
             starts = json.loads(path.read_text(encoding="utf-8"))["starts"]
         except (ValueError, KeyError, TypeError):
             starts = []
-    write_text(path, json.dumps({**values, "starts": [*starts, {key: values[key] for key in ("started", "command", "device")}]}, indent=2))
+    write_text(
+        path,
+        json.dumps(
+            {
+                **values,
+                "starts": [*starts, {key: values[key] for key in ("started", "command", "device")}],
+            },
+            indent=2,
+        ),
+    )
 
 
 def _version(package: str) -> str | None:
@@ -63,7 +76,12 @@ def _git_commit() -> str | None:
         return None
     try:
         answer = subprocess.run(
-            ["git", "-C", str(source), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False, env={**os.environ}
+            ["git", "-C", str(source), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+            env={**os.environ},
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

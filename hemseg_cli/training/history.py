@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hemseg_cli.run_directory import write_text
+from hemseg_cli.core.run_directory import write_text
 
 COLUMNS = (
     "epoch",  # from 1
@@ -27,5 +27,7 @@ def write_history(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for row in rows:
-        writer.writerow(["" if row.get(column) is None else repr(row[column]) for column in COLUMNS])
+        writer.writerow(
+            ["" if row.get(column) is None else repr(row[column]) for column in COLUMNS]
+        )
     write_text(path, text.getvalue())

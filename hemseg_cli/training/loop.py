@@ -1,7 +1,7 @@
 """The training loop: a generator of what happened. Saving, logging and stopping are the caller's.
 
-After each event the engine's state is whole: saved there, training goes on from there, be it between two batches or between two scans
-of a validation.
+After each event the engine's state is whole: saved there, training goes on from there, be it
+between two batches or between two scans of a validation.
 """
 
 import contextlib
@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from hemseg_cli.errors import HemsegError
+from hemseg_cli.core.errors import HemsegError
 from hemseg_cli.training.batches import Batch, BatchPlan, Loading, batch_stream
 from hemseg_cli.training.distributed import World
-from hemseg_cli.training.gradient import add_gradient, what_binds
 from hemseg_cli.training.losses import Loss
+from hemseg_cli.training.micro_batch import add_gradient, what_binds
 from hemseg_cli.training.state import Engine
 from hemseg_cli.training.validation import Validation, validate
 
@@ -43,7 +43,10 @@ class CaseDone:
 
 @dataclass(frozen=True)
 class EpochDone:
-    """One epoch with its row of the history; `validation` is None where it was not this epoch's turn."""
+    """One epoch with its row of the history.
+
+    `validation` is None where it was not this epoch's turn.
+    """
 
     row: dict[str, Any]
     validation: Validation | None
@@ -88,29 +91,46 @@ def run_epochs(engine: Engine, material: Material, world: World) -> Generator[Ev
         while not progress.finished:
             start = time.monotonic()
             done_before = progress.batch
-            while progress.batch < len(material.plan) and not (progress.batch and _time_is_up(engine)):
+            while progress.batch < len(material.plan) and not (
+                progress.batch and _time_is_up(engine)
+            ):
                 with _memory_named(engine):
                     batch = next(batches)
                     loss = train_step(engine, batch, material, world, clock)
-                rate = (progress.batch - done_before) * train.batch_size / max(time.monotonic() - start, 1e-9)
+                rate = (
+                    (progress.batch - done_before)
+                    * train.batch_size
+                    / max(time.monotonic() - start, 1e-9)
+                )
                 yield StepDone(loss, batch.scans, rate)
-            rate = (progress.batch - done_before) * train.batch_size / max(time.monotonic() - start, 1e-9)
+            rate = (
+                (progress.batch - done_before)
+                * train.batch_size
+                / max(time.monotonic() - start, 1e-9)
+            )
             validation = None
             if _validation_is_due(engine):
                 validation = yield from _validation(engine, material, world)
             yield _end_epoch(engine, validation, rate, max(world.gather(clock.now())))
 
 
-def train_step(engine: Engine, batch: Batch, material: Material, world: World, clock: _Clock) -> float | None:
+def train_step(
+    engine: Engine, batch: Batch, material: Material, world: World, clock: _Clock
+) -> float | None:
     """One optimiser step; the mean loss over all processes, or None if it is not finite anywhere and the batch was skipped.
 
-    A skipped batch changes nothing: not the weights, and not the batch statistics that its forward pass may have spoiled.
+    A skipped batch changes nothing: not the weights, and not the batch statistics that its forward
+    pass may have spoiled.
     """
     progress, train = engine.progress, engine.config.train
     torch.manual_seed(step_seed(train.seed, progress.epoch, progress.batch, world.rank))
     engine.schedule.set_progress(_fraction(engine, len(material.plan)))
     engine.parallel.train()
-    statistics = [(buffer, buffer.clone()) for buffer in engine.network.buffers() if buffer.is_floating_point()]
+    statistics = [
+        (buffer, buffer.clone())
+        for buffer in engine.network.buffers()
+        if buffer.is_floating_point()
+    ]
     engine.optimizer.zero_grad(set_to_none=True)
     loss = add_gradient(engine, batch, material.loss)
     losses, seconds = zip(*world.gather((loss, clock.now())), strict=True)
@@ -135,7 +155,10 @@ def train_step(engine: Engine, batch: Batch, material: Material, world: World, c
 
 
 def step_seed(*numbers: int) -> int:
-    """A seed from (seed, epoch, batch, rank), well mixed: dropout needs no generator state to be the same after a resume."""
+    """A seed from (seed, epoch, batch, rank), well mixed.
+
+    Dropout needs no generator state to be the same after a resume.
+    """
     digest = hashlib.blake2b(",".join(map(str, numbers)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
@@ -143,7 +166,9 @@ def step_seed(*numbers: int) -> int:
 def _apply(engine: Engine) -> bool:
     """Clip, step; False if the gradient is not finite (with a gradient scaler the scaler sees to that, and lowers its scale)."""
     engine.scaler.unscale_(engine.optimizer)
-    norm = nn.utils.clip_grad_norm_(engine.network.parameters(), engine.config.train.clip_norm or math.inf)
+    norm = nn.utils.clip_grad_norm_(
+        engine.network.parameters(), engine.config.train.clip_norm or math.inf
+    )
     if not engine.scaler.is_enabled() and not math.isfinite(float(norm)):
         return False
     engine.scaler.step(engine.optimizer)
@@ -151,7 +176,9 @@ def _apply(engine: Engine) -> bool:
     return True
 
 
-def _validation(engine: Engine, material: Material, world: World) -> Generator[Event, None, Validation | None]:
+def _validation(
+    engine: Engine, material: Material, world: World
+) -> Generator[Event, None, Validation | None]:
     start = time.monotonic()
     result: Validation | None = None
     with _memory_named(engine):
@@ -167,7 +194,9 @@ def _validation_is_due(engine: Engine) -> bool:
     return last or (engine.progress.epoch + 1) % engine.config.train.validation_every == 0
 
 
-def _end_epoch(engine: Engine, validation: Validation | None, rate: float, seconds: float) -> EpochDone:
+def _end_epoch(
+    engine: Engine, validation: Validation | None, rate: float, seconds: float
+) -> EpochDone:
     progress, train = engine.progress, engine.config.train
     best = validation is not None and validation.dice > progress.best_dice
     time_was_up = _time_is_up(engine)
@@ -191,7 +220,9 @@ def _end_epoch(engine: Engine, validation: Validation | None, rate: float, secon
     progress.history.append(row)
     progress.begin_epoch()
     out_of_patience = train.patience is not None and progress.stale >= train.patience
-    time_is_up = time_was_up or (validation is not None and _time_is_up(engine))  # never without a validation at the end
+    time_is_up = time_was_up or (
+        validation is not None and _time_is_up(engine)
+    )  # never without a validation at the end
     progress.finished = progress.epoch >= train.epochs or time_is_up or out_of_patience
     return EpochDone(row, validation, best)
 
@@ -212,7 +243,10 @@ def _training_seconds(engine: Engine) -> float:
 
 
 def _time_is_up(engine: Engine) -> bool:
-    return engine.config.train.max_minutes is not None and engine.progress.seconds >= _training_seconds(engine)
+    return (
+        engine.config.train.max_minutes is not None
+        and engine.progress.seconds >= _training_seconds(engine)
+    )
 
 
 @contextlib.contextmanager
@@ -221,7 +255,9 @@ def _memory_named(engine: Engine) -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in str(error):
+        if not isinstance(
+            error, torch.OutOfMemoryError | MemoryError
+        ) and "can't allocate memory" not in str(error):
             raise
         train = engine.config.train
         smaller = list(engine.patch)
@@ -230,5 +266,6 @@ def _memory_named(engine: Engine) -> Iterator[None]:
         if engine.at_once > 1 and what_binds(train, engine.network) is None:
             hint += f"; --set train.patches_at_once={max(1, min(engine.at_once, train.batch_size) // 2)}   saves memory for the same result"
         raise HemsegError(
-            f"out of memory on {engine.device} with train.batch_size = {train.batch_size} and train.patch = {list(engine.patch)}", hint=hint
+            f"out of memory on {engine.device} with train.batch_size = {train.batch_size} and train.patch = {list(engine.patch)}",
+            hint=hint,
         ) from error

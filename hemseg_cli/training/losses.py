@@ -10,8 +10,7 @@ from torch.nn import functional
 from hemseg_cli.training.distributed import World
 
 if TYPE_CHECKING:
-    from hemseg_cli.config.loss import LossConfig
-    from hemseg_cli.config.train import TrainConfig
+    from hemseg_cli.config.schema import LossConfig, TrainConfig
 
 Loss = Callable[[Tensor | Sequence[Tensor], Tensor], Tensor]
 
@@ -19,8 +18,9 @@ Loss = Callable[[Tensor | Sequence[Tensor], Tensor], Tensor]
 def make_loss(train: "TrainConfig", world: World | None = None) -> Loss:
     """A function from logits [n, 1, i, j, k], or a list of them with the finest first, and label [n, 1, i, j, k] to a scalar.
 
-    Coarser outputs are held against the label averaged down to their size, each with `deep_supervision` times the weight of the one
-    before; the weights sum to 1. `world`: the processes that share a batch; a Dice over the batch is over all of it.
+    Coarser outputs are held against the label averaged down to their size, each with
+    `deep_supervision` times the weight of the one before; the weights sum to 1. `world`: the
+    processes that share a batch; a Dice over the batch is over all of it.
     """
     settings = train.loss
 
@@ -30,16 +30,21 @@ def make_loss(train: "TrainConfig", world: World | None = None) -> Loss:
         total = label.new_zeros((), dtype=torch.float32)
         for weight, logits in zip(weights, outputs, strict=True):
             if weight > 0:
-                total = total + weight / sum(weights) * _one_output(logits.float(), _at_size(label, logits), settings, world or World())
+                total = total + weight / sum(weights) * _one_output(
+                    logits.float(), _at_size(label, logits), settings, world or World()
+                )
         return total
 
     return loss
 
 
-def dice_loss(logits: Tensor, label: Tensor, *, smooth: float, over_batch: bool, world: World | None = None) -> Tensor:
+def dice_loss(
+    logits: Tensor, label: Tensor, *, smooth: float, over_batch: bool, world: World | None = None
+) -> Tensor:
     """1 - soft Dice of sigmoid(logits) (Milletari et al., V-Net, 2016, with a plain denominator), as MONAI's DiceLoss(sigmoid=True).
 
-    `over_batch`: one Dice over all patches, those of the other processes of `world` too; else the mean of one a patch.
+    `over_batch`: one Dice over all patches, those of the other processes of `world` too; else the
+    mean of one a patch.
     """
     probability = torch.sigmoid(logits)
     axes = tuple(range(0 if over_batch else 1, logits.ndim))
@@ -60,13 +65,23 @@ def focal_loss(logits: Tensor, label: Tensor, *, gamma: float, positive_weight: 
 def _one_output(logits: Tensor, label: Tensor, settings: "LossConfig", world: World) -> Tensor:
     total = logits.new_zeros(())
     if settings.dice > 0:
-        dice = dice_loss(logits, label, smooth=settings.dice_smooth, over_batch=settings.dice_over_batch, world=world)
+        dice = dice_loss(
+            logits,
+            label,
+            smooth=settings.dice_smooth,
+            over_batch=settings.dice_over_batch,
+            world=world,
+        )
         total = total + settings.dice * dice
     if settings.cross_entropy > 0:
         weight = logits.new_tensor(settings.positive_weight)
-        total = total + settings.cross_entropy * functional.binary_cross_entropy_with_logits(logits, label, pos_weight=weight)
+        total = total + settings.cross_entropy * functional.binary_cross_entropy_with_logits(
+            logits, label, pos_weight=weight
+        )
     if settings.focal > 0:
-        focal = focal_loss(logits, label, gamma=settings.focal_gamma, positive_weight=settings.positive_weight)
+        focal = focal_loss(
+            logits, label, gamma=settings.focal_gamma, positive_weight=settings.positive_weight
+        )
         total = total + settings.focal * focal
     return total
 
@@ -74,4 +89,6 @@ def _one_output(logits: Tensor, label: Tensor, settings: "LossConfig", world: Wo
 def _at_size(label: Tensor, logits: Tensor) -> Tensor:
     if label.shape[2:] == logits.shape[2:]:
         return label
-    return functional.adaptive_avg_pool3d(label, (logits.shape[2], logits.shape[3], logits.shape[4]))
+    return functional.adaptive_avg_pool3d(
+        label, (logits.shape[2], logits.shape[3], logits.shape[4])
+    )

@@ -1,7 +1,7 @@
 """nnU-Net itself: its trainer by direct class import, driven epoch by epoch, its network brought back as a checkpoint of ours.
 
-Network, loss, augmentation, optimiser and learning rate are nnU-Net's. `val_dice` in the history is its own running pseudo Dice on
-validation patches, by which it chooses its best checkpoint too.
+Network, loss, augmentation, optimiser and learning rate are nnU-Net's. `val_dice` in the history is
+its own running pseudo Dice on validation patches, by which it chooses its best checkpoint too.
 """
 
 import json
@@ -12,16 +12,15 @@ from typing import Any
 
 import torch
 
-from hemseg_cli.cases import Case
 from hemseg_cli.config import Config
-from hemseg_cli.config.nnunet import NnunetConfig
-from hemseg_cli.config.train import TrainConfig
-from hemseg_cli.errors import HemsegError
-from hemseg_cli.executor import default_workers
+from hemseg_cli.config.schema import NnunetConfig, TrainConfig
+from hemseg_cli.core.cases import Case
+from hemseg_cli.core.errors import HemsegError
+from hemseg_cli.core.executor import default_workers
+from hemseg_cli.core.run_directory import RunDirectory
 from hemseg_cli.inference.nnunet import quiet_stdout, require_nnunet
 from hemseg_cli.models.checkpoint import read_checkpoint, write_checkpoint
 from hemseg_cli.models.registry import NNUNET
-from hemseg_cli.run_directory import RunDirectory
 from hemseg_cli.training.history import write_history
 from hemseg_cli.training.nnunet_dataset import Workspace, plan_and_preprocess, write_dataset
 
@@ -52,20 +51,24 @@ def train_nnunet(
     resume: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[NnunetProgress]:
-    """Plan, preprocess and train in `<run>/nnunet`; yields after each epoch, its row and checkpoints already written.
+    """Plan, preprocess and train in `<run>/nnunet`.
 
-    `should_stop` is asked after each batch: the epoch then ends there and is saved. Raises HemsegError where the extra is missing or there
-    are too few cases.
+    Yields after each epoch, its row and checkpoints already written.
+
+    `should_stop` is asked after each batch: the epoch then ends there and is saved. Raises
+    HemsegError where the extra is missing or there are too few cases.
     """
     require_nnunet()
     if not train or not val:
         raise HemsegError(
-            f"nnU-Net needs training and validation cases, there are {len(train)} and {len(val)}", hint="--fold 0 splits the train cases"
+            f"nnU-Net needs training and validation cases, there are {len(train)} and {len(val)}",
+            hint="--fold 0 splits the train cases",
         )
     settings = config.train.nnunet
     workers = default_workers() if config.compute.workers is None else config.compute.workers
     workspace = Workspace(run.path / "nnunet")
-    # The planner measures its network with as many threads as it would take for augmentation, which may not be none.
+    # The planner measures its network with as many threads as it would take for augmentation, which
+    # may not be none.
     workspace.use(workers=max(1, workers))
     with quiet_stdout(str(workspace.log)):
         write_dataset(workspace, config.data.folder, train=train, val=val)
@@ -75,7 +78,11 @@ def train_nnunet(
         trainer = _trainer(plans, config.train, device)
         progress = _restore(trainer, run) if resume else NnunetProgress()
         trainer.on_train_start()
-    while trainer.current_epoch < config.train.epochs and not _time_is_up(config.train, progress.seconds) and not should_stop():
+    while (
+        trainer.current_epoch < config.train.epochs
+        and not _time_is_up(config.train, progress.seconds)
+        and not should_stop()
+    ):
         with quiet_stdout(str(workspace.log)):
             row = _epoch(trainer, config.train, progress, should_stop)
             best = row["val_dice"] > progress.best_dice
@@ -93,7 +100,13 @@ def _trainer(plans: Mapping[str, Any], train: TrainConfig, device: torch.device)
 
     from hemseg_cli.training.nnunet_dataset import DATASET_JSON
 
-    trainer = nnUNetTrainer({**plans, "continue_training": False}, train.nnunet.configuration, 0, dict(DATASET_JSON), device)
+    trainer = nnUNetTrainer(
+        {**plans, "continue_training": False},
+        train.nnunet.configuration,
+        0,
+        dict(DATASET_JSON),
+        device,
+    )
     trainer.num_epochs = train.epochs
     trainer.num_iterations_per_epoch = train.nnunet.iterations_per_epoch
     trainer.num_val_iterations_per_epoch = train.nnunet.validation_iterations
@@ -102,8 +115,13 @@ def _trainer(plans: Mapping[str, Any], train: TrainConfig, device: torch.device)
     return trainer
 
 
-def _epoch(trainer: Any, train: TrainConfig, progress: NnunetProgress, should_stop: Callable[[], bool]) -> Row:
-    """One epoch of nnU-Net's own steps; with a time limit its polynomial schedule follows the clock where that runs ahead."""
+def _epoch(
+    trainer: Any, train: TrainConfig, progress: NnunetProgress, should_stop: Callable[[], bool]
+) -> Row:
+    """One epoch of nnU-Net's own steps.
+
+    With a time limit its polynomial schedule follows the clock where that runs ahead.
+    """
     start = time.monotonic()
     elapsed = progress.seconds
     trainer.on_epoch_start()
@@ -111,7 +129,10 @@ def _epoch(trainer: Any, train: TrainConfig, progress: NnunetProgress, should_st
     outputs = []
     for _ in range(trainer.num_iterations_per_epoch):
         if train.max_minutes is not None:
-            share = max(trainer.current_epoch / train.epochs, (elapsed + time.monotonic() - start) / (train.max_minutes * 60))
+            share = max(
+                trainer.current_epoch / train.epochs,
+                (elapsed + time.monotonic() - start) / (train.max_minutes * 60),
+            )
             trainer.lr_scheduler.step(min(share, 1.0 - 1e-6) * train.epochs)
         outputs.append(trainer.train_step(next(trainer.dataloader_train)))
         if should_stop() or _time_is_up(train, elapsed + time.monotonic() - start):
@@ -120,7 +141,10 @@ def _epoch(trainer: Any, train: TrainConfig, progress: NnunetProgress, should_st
     with torch.no_grad():
         trainer.on_validation_epoch_start()
         trainer.on_validation_epoch_end(
-            [trainer.validation_step(next(trainer.dataloader_val)) for _ in range(trainer.num_val_iterations_per_epoch)]
+            [
+                trainer.validation_step(next(trainer.dataloader_val))
+                for _ in range(trainer.num_val_iterations_per_epoch)
+            ]
         )
     trainer.logger.log("epoch_end_timestamps", time.time(), trainer.current_epoch)
     trainer.current_epoch += 1
@@ -141,7 +165,9 @@ def _time_is_up(train: TrainConfig, seconds: float) -> bool:
     return train.max_minutes is not None and seconds >= train.max_minutes * 60
 
 
-def _save(trainer: Any, run: RunDirectory, settings: NnunetConfig, progress: NnunetProgress, *, best: bool) -> None:
+def _save(
+    trainer: Any, run: RunDirectory, settings: NnunetConfig, progress: NnunetProgress, *, best: bool
+) -> None:
     weights = {key: value.detach().cpu() for key, value in trainer.network.state_dict().items()}
     patch = list(reversed(trainer.configuration_manager.patch_size))
     common = {
@@ -175,12 +201,16 @@ def _save(trainer: Any, run: RunDirectory, settings: NnunetConfig, progress: Nnu
 
 
 def _restore(trainer: Any, run: RunDirectory) -> NnunetProgress:
-    """Take up the state of `last.pt`; its random augmentation draws are new ones, as in nnU-Net itself."""
+    """Take up the state of `last.pt`.
+
+    Its random augmentation draws are new ones, as in nnU-Net itself.
+    """
     checkpoint = read_checkpoint(run.checkpoint("last"))
     state = checkpoint.get("nnunet")
     if checkpoint["model_name"] != NNUNET or state is None:
         raise HemsegError(
-            f"{run.checkpoint('last')} is a checkpoint of {checkpoint['model_name']}, not of nnunet", hint="name another --run"
+            f"{run.checkpoint('last')} is a checkpoint of {checkpoint['model_name']}, not of nnunet",
+            hint="name another --run",
         )
     trainer.network.load_state_dict(checkpoint["model"])
     trainer.optimizer.load_state_dict(state["optimiser"])

@@ -8,16 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hemseg_cli.cases import Case
-from hemseg_cli.config.nnunet import NnunetConfig
-from hemseg_cli.errors import CaseError
+from hemseg_cli.config.schema import NnunetConfig
+from hemseg_cli.core.cases import Case
+from hemseg_cli.core.errors import CaseError
+from hemseg_cli.core.run_directory import write_text
+from hemseg_cli.imaging.nifti import Volume, read_header, read_volume, write_volume
 from hemseg_cli.imaging.orientation import to_canonical
-from hemseg_cli.imaging.volume import Volume, read_header, read_volume, write_volume
-from hemseg_cli.run_directory import write_text
 
 DATASET_ID = 1
 DATASET_NAME = "Dataset001_hemseg"
-DATASET_JSON = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "hemorrhage": 1}, "file_ending": ".nii.gz"}
+DATASET_JSON = {
+    "channel_names": {"0": "CT"},
+    "labels": {"background": 0, "hemorrhage": 1},
+    "file_ending": ".nii.gz",
+}
 
 
 @dataclass(frozen=True)
@@ -43,24 +47,40 @@ class Workspace:
 
     def use(self, *, workers: int) -> None:
         """Name the folders to nnU-Net, which reads them from the environment when it needs them."""
-        for variable, name in (("nnUNet_raw", "raw"), ("nnUNet_preprocessed", "preprocessed"), ("nnUNet_results", "results")):
+        for variable, name in (
+            ("nnUNet_raw", "raw"),
+            ("nnUNet_preprocessed", "preprocessed"),
+            ("nnUNet_results", "results"),
+        ):
             (self.root / name).mkdir(parents=True, exist_ok=True)
             os.environ[variable] = str(self.root / name)
         os.environ.update({"nnUNet_n_proc_DA": str(workers), "nnUNet_compile": "false"})
 
 
-def write_dataset(workspace: Workspace, folder: Path, *, train: Sequence[Case], val: Sequence[Case]) -> None:
-    """Write raw images, labels, `dataset.json` and our split. Files that lie on L-P-S axes are linked, others written anew.
+def write_dataset(
+    workspace: Workspace, folder: Path, *, train: Sequence[Case], val: Sequence[Case]
+) -> None:
+    """Write raw images, labels, `dataset.json` and our split.
 
-    `folder`: the data set's, which the cases' paths are relative to. Raises CaseError naming a case without image or label.
+    Files that lie on L-P-S axes are linked, others written anew.
+
+    `folder`: the data set's, which the cases' paths are relative to. Raises CaseError naming a case
+    without image or label.
     """
-    files = {case.scan: (f"imagesTr/{case.scan}_0000.nii.gz", f"labelsTr/{case.scan}.nii.gz") for case in (*train, *val)}
+    files = {
+        case.scan: (f"imagesTr/{case.scan}_0000.nii.gz", f"labelsTr/{case.scan}.nii.gz")
+        for case in (*train, *val)
+    }
     for case in (*train, *val):
         for path, name in zip((case.image, case.label), files[case.scan], strict=True):
             if not path or not (folder / path).is_file():
-                raise CaseError(f"scan {case.scan}: {folder / (path or 'its image')} is missing", hint="hemseg convert   writes it")
+                raise CaseError(
+                    f"scan {case.scan}: {folder / (path or 'its image')} is missing",
+                    hint="hemseg convert   writes it",
+                )
             _link_or_write(folder / path, workspace.raw / name)
-    # With the files named nnU-Net does not look for them with a pool of forked processes, which our signal handlers would outlive.
+    # With the files named nnU-Net does not look for them with a pool of forked processes, which our
+    # signal handlers would outlive.
     named = {scan: {"images": [image], "label": label} for scan, (image, label) in files.items()}
     dataset = {**DATASET_JSON, "numTraining": len(files), "dataset": named}
     splits = [{"train": [case.scan for case in train], "val": [case.scan for case in val]}]
@@ -68,12 +88,22 @@ def write_dataset(workspace: Workspace, folder: Path, *, train: Sequence[Case], 
     write_text(workspace.preprocessed / "splits_final.json", json.dumps(splits, indent=2))
 
 
-def plan_and_preprocess(workspace: Workspace, config: NnunetConfig, *, workers: int) -> dict[str, Any]:
-    """nnU-Net's fingerprint, plan and preprocessing; what is done and unchanged is kept. Returns the plans."""
-    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
+def plan_and_preprocess(
+    workspace: Workspace, config: NnunetConfig, *, workers: int
+) -> dict[str, Any]:
+    """nnU-Net's fingerprint, plan and preprocessing; what is done and unchanged is kept.
+
+    Returns the plans.
+    """
+    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import (
+        DatasetFingerprintExtractor,
+    )
     from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 
-    done = workspace.preprocessed / f"{config.plans}-{config.configuration}-{config.memory_gb or 'default'}.done"
+    done = (
+        workspace.preprocessed
+        / f"{config.plans}-{config.configuration}-{config.memory_gb or 'default'}.done"
+    )
     planner_class, plans_name = _planner(config)
     if not done.is_file():
         extractor = DatasetFingerprintExtractor(DATASET_ID, workers)
@@ -92,10 +122,14 @@ def plan_and_preprocess(workspace: Workspace, config: NnunetConfig, *, workers: 
 
 def _planner(config: NnunetConfig) -> tuple[Any, str]:
     if config.plans == "default":
-        from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+        from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import (
+            ExperimentPlanner,
+        )
 
         return ExperimentPlanner, "nnUNetPlans"
-    from nnunetv2.experiment_planning.experiment_planners.residual_unets import residual_encoder_unet_planners as residual
+    from nnunetv2.experiment_planning.experiment_planners.residual_unets import (
+        residual_encoder_unet_planners as residual,
+    )
 
     if config.plans == "resenc-m":
         return residual.nnUNetPlannerResEncM, "nnUNetResEncUNetMPlans"

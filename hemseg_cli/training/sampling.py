@@ -1,4 +1,7 @@
-"""Patches cut from the cache. What item `index` of an epoch is depends on (seed, epoch, index) alone, whatever process makes it."""
+"""Patches cut from the cache.
+
+What item `index` of an epoch is depends on (seed, epoch, index) alone, whatever process makes it.
+"""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -7,28 +10,52 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from hemseg_cli.errors import HemsegError
-from hemseg_cli.training.augment import augmented_patch
+from hemseg_cli.core.errors import HemsegError
+from hemseg_cli.training.augmentation import augmented_patch
 from hemseg_cli.training.cache import PreparedCase, preprocess_of
 
 if TYPE_CHECKING:
-    from hemseg_cli.config.train import TrainConfig
+    from hemseg_cli.config.schema import TrainConfig
 
 Size = tuple[int, int, int]
 _ORDER_STREAM = 2**31  # an index that no patch has: the stream of the epoch's order
 
 
 class PatchDataset(Dataset[dict[str, Any]]):
-    """The patches of one epoch: {"image": float32 [c, i, j, k], "label": float32 [1, i, j, k], "scan": str}."""
+    """The patches of one epoch: {"image": float32 [c, i, j, k], "label".
 
-    def __init__(self, cases: Sequence[PreparedCase], train: "TrainConfig", patch: Sequence[int], *, seed: int, epoch: int) -> None:
+    Float32 [1, i, j, k], "scan": str}.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[PreparedCase],
+        train: "TrainConfig",
+        patch: Sequence[int],
+        *,
+        seed: int,
+        epoch: int,
+    ) -> None:
         if not cases:
-            raise HemsegError("the train split is empty", hint="hemseg doctor   says what the case table holds")
+            raise HemsegError(
+                "the train split is empty", hint="hemseg doctor   says what the case table holds"
+            )
         if not any(len(case.foreground) for case in cases):
-            raise HemsegError(f"none of the {len(cases)} training labels has any hemorrhage", hint="hemseg doctor   checks the labels")
+            raise HemsegError(
+                f"none of the {len(cases)} training labels has any hemorrhage",
+                hint="hemseg doctor   checks the labels",
+            )
         i, j, k = (int(n) for n in patch)
-        self.cases, self.train, self.patch, self.seed, self.epoch = list(cases), train, (i, j, k), seed, epoch
-        self._padding = preprocess_of(train).air() if train.padding == "air" else (0.0,) * len(train.windows)
+        self.cases, self.train, self.patch, self.seed, self.epoch = (
+            list(cases),
+            train,
+            (i, j, k),
+            seed,
+            epoch,
+        )
+        self._padding = (
+            preprocess_of(train).air() if train.padding == "air" else (0.0,) * len(train.windows)
+        )
         self._order = self._draw_order()
 
     def __len__(self) -> int:
@@ -43,43 +70,76 @@ class PatchDataset(Dataset[dict[str, Any]]):
         random = np.random.default_rng((self.seed, self.epoch, index))
         case = self.cases[self._order[index]]
         start = _patch_start(case, self.train, self.patch, random)
-        image, label = augmented_patch(case, start, self.patch, self.train.augment, padding=self._padding, random=random)
+        image, label = augmented_patch(
+            case, start, self.patch, self.train.augment, padding=self._padding, random=random
+        )
         return {"image": image, "label": label, "scan": case.scan}
 
     def _draw_order(self) -> list[int]:
         random = np.random.default_rng((self.seed, self.epoch, _ORDER_STREAM))
         if self.train.patch_order == "by_scan":
-            return [int(scan) for scan in np.repeat(random.permutation(len(self.cases)), self.train.patches_per_scan)]
-        return [int(scan) for scan in random.permutation(np.repeat(np.arange(len(self.cases)), self.train.patches_per_scan))]
+            return [
+                int(scan)
+                for scan in np.repeat(
+                    random.permutation(len(self.cases)), self.train.patches_per_scan
+                )
+            ]
+        return [
+            int(scan)
+            for scan in random.permutation(
+                np.repeat(np.arange(len(self.cases)), self.train.patches_per_scan)
+            )
+        ]
 
 
-def _patch_start(case: PreparedCase, train: "TrainConfig", patch: Size, random: np.random.Generator) -> Size:
+def _patch_start(
+    case: PreparedCase, train: "TrainConfig", patch: Size, random: np.random.Generator
+) -> Size:
     """The first voxel of a patch; negative where it begins in the padding."""
-    room = [_room(shape, size, pad) for shape, size, pad in zip(case.shape, patch, train.pad_to, strict=True)]
+    room = [
+        _room(shape, size, pad)
+        for shape, size, pad in zip(case.shape, patch, train.pad_to, strict=True)
+    ]
     centre = _centre(case, train, patch, room, random)
-    i, j, k = (int(np.clip(c - size // 2, low, high)) for c, size, (low, high) in zip(centre, patch, room, strict=True))
+    i, j, k = (
+        int(np.clip(c - size // 2, low, high))
+        for c, size, (low, high) in zip(centre, patch, room, strict=True)
+    )
     return i, j, k
 
 
 def _room(shape: int, size: int, pad_to: int) -> tuple[int, int]:
-    """First and last place where a patch may begin: inside the scan after it was padded on both sides to `pad_to`, or to the patch."""
+    """First and last place where a patch may begin.
+
+    Inside the scan after it was padded on both sides to `pad_to`, or to the patch.
+    """
     padding = max(pad_to, size) - shape
     before = max(0, padding) // 2
     return -before, max(shape, pad_to, size) - before - size
 
 
 def _centre(
-    case: PreparedCase, train: "TrainConfig", patch: Size, room: Sequence[tuple[int, int]], random: np.random.Generator
+    case: PreparedCase,
+    train: "TrainConfig",
+    patch: Size,
+    room: Sequence[tuple[int, int]],
+    random: np.random.Generator,
 ) -> NDArray[np.int64]:
     low = np.array([first for first, _ in room])
     high = np.array([last + size for (_, last), size in zip(room, patch, strict=True)])
     if len(case.foreground) and random.random() < train.foreground_share:
         voxel = case.foreground[random.integers(len(case.foreground))]
         reach = train.jitter * np.array(patch) / 2
-        return np.array(np.unravel_index(int(voxel), case.shape)) + random.integers(-reach.astype(int), reach.astype(int) + 1)
+        return np.array(np.unravel_index(int(voxel), case.shape)) + random.integers(
+            -reach.astype(int), reach.astype(int) + 1
+        )
     while True:
         centre = random.integers(low, high)
         inside = bool((centre >= 0).all() and (centre < case.shape).all())
         # A label that fills the scan has no background at all: `anywhere` then serves.
-        if train.background_centres == "anywhere" or len(case.foreground) >= case.label.size or not (inside and case.label[tuple(centre)]):
+        if (
+            train.background_centres == "anywhere"
+            or len(case.foreground) >= case.label.size
+            or not (inside and case.label[tuple(centre)])
+        ):
             return np.asarray(centre)

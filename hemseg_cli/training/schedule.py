@@ -6,25 +6,43 @@ import torch
 from torch import nn
 
 if TYPE_CHECKING:
-    from hemseg_cli.config.train import TrainConfig
+    from hemseg_cli.config.schema import TrainConfig
 
 _WARMUP_START = 0.01
 
 
-def make_optimizer(network: nn.Module, train: "TrainConfig", *, fused: bool = True) -> torch.optim.Optimizer:
-    """AdamW, or SGD with Nesterov momentum, over the trainable weights. `fused`: one kernel a step; not with a gradient scaler."""
+def make_optimizer(
+    network: nn.Module, train: "TrainConfig", *, fused: bool = True
+) -> torch.optim.Optimizer:
+    """AdamW, or SGD with Nesterov momentum, over the trainable weights.
+
+    `fused`: one kernel a step; not with a gradient scaler.
+    """
     weights = [weight for weight in network.parameters() if weight.requires_grad]
     if train.optimiser == "sgd":
         return torch.optim.SGD(
-            weights, lr=train.lr, momentum=train.momentum, weight_decay=train.weight_decay, nesterov=train.momentum > 0, fused=fused
+            weights,
+            lr=train.lr,
+            momentum=train.momentum,
+            weight_decay=train.weight_decay,
+            nesterov=train.momentum > 0,
+            fused=fused,
         )
-    return torch.optim.AdamW(weights, lr=train.lr, betas=(train.momentum, 0.999), weight_decay=train.weight_decay, fused=fused)
+    return torch.optim.AdamW(
+        weights,
+        lr=train.lr,
+        betas=(train.momentum, 0.999),
+        weight_decay=train.weight_decay,
+        fused=fused,
+    )
 
 
 class Schedule:
     """Sets the learning rate of an optimiser from the share of the training that is done, by steps or by time."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer, train: "TrainConfig", total_steps: int) -> None:
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, train: "TrainConfig", total_steps: int
+    ) -> None:
         self._optimizer, self._train, self._total_steps = optimizer, train, max(1, total_steps)
         self._fraction = 0.0
         self.set_progress(0.0)
@@ -49,7 +67,9 @@ class Schedule:
         self.set_progress(float(state["fraction"]))
 
 
-def make_schedule(optimizer: torch.optim.Optimizer, train: "TrainConfig", total_steps: int) -> Schedule:
+def make_schedule(
+    optimizer: torch.optim.Optimizer, train: "TrainConfig", total_steps: int
+) -> Schedule:
     """The schedule of `train.schedule`, at its start."""
     return Schedule(optimizer, train, total_steps)
 
@@ -57,8 +77,9 @@ def make_schedule(optimizer: torch.optim.Optimizer, train: "TrainConfig", total_
 def learning_rate(train: "TrainConfig", fraction: float, *, total_steps: int) -> float:
     """The learning rate when `fraction` of the training is done.
 
-    poly: (1 - f)^power (Chen et al., DeepLab, 2017). cosine: Loshchilov and Hutter, SGDR, 2017. step: as torch's StepLR, by epochs. In the
-    first `train.warmup` of the training it rises linearly to the highest rate, from which the others then fall.
+    poly: (1 - f)^power (Chen et al., DeepLab, 2017). cosine: Loshchilov and Hutter, SGDR, 2017.
+    step: as torch's StepLR, by epochs. In the first `train.warmup` of the training it rises
+    linearly to the highest rate, from which the others then fall.
     """
     import math
 
@@ -72,5 +93,7 @@ def learning_rate(train: "TrainConfig", fraction: float, *, total_steps: int) ->
         return train.lr * (1 + math.cos(math.pi * done)) / 2
     if train.schedule == "step":
         epoch = int(fraction * train.epochs + 1e-6)
-        return float(train.lr * train.step_factor ** (min(epoch, train.epochs - 1) // train.step_epochs))
+        return float(
+            train.lr * train.step_factor ** (min(epoch, train.epochs - 1) // train.step_epochs)
+        )
     return train.lr

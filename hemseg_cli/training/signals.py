@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
 
-from hemseg_cli.errors import EXIT_INTERRUPTED, EXIT_TERMINATED
+from hemseg_cli.core.errors import EXIT_INTERRUPTED, EXIT_TERMINATED
 
 _EXIT_CODES = {signal.SIGINT: EXIT_INTERRUPTED, signal.SIGTERM: EXIT_TERMINATED}
 
@@ -25,7 +25,10 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Note SIGTERM and SIGINT instead of unwinding; a second Ctrl-C unwinds at once. Outside the main thread signals are left alone."""
+    """Note SIGTERM and SIGINT instead of unwinding; a second Ctrl-C unwinds at once.
+
+    Outside the main thread signals are left alone.
+    """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request

@@ -1,6 +1,7 @@
 """Everything that training needs to go on exactly where it stopped, and the files it is kept in.
 
-`last.pt` is replaced by a rename, so that a kill at any moment leaves it whole; the one before stays as `previous.pt`.
+`last.pt` is replaced by a rename, so that a kill at any moment leaves it whole; the one before
+stays as `previous.pt`.
 """
 
 import os
@@ -16,14 +17,15 @@ import torch
 from torch import nn
 
 from hemseg_cli.config import Config
-from hemseg_cli.errors import FileFormatError, HemsegError
+from hemseg_cli.core.devices import precision_for
+from hemseg_cli.core.errors import FileFormatError, HemsegError
+from hemseg_cli.core.run_directory import RunDirectory
 from hemseg_cli.imaging.preprocess import Preprocess
-from hemseg_cli.inference.hardware import precision_for
 from hemseg_cli.models.checkpoint import load_weights, read_checkpoint, write_checkpoint
-from hemseg_cli.run_directory import RunDirectory
 from hemseg_cli.training.ema import WeightMean
 
-# Keys that may change between a run and its resume: they change where and how, never what is computed.
+# Keys that may change between a run and its resume: they change where and how, never what is
+# computed.
 _FREE_KEYS = ("train.tensorboard", "train.save_minutes", "data.root")
 _COMPARED_SECTIONS = ("train", "data")
 NEVER = -1.0
@@ -44,7 +46,10 @@ class Schedule(Protocol):
 
 @dataclass
 class Progress:
-    """Where training stands, as plain values. `batch` counts the finished batches of the running epoch, `epoch` the finished epochs."""
+    """Where training stands, as plain values.
+
+    `batch` counts the finished batches of the running epoch, `epoch` the finished epochs.
+    """
 
     epoch: int = 0
     batch: int = 0
@@ -69,7 +74,10 @@ class Progress:
 
 @dataclass
 class Engine:
-    """The parts that change while training, with what describes them. `parallel` is `network` behind DistributedDataParallel, or itself."""
+    """The parts that change while training, with what describes them.
+
+    `parallel` is `network` behind DistributedDataParallel, or itself.
+    """
 
     config: Config
     network: nn.Module
@@ -84,11 +92,16 @@ class Engine:
     preprocess: Preprocess
     patch: tuple[int, int, int]
     model_config: dict[str, Any]
-    predict: dict[str, Any] = field(default_factory=dict)  # settings of prediction that the best epoch chose
+    predict: dict[str, Any] = field(
+        default_factory=dict
+    )  # settings of prediction that the best epoch chose
     progress: Progress = field(default_factory=Progress)
 
     def weights(self) -> dict[str, Any]:
-        """A checkpoint for prediction: the averaged weights and what rebuilds the network around them."""
+        """A checkpoint for prediction.
+
+        The averaged weights and what rebuilds the network around them.
+        """
         return {
             "model": self.mean.network.state_dict(),
             "model_name": self.config.train.model,
@@ -118,7 +131,10 @@ class Engine:
         }
 
     def restore(self, checkpoint: Mapping[str, Any]) -> None:
-        """Take up a `state`, its arithmetic too, whatever `auto` means here; FileFormatError if it is not one, or another model's."""
+        """Take up a `state`, its arithmetic too, whatever `auto` means here.
+
+        FileFormatError if it is not one, or another model's.
+        """
         load_weights(self.mean.network, checkpoint)
         load_weights(self.network, {**checkpoint, "model": checkpoint["network"]})
         try:
@@ -130,12 +146,21 @@ class Engine:
             self.progress = Progress(**checkpoint["progress"])
             _set_random_states(checkpoint["random"])
         except (KeyError, TypeError, ValueError) as error:
-            raise FileFormatError(f"the training state does not fit this version or model: {error}") from None
+            raise FileFormatError(
+                f"the training state does not fit this version or model: {error}"
+            ) from None
 
 
 def save_last(run: RunDirectory, values: Mapping[str, Any]) -> None:
-    """Replace `last.pt`, which becomes `previous.pt`; at every moment one whole `last.pt` is there."""
-    last, upcoming, previous = run.checkpoint("last"), run.checkpoint("next"), run.checkpoint("previous")
+    """Replace `last.pt`, which becomes `previous.pt`.
+
+    At every moment one whole `last.pt` is there.
+    """
+    last, upcoming, previous = (
+        run.checkpoint("last"),
+        run.checkpoint("next"),
+        run.checkpoint("previous"),
+    )
     write_checkpoint(upcoming, values)
     try:
         if last.is_file():
@@ -145,14 +170,20 @@ def save_last(run: RunDirectory, values: Mapping[str, Any]) -> None:
             spare.replace(previous)
         upcoming.replace(last)
     except OSError as error:
-        raise HemsegError(f"cannot replace {last}: {error.strerror}", hint="free the disk; then hemseg train --resume") from None
+        raise HemsegError(
+            f"cannot replace {last}: {error.strerror}",
+            hint="free the disk; then hemseg train --resume",
+        ) from None
 
 
 def load_last(run: RunDirectory) -> dict[str, Any]:
     """The state in `last.pt`; where it is damaged, the error offers the one before."""
     last, previous = run.checkpoint("last"), run.checkpoint("previous")
     if not last.is_file():
-        raise HemsegError(f"run {run.name} has nothing to resume: no {last}", hint=f"hemseg train --run {run.name}   starts it")
+        raise HemsegError(
+            f"run {run.name} has nothing to resume: no {last}",
+            hint=f"hemseg train --run {run.name}   starts it",
+        )
     try:
         state = read_checkpoint(last)
     except FileFormatError as error:
@@ -164,9 +195,14 @@ def load_last(run: RunDirectory) -> dict[str, Any]:
             error.message,
             hint=f"the one before, of epoch {epoch}, is whole: mv {previous} {last} && hemseg train --resume --run {run.name}",
         ) from None
-    missing = {"network", "optimizer", "schedule", "scaler", "random", "progress", "config"} - set(state)
+    missing = {"network", "optimizer", "schedule", "scaler", "random", "progress", "config"} - set(
+        state
+    )
     if missing:
-        raise FileFormatError(f"{last} cannot be resumed: it has no {', '.join(sorted(missing))}", hint="best.pt is for prediction only")
+        raise FileFormatError(
+            f"{last} cannot be resumed: it has no {', '.join(sorted(missing))}",
+            hint="best.pt is for prediction only",
+        )
     return state
 
 
@@ -203,7 +239,10 @@ def finished(run: RunDirectory, epochs: int, best_epoch: int | None) -> HemsegEr
 
 def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Any:
     for section in _COMPARED_SECTIONS:
-        before, after = dict(_flat(then.get(section, {}), section)), dict(_flat(now.get(section, {}), section))
+        before, after = (
+            dict(_flat(then.get(section, {}), section)),
+            dict(_flat(now.get(section, {}), section)),
+        )
         for key in sorted({*before, *after}):
             if key not in _FREE_KEYS and before.get(key) != after.get(key):
                 yield f"{key}: {before.get(key)!r} then, {after.get(key)!r} now"
@@ -222,7 +261,13 @@ def _random_states() -> dict[str, Any]:
     name, key, position, has_gauss, gauss = np.random.get_state(legacy=True)
     return {
         "python": random.getstate(),
-        "numpy": [str(name), [int(word) for word in np.asarray(key)], int(position), int(has_gauss), float(gauss)],
+        "numpy": [
+            str(name),
+            [int(word) for word in np.asarray(key)],
+            int(position),
+            int(has_gauss),
+            float(gauss),
+        ],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }

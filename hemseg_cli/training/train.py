@@ -1,4 +1,7 @@
-"""`hemseg train`: one system into a run directory. The loop says what happens; here it is shown, saved and, where asked, stopped."""
+"""`hemseg train`: one system into a run directory.
+
+The loop says what happens; here it is shown, saved and, where asked, stopped.
+"""
 
 import contextlib
 import time
@@ -8,22 +11,36 @@ from typing import Any
 
 import torch
 
-from hemseg_cli import console
 from hemseg_cli.config import Config, dump, validate_file
-from hemseg_cli.errors import HemsegError, Stopped, UsageError
+from hemseg_cli.core import console
+from hemseg_cli.core.errors import HemsegError, Stopped, UsageError
+from hemseg_cli.core.run_directory import (
+    RunDirectory,
+    create_run,
+    mark_latest,
+    open_run,
+    remove_leftovers,
+    write_text,
+)
 from hemseg_cli.inference.predictor import torch_device
 from hemseg_cli.models.checkpoint import read_checkpoint, write_checkpoint
 from hemseg_cli.models.registry import NNUNET, entry
-from hemseg_cli.run_directory import RunDirectory, create_run, mark_latest, open_run, remove_leftovers, write_text
-from hemseg_cli.training.choice import choose_settings, passes, store
 from hemseg_cli.training.display import Display, show_row
 from hemseg_cli.training.distributed import World, world
 from hemseg_cli.training.environment import environment, write_environment
 from hemseg_cli.training.history import write_history
 from hemseg_cli.training.loop import EpochDone, Material, StepDone, run_epochs
-from hemseg_cli.training.material import check_config, make_engine, make_material, training_cases
+from hemseg_cli.training.setup import check_config, make_engine, make_material, training_cases
 from hemseg_cli.training.signals import StopRequest, stop_requests
-from hemseg_cli.training.state import Engine, check_resumable, check_same_config, finished, load_last, save_last
+from hemseg_cli.training.state import (
+    Engine,
+    check_resumable,
+    check_same_config,
+    finished,
+    load_last,
+    save_last,
+)
+from hemseg_cli.training.tune_prediction import choose_settings, passes, store
 from hemseg_cli.training.validation import predict_settings
 
 _CHOICE_SHARE = 0.1  # of the training's time: beyond the usual way of prediction, none is tried that would take longer
@@ -31,7 +48,10 @@ _CHOICE_SHARE = 0.1  # of the training's time: beyond the usual way of predictio
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A finished training. `best_dice`: mean Dice of the val split's whole scans at the best epoch."""
+    """A finished training. `best_dice`.
+
+    Mean Dice of the val split's whole scans at the best epoch.
+    """
 
     run: RunDirectory
     model: str
@@ -55,18 +75,32 @@ class TrainResult:
 
     def tables(self) -> list[console.Table]:
         """The result as a table, with the next command below it."""
-        row = [str(self.run.path), self.model, str(self.epochs), str(self.best_epoch), f"{self.best_dice:.4f}", f"{self.seconds / 60:.1f}"]
+        row = [
+            str(self.run.path),
+            self.model,
+            str(self.epochs),
+            str(self.best_epoch),
+            f"{self.best_dice:.4f}",
+            f"{self.seconds / 60:.1f}",
+        ]
         columns = ["run", "model", "epochs", "best epoch", "val Dice", "minutes"]
         return [
-            console.Table("Trained", columns, [row], caption=f"next: hemseg predict --run {self.run.name}", right=frozenset(columns[2:]))
+            console.Table(
+                "Trained",
+                columns,
+                [row],
+                caption=f"next: hemseg predict --run {self.run.name}",
+                right=frozenset(columns[2:]),
+            )
         ]
 
 
 def train(config: Config, *, run: str | None = None, resume: bool = False) -> TrainResult:
     """Train one system as `config.train` says.
 
-    `run`: name of the run directory below `runs.root` (None: a new one, or with `resume` the newest). HemsegError if it cannot be done,
-    Stopped if SIGTERM or Ctrl-C came and the state was saved.
+    `run`: name of the run directory below `runs.root` (None: a new one, or with `resume` the
+    newest). HemsegError if it cannot be done, Stopped if SIGTERM or Ctrl-C came and the state was
+    saved.
     """
     entry(config.train.model)
     if config.train.model == NNUNET:
@@ -88,9 +122,22 @@ def train(config: Config, *, run: str | None = None, resume: bool = False) -> Tr
                 _write_setup(directory, config, device, processes, resumed=resume)
             _train_to_the_end(directory, engine, material, processes)
             if processes.first and config.train.choose != "none":
-                _choose_settings(directory, config, material, device, seconds=engine.progress.seconds * _CHOICE_SHARE)
+                _choose_settings(
+                    directory,
+                    config,
+                    material,
+                    device,
+                    seconds=engine.progress.seconds * _CHOICE_SHARE,
+                )
     progress = engine.progress
-    return TrainResult(directory, config.train.model, progress.epoch, progress.best_epoch, progress.best_dice, progress.seconds)
+    return TrainResult(
+        directory,
+        config.train.model,
+        progress.epoch,
+        progress.best_epoch,
+        progress.best_dice,
+        progress.seconds,
+    )
 
 
 def finished_result(config: Config, run: str) -> TrainResult | None:
@@ -102,7 +149,14 @@ def finished_result(config: Config, run: str) -> TrainResult | None:
     if not progress["finished"]:
         return None
     best, seconds = float(progress["best_dice"]), float(progress["seconds"])
-    return TrainResult(directory, config.train.model, int(progress["epoch"]), int(progress["best_epoch"]), best, seconds)
+    return TrainResult(
+        directory,
+        config.train.model,
+        int(progress["epoch"]),
+        int(progress["best_epoch"]),
+        best,
+        seconds,
+    )
 
 
 def _train_nnunet(config: Config, *, run: str | None, resume: bool) -> TrainResult:
@@ -113,19 +167,40 @@ def _train_nnunet(config: Config, *, run: str | None, resume: bool) -> TrainResu
     device = torch_device(config.compute.device)
     directory = _nnunet_directory(config, run) if resume else _directory(config, run, resume=False)
     progress = None
-    with directory.lock(), stop_requests() as request, console.live("training nnU-Net", total=config.train.epochs) as track:
+    with (
+        directory.lock(),
+        stop_requests() as request,
+        console.live("training nnU-Net", total=config.train.epochs) as track,
+    ):
         console.add_log_file(directory.log_file)
         remove_leftovers(directory.path)
         _write_setup(directory, config, device, World(), resumed=resume)
         for progress in train_nnunet(
-            config, directory, train=kept, val=validated, device=device, resume=resume, should_stop=lambda: bool(request)
+            config,
+            directory,
+            train=kept,
+            val=validated,
+            device=device,
+            resume=resume,
+            should_stop=lambda: bool(request),
         ):
-            show_row(track, progress.rows[-1], best=f"{progress.best_dice:.4f} (epoch {progress.best_epoch})")
+            show_row(
+                track,
+                progress.rows[-1],
+                best=f"{progress.best_dice:.4f} (epoch {progress.best_epoch})",
+            )
     if request.exit_code is not None:
         raise _stopped(directory, request.exit_code)
     if progress is None:
         raise HemsegError("no epoch of nnU-Net was trained", hint="more --epochs or --max-minutes")
-    return TrainResult(directory, NNUNET, len(progress.rows), progress.best_epoch, progress.best_dice, progress.seconds)
+    return TrainResult(
+        directory,
+        NNUNET,
+        len(progress.rows),
+        progress.best_epoch,
+        progress.best_dice,
+        progress.seconds,
+    )
 
 
 def _nnunet_directory(config: Config, name: str | None) -> RunDirectory:
@@ -146,7 +221,10 @@ def _directory(config: Config, name: str | None, *, resume: bool) -> RunDirector
     if name is not None and RunDirectory(config.runs.root / name).checkpoint("last").exists():
         with RunDirectory(config.runs.root / name).lock():
             pass  # refused with the other's process id, where one is training it now
-        raise UsageError(f"run {name} has been trained already", hint=f"--resume --run {name}   goes on with it; or give another --run")
+        raise UsageError(
+            f"run {name} has been trained already",
+            hint=f"--resume --run {name}   goes on with it; or give another --run",
+        )
     return create_run(config.runs.root, model=config.train.model, name=name)
 
 
@@ -154,19 +232,29 @@ def _resume(run: RunDirectory, engine: Engine) -> None:
     state = load_last(run)
     engine.restore(state)
     progress = engine.progress
-    console.say(f"resuming run {run.name} in epoch {progress.epoch + 1} after {progress.batch} batches")
+    console.say(
+        f"resuming run {run.name} in epoch {progress.epoch + 1} after {progress.batch} batches"
+    )
 
 
-def _write_setup(run: RunDirectory, config: Config, device: torch.device, processes: World, *, resumed: bool) -> None:
+def _write_setup(
+    run: RunDirectory, config: Config, device: torch.device, processes: World, *, resumed: bool
+) -> None:
     if not resumed:
         write_text(run.config_file, dump(config))
     write_environment(run.environment_file, environment(device, processes=processes.size))
     mark_latest(run)
 
 
-def _train_to_the_end(run: RunDirectory, engine: Engine, material: Material, processes: World) -> None:
+def _train_to_the_end(
+    run: RunDirectory, engine: Engine, material: Material, processes: World
+) -> None:
     """Follow the loop: show, save, and stop when a signal asks for it."""
-    with stop_requests() as request, _display(run, engine, material, processes) as display, _Saver(run, engine, processes) as saver:
+    with (
+        stop_requests() as request,
+        _display(run, engine, material, processes) as display,
+        _Saver(run, engine, processes) as saver,
+    ):
         events = run_epochs(engine, material, processes)
         with material.loading.deaths_named(), contextlib.closing(events):
             for event in events:
@@ -180,7 +268,9 @@ def _train_to_the_end(run: RunDirectory, engine: Engine, material: Material, pro
                     _leave_if_asked(request, saver, run, processes)
 
 
-def _choose_settings(run: RunDirectory, config: Config, material: Material, device: torch.device, *, seconds: float) -> None:
+def _choose_settings(
+    run: RunDirectory, config: Config, material: Material, device: torch.device, *, seconds: float
+) -> None:
     """Put the settings of prediction that suit the val split best into the best checkpoint, in about so many seconds."""
     best = run.checkpoint("best")
     cases = [prepared.case for prepared in material.validation[: config.train.choose_cases]]
@@ -192,13 +282,18 @@ def _choose_settings(run: RunDirectory, config: Config, material: Material, devi
         for choice in steps:
             track.update(advance=1)
             if request.exit_code is not None:
-                raise Stopped(request.exit_code, f"stopped; {run.name} is trained, and predicts with the settings of its training")
+                raise Stopped(
+                    request.exit_code,
+                    f"stopped; {run.name} is trained, and predicts with the settings of its training",
+                )
             if choice is not None:
                 store(best, choice.settings)
                 console.say(choice.text())
 
 
-def _leave_if_asked(request: StopRequest, saver: "_Saver", run: RunDirectory, processes: World) -> None:
+def _leave_if_asked(
+    request: StopRequest, saver: "_Saver", run: RunDirectory, processes: World
+) -> None:
     codes = [code for code in processes.gather(request.exit_code) if code is not None]
     if codes:
         saver.save()
@@ -206,7 +301,10 @@ def _leave_if_asked(request: StopRequest, saver: "_Saver", run: RunDirectory, pr
 
 
 def _stopped(run: RunDirectory, exit_code: int) -> Stopped:
-    return Stopped(exit_code, f"stopped; the state is saved: hemseg train --resume --run {run.name}   goes on there")
+    return Stopped(
+        exit_code,
+        f"stopped; the state is saved: hemseg train --resume --run {run.name}   goes on there",
+    )
 
 
 def _check_losses(engine: Engine, run: RunDirectory) -> None:
@@ -215,7 +313,10 @@ def _check_losses(engine: Engine, run: RunDirectory) -> None:
         return
     scans = sorted(set(progress.bad_scans))
     console.log.warning(
-        "epoch %d batch %d: the loss is not finite; batch skipped (%s)", progress.epoch + 1, progress.batch, ", ".join(scans)
+        "epoch %d batch %d: the loss is not finite; batch skipped (%s)",
+        progress.epoch + 1,
+        progress.batch,
+        ", ".join(scans),
     )
     if progress.bad_in_a_row >= engine.config.train.non_finite_batches:
         raise HemsegError(
@@ -263,20 +364,35 @@ class _Saver:
 
 
 @contextlib.contextmanager
-def _display(run: RunDirectory, engine: Engine, material: Material, processes: World) -> Iterator[Display]:
+def _display(
+    run: RunDirectory, engine: Engine, material: Material, processes: World
+) -> Iterator[Display]:
     steps = engine.config.train.epochs * len(material.plan)
     with contextlib.ExitStack() as stack:
-        board = stack.enter_context(tensorboard(run)) if engine.config.train.tensorboard and processes.first else None
-        track = stack.enter_context(console.live("training", total=1.0, unit="%")) if processes.first else None
+        board = (
+            stack.enter_context(tensorboard(run))
+            if engine.config.train.tensorboard and processes.first
+            else None
+        )
+        track = (
+            stack.enter_context(console.live("training", total=1.0, unit="%"))
+            if processes.first
+            else None
+        )
         yield Display(engine, track, board, steps=steps, batches=len(material.plan))
 
 
 @contextlib.contextmanager
 def tensorboard(run: RunDirectory) -> Iterator[Any]:
-    """A TensorBoard writer into `train/tensorboard`; HemsegError naming the extra where it is not installed."""
+    """A TensorBoard writer into `train/tensorboard`.
+
+    HemsegError naming the extra where it is not installed.
+    """
     try:
         from torch.utils.tensorboard import SummaryWriter  # an extra
     except ImportError:
-        raise HemsegError("train.tensorboard = true needs TensorBoard", hint="pip install 'hemseg[tensorboard]'") from None
+        raise HemsegError(
+            "train.tensorboard = true needs TensorBoard", hint="pip install 'hemseg[tensorboard]'"
+        ) from None
     with SummaryWriter(str(run.history_file.parent / "tensorboard")) as writer:
         yield writer

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hemseg_cli.errors import CaseError
+from hemseg_cli.core.errors import CaseError
 from hemseg_cli.evaluation.metrics import dice
+from hemseg_cli.imaging.nifti import read_volume
 from hemseg_cli.imaging.preprocess import restore_probability
-from hemseg_cli.imaging.volume import read_volume
 from hemseg_cli.inference.settings import Settings, chosen_settings
 from hemseg_cli.inference.sliding_window import sliding_window
 from hemseg_cli.training.distributed import World
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 USUAL_THRESHOLD = 0.5
 THRESHOLDS = (0.3, 0.4, USUAL_THRESHOLD, 0.6, 0.7)
-# A threshold other than 0.5 has to gain this much mean Dice, or a small val split would choose by noise.
+# A threshold other than 0.5 has to gain this much mean Dice, or a small val split would choose by
+# noise.
 WORTH_IT = 0.005
 
 
@@ -62,11 +63,13 @@ class Validation:
         return best if self.dice_at(best) > self.dice + WORTH_IT else USUAL_THRESHOLD
 
 
-def validate(engine: Engine, cases: "Sequence[PreparedCase]", world: World) -> Iterator[Validation | None]:
+def validate(
+    engine: Engine, cases: "Sequence[PreparedCase]", world: World
+) -> Iterator[Validation | None]:
     """Validate the averaged weights on `cases`, shared out over the processes.
 
-    Yields None after each round of scans (one per process), so that the caller can stop in between, and the result at the end. Random
-    generators are left as they were.
+    Yields None after each round of scans (one per process), so that the caller can stop in between,
+    and the result at the end. Random generators are left as they were.
     """
     network = engine.mean.network.eval()
     mine: list[ValidatedCase] = []
@@ -75,19 +78,30 @@ def validate(engine: Engine, cases: "Sequence[PreparedCase]", world: World) -> I
             mine.append(_validate_case(engine, network, cases[start + world.rank]))
         yield None
     by_rank = world.gather(mine)
-    yield Validation(tuple(by_rank[index % world.size][index // world.size] for index in range(len(cases))))
+    yield Validation(
+        tuple(by_rank[index % world.size][index // world.size] for index in range(len(cases)))
+    )
 
 
 def predict_settings(engine: Engine, validation: Validation | None) -> dict[str, Any]:
-    """The settings of prediction that a checkpoint carries: those validated with, and the threshold that validation chose."""
+    """The settings of prediction that a checkpoint carries.
+
+    Those validated with, and the threshold that validation chose.
+    """
     settings = _settings(engine).to_dict()
-    if validation is not None and engine.config.train.choose != "none" and engine.config.predict.threshold is None:
+    if (
+        validation is not None
+        and engine.config.train.choose != "none"
+        and engine.config.predict.threshold is None
+    ):
         settings["threshold"] = validation.best_threshold()
     return settings
 
 
 def _settings(engine: Engine) -> Settings:
-    return chosen_settings(engine.config.predict, {"weighting": engine.config.train.validation_weighting})
+    return chosen_settings(
+        engine.config.predict, {"weighting": engine.config.train.validation_weighting}
+    )
 
 
 def _validate_case(engine: Engine, network: torch.nn.Module, case: "PreparedCase") -> ValidatedCase:
@@ -108,7 +122,9 @@ def _validate_case(engine: Engine, network: torch.nn.Module, case: "PreparedCase
     ).numpy()
     if engine.config.train.validation_grid == "native":
         probability = restore_probability(probability, case.grid)
-        truth = _native_truth(engine.config.data.folder / case.case.label, probability.shape, case.scan)
+        truth = _native_truth(
+            engine.config.data.folder / case.case.label, probability.shape, case.scan
+        )
     else:
         truth = np.asarray(case.label) > 0
     return _score(case.scan, probability, truth)
@@ -126,5 +142,8 @@ def _score(scan: str, probability: NDArray[np.float32], truth: NDArray[np.bool_]
 def _native_truth(path: Path, shape: tuple[int, ...], scan: str) -> NDArray[np.bool_]:
     label = read_volume(path)
     if label.array.shape != shape:
-        raise CaseError(f"{path}: the label has shape {label.array.shape}, the image of scan {scan} {shape}", hint="hemseg convert --force")
+        raise CaseError(
+            f"{path}: the label has shape {label.array.shape}, the image of scan {scan} {shape}",
+            hint="hemseg convert --force",
+        )
     return np.asarray(label.array > 0)

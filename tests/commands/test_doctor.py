@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hemseg_cli import app
-from hemseg_cli.cases import Case, write_cases
+from hemseg_cli.core.cases import Case, write_cases
 
 
 @pytest.fixture
@@ -20,7 +20,10 @@ def one_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     array = np.zeros((8, 8, 4), dtype=np.int16)
     array[2:5, 2:5, 1:3] = 1
     nib.save(nib.Nifti1Image(array, np.diag([-1.0, -1.0, 5.0, 1.0])), label)
-    write_cases(tmp_path / "data" / "hemseg-200" / "cases.csv", [Case("a", "P", "train", label="train/label/a.nii.gz")])
+    write_cases(
+        tmp_path / "data" / "hemseg-200" / "cases.csv",
+        [Case("a", "P", "train", label="train/label/a.nii.gz")],
+    )
     return label
 
 
@@ -39,7 +42,9 @@ def test_healthy_data_exit_0(one_scan: Path, capsys: pytest.CaptureFixture[str])
     assert report["truth_ml"]["total"] == pytest.approx(18 * 5 / 1000)
 
 
-def test_unreadable_label_exits_1_and_is_named(one_scan: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unreadable_label_exits_1_and_is_named(
+    one_scan: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     one_scan.write_bytes(b"no label at all")
     assert app.run(["doctor", "--data", "--json"]) == 1
     report = json.loads(capsys.readouterr().out)

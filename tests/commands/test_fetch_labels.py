@@ -16,7 +16,9 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def fetch(*options: str) -> int:
-    return run(["fetch-labels", "--dataset", "tiny", "--source", "source", "--workers", "0", *options])
+    return run(
+        ["fetch-labels", "--dataset", "tiny", "--source", "source", "--workers", "0", *options]
+    )
 
 
 def test_json_is_one_object_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
@@ -27,7 +29,9 @@ def test_json_is_one_object_and_nothing_else(capsys: pytest.CaptureFixture[str])
     assert (payload["labels"], payload["written"], payload["folder"]) == (6, 6, "data/tiny")
 
 
-def test_a_person_gets_the_counts_and_the_patients_in_two_splits(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_person_gets_the_counts_and_the_patients_in_two_splits(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     labels = tiny_labels()
     labels[scan_id(90)] = ("test", "ID_00000000", label_bytes())
     write_source(Path("source"), labels)
@@ -42,13 +46,18 @@ def test_a_person_gets_the_counts_and_the_patients_in_two_splits(capsys: pytest.
     assert "7 (0 written, 7 already there)" in capsys.readouterr().out
 
 
-def test_a_differing_label_is_said_to_be_kept_and_force_restores_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_differing_label_is_said_to_be_kept_and_force_restores_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     write_source(Path("source"), tiny_labels())
     fetch("--quiet")
     Path(f"data/tiny/test/label/{scan_id(3)}.nii.gz").write_bytes(label_bytes(voxels=50))
     capsys.readouterr()
     assert fetch("--quiet") == 0
-    assert "1 labels differ from the archive's and were kept; --force restores them" in capsys.readouterr().err
+    assert (
+        "1 labels differ from the archive's and were kept; --force restores them"
+        in capsys.readouterr().err
+    )
     assert fetch("--force") == 0
     assert "0 written, 1 restored" in capsys.readouterr().out
 
@@ -81,7 +90,9 @@ def test_repaired_splits_can_be_asked_for(capsys: pytest.CaptureFixture[str]) ->
         (["--source", "http://example.com/mirror"], "only https://"),
     ],
 )
-def test_a_bad_option_is_a_usage_error(options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_option_is_a_usage_error(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(["fetch-labels", "--dataset", "tiny", *options]) == 2
     assert message in capsys.readouterr().err
 
@@ -96,6 +107,11 @@ def test_a_data_folder_that_cannot_be_written_is_named(capsys: pytest.CaptureFix
 def test_help_comes_without_heavy_imports() -> None:
     code = "import sys; from hemseg_cli.app import run; run(['fetch-labels', '--help']); print([m for m in HEAVY if m in sys.modules])"
     heavy = ["torch", "monai", "pandas", "SimpleITK", "scipy", "numpy", "requests", "nibabel"]
-    done = subprocess.run([sys.executable, "-c", f"HEAVY = {heavy}\n{code}"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", f"HEAVY = {heavy}\n{code}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert "--source" in done.stdout
     assert done.stdout.rstrip().endswith("[]")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from hemseg_cli import app
-from hemseg_cli.cases import read_cases, write_cases
-from hemseg_cli.imaging.volume import Volume, read_volume, write_volume
+from hemseg_cli.core.cases import read_cases, write_cases
+from hemseg_cli.imaging.nifti import Volume, read_volume, write_volume
 from hemseg_cli.models.checkpoint import read_checkpoint
 from tests.training.scans import ball_scan
 from tests.training.small_run import small_config, small_data, write_config
@@ -38,7 +38,9 @@ def test_list_shows_every_system_of_the_table(capsys: pytest.CaptureFixture[str]
     models = {model["name"]: model for model in json.loads(capsys.readouterr().out)["models"]}
     assert models["attention-unet"]["reference_dice"] == 66.77
     assert models["nnunet"]["reference_dice"] == 78.99
-    assert [name for name, model in models.items() if model["reference_dice"] is None] == ["dynunet"]
+    assert [name for name, model in models.items() if model["reference_dice"] is None] == [
+        "dynunet"
+    ]
     assert app.run(["train", "--list"]) == 0
     assert "19.2 M" in capsys.readouterr().out
 
@@ -49,12 +51,16 @@ def test_list_and_unknown_model_come_without_torch(tmp_path: Path) -> None:
         "assert app.run(['train', '--list']) == 0 and app.run(['train', '--model', 'u-net']) == 2\n"
         "assert not {'torch', 'monai', 'pandas'} & set(sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     assert "did you mean unet?" in done.stderr
 
 
-def test_trains_and_names_the_run_and_the_next_command(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_trains_and_names_the_run_and_the_next_command(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert app.run(["train", "--run", "first", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["next"] == "hemseg predict --run first"
@@ -62,7 +68,9 @@ def test_trains_and_names_the_run_and_the_next_command(place: Path, capsys: pyte
     assert (place / "runs" / "latest").resolve().name == "first"
 
 
-def test_resume_takes_the_config_of_the_run_and_notices_a_typed_change(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_resume_takes_the_config_of_the_run_and_notices_a_typed_change(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert app.run(["train", "--run", "a", "--set", "train.lr=0.002", "--quiet"]) == 0
     assert app.run(["train", "--resume"]) == 1
     assert "run a is finished: 1 epochs" in capsys.readouterr().err
@@ -70,15 +78,22 @@ def test_resume_takes_the_config_of_the_run_and_notices_a_typed_change(place: Pa
     assert "train.lr: 0.002 then, 0.005 now" in capsys.readouterr().err
 
 
-def test_all_folds_make_a_run_each_and_one_command_for_the_ensemble(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_folds_make_a_run_each_and_one_command_for_the_ensemble(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert app.run(["train", "--fold", "all", "--folds", "2", "--run", "cv", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["next"] == "hemseg predict --run cv"
-    assert result["mean_best_dice"] == pytest.approx(np.mean([fold["best_dice"] for fold in result["folds"]]))
+    assert result["mean_best_dice"] == pytest.approx(
+        np.mean([fold["best_dice"] for fold in result["folds"]])
+    )
     # Resumed, the fold that is done is left alone, and the one that is not there is trained.
     shutil.rmtree(place / "runs" / "cv-fold1")
     before = (place / "runs" / "cv-fold0" / "checkpoints" / "last.pt").stat().st_mtime_ns
-    assert app.run(["train", "--fold", "all", "--folds", "2", "--run", "cv", "--json", "--resume"]) == 0
+    assert (
+        app.run(["train", "--fold", "all", "--folds", "2", "--run", "cv", "--json", "--resume"])
+        == 0
+    )
     again = json.loads(capsys.readouterr().out)
     assert again["mean_best_dice"] == result["mean_best_dice"]
     assert again["folds"][0] == result["folds"][0]
@@ -102,7 +117,9 @@ def test_all_folds_make_a_run_each_and_one_command_for_the_ensemble(place: Path,
         (["--fold", "all", "--resume"], 2, "--fold all --resume: which run?"),
     ],
 )
-def test_bad_input_is_named(place: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, message: str) -> None:
+def test_bad_input_is_named(
+    place: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, message: str
+) -> None:
     assert app.run(["train", *arguments]) == code
     captured = capsys.readouterr()
     assert message in captured.err
@@ -110,7 +127,10 @@ def test_bad_input_is_named(place: Path, capsys: pytest.CaptureFixture[str], arg
 
 
 def no_train_split(folder: Path) -> None:
-    write_cases(folder / "cases.csv", [case for case in read_cases(folder / "cases.csv") if case.split != "train"])
+    write_cases(
+        folder / "cases.csv",
+        [case for case in read_cases(folder / "cases.csv") if case.split != "train"],
+    )
 
 
 def third_label_value(folder: Path) -> None:
@@ -134,7 +154,10 @@ def no_foreground_anywhere(folder: Path) -> None:
 
 
 def not_converted(folder: Path) -> None:
-    write_cases(folder / "cases.csv", [dataclasses.replace(case, image="") for case in read_cases(folder / "cases.csv")])
+    write_cases(
+        folder / "cases.csv",
+        [dataclasses.replace(case, image="") for case in read_cases(folder / "cases.csv")],
+    )
 
 
 @pytest.mark.parametrize(
@@ -147,30 +170,44 @@ def not_converted(folder: Path) -> None:
         (not_converted, "no image in the case table"),
     ],
 )
-def test_bad_data_is_named_by_scan(place: Path, capsys: pytest.CaptureFixture[str], spoil: Callable[[Path], None], message: str) -> None:
+def test_bad_data_is_named_by_scan(
+    place: Path, capsys: pytest.CaptureFixture[str], spoil: Callable[[Path], None], message: str
+) -> None:
     spoil(place / "data" / "tiny")
     assert app.run(["train"]) == 1
     assert message in capsys.readouterr().err
 
 
-def test_one_label_without_foreground_is_said_and_trained_on(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_label_without_foreground_is_said_and_trained_on(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     label = read_volume(place / "data" / "tiny" / "train" / "label" / "train0.nii.gz")
-    write_volume(place / "data" / "tiny" / "train" / "label" / "train0.nii.gz", Volume(np.zeros_like(label.array), label.affine))
+    write_volume(
+        place / "data" / "tiny" / "train" / "label" / "train0.nii.gz",
+        Volume(np.zeros_like(label.array), label.affine),
+    )
     assert app.run(["train", "--json"]) == 0
     captured = capsys.readouterr()
     assert "1 labels have no hemorrhage: train0" in captured.err
     assert json.loads(captured.out)["epochs"] == 1
 
 
-def test_patch_larger_than_the_scans_is_padded_and_said(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_patch_larger_than_the_scans_is_padded_and_said(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert app.run(["train", "--set", "train.patch=[32, 32, 12]", "--json"]) == 0
     captured = capsys.readouterr()
     assert "train.patch = [32, 32, 12] is larger than 3 of 3 training scans" in captured.err
     assert read_checkpoint(Path(json.loads(captured.out)["checkpoint"]))["patch"] == [32, 32, 12]
 
 
-def test_training_on_another_sets_test_scans_is_warned_of(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_on_another_sets_test_scans_is_warned_of(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     other = place / "data" / "other"
-    write_cases(other / "cases.csv", [ball_scan(other, "train1", split="test"), ball_scan(other, "elsewhere", split="test")])
+    write_cases(
+        other / "cases.csv",
+        [ball_scan(other, "train1", split="test"), ball_scan(other, "elsewhere", split="test")],
+    )
     assert app.run(["train", "--json"]) == 0
     assert "1 of the 2 test scans of other are trained on here" in capsys.readouterr().err

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hemseg_cli.config import Config, dump, load, template, validate_file
-from hemseg_cli.errors import ConfigError
+from hemseg_cli.core.errors import ConfigError
 
 
 def _file(tmp_path: Path, text: str) -> Path:
@@ -14,11 +14,19 @@ def _file(tmp_path: Path, text: str) -> Path:
     return path
 
 
-def test_precedence_is_option_then_set_then_environment_then_file_then_default(tmp_path: Path) -> None:
-    file = _file(tmp_path, "[train]\nepochs = 2\nseed = 2\nfolds = 3\n[data]\ndataset = 'from-file'\n")
+def test_precedence_is_option_then_set_then_environment_then_file_then_default(
+    tmp_path: Path,
+) -> None:
+    file = _file(
+        tmp_path, "[train]\nepochs = 2\nseed = 2\nfolds = 3\n[data]\ndataset = 'from-file'\n"
+    )
     config = load(
         file,
-        environ={"HEMSEG_TRAIN__EPOCHS": "3", "HEMSEG_TRAIN__SEED": "3", "HEMSEG_TRAIN__FOLDS": "4"},
+        environ={
+            "HEMSEG_TRAIN__EPOCHS": "3",
+            "HEMSEG_TRAIN__SEED": "3",
+            "HEMSEG_TRAIN__FOLDS": "4",
+        },
         assignments=["train.epochs=4", "train.seed=4"],
         options={"train.epochs": 5, "train.model": None},
     )
@@ -29,10 +37,15 @@ def test_precedence_is_option_then_set_then_environment_then_file_then_default(t
 
 def test_recipe_lies_between_default_and_file(tmp_path: Path) -> None:
     assert load(assignments=["train.recipe=paper"], environ={}).train.epochs == 200
-    assert load(_file(tmp_path, "[train]\nrecipe = 'paper'\nepochs = 7\n"), environ={}).train.epochs == 7
+    assert (
+        load(_file(tmp_path, "[train]\nrecipe = 'paper'\nepochs = 7\n"), environ={}).train.epochs
+        == 7
+    )
 
 
-def test_config_in_the_current_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_config_in_the_current_folder_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _file(tmp_path, "[train]\nepochs = 11\n")
     monkeypatch.chdir(tmp_path)
     assert load(environ={}).train.epochs == 11
@@ -42,12 +55,16 @@ def test_unknown_key_names_the_line_and_the_nearest_key(tmp_path: Path) -> None:
     file = _file(tmp_path, "# a comment\n[train]\nmodel = 'unet'\nepohs = 3\n")
     with pytest.raises(ConfigError) as caught:
         load(file, environ={})
-    assert f"train.epohs: unknown key ({file}:4); did you mean train.epochs?" in caught.value.message
+    assert (
+        f"train.epohs: unknown key ({file}:4); did you mean train.epochs?" in caught.value.message
+    )
     assert caught.value.exit_code == 2
 
 
 def test_unknown_section_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"trian: unknown key .*hemseg.toml:1.*did you mean train\?"):
+    with pytest.raises(
+        ConfigError, match=r"trian: unknown key .*hemseg.toml:1.*did you mean train\?"
+    ):
         load(_file(tmp_path, "[trian]\nepochs = 3\n"), environ={})
 
 
@@ -105,7 +122,10 @@ def test_template_describes_every_key() -> None:
 
 
 def test_dump_reads_back_as_the_same_config(tmp_path: Path) -> None:
-    config = load(assignments=["train.recipe=paper", "train.model=swin-unetr", "compute.workers=3"], environ={})
+    config = load(
+        assignments=["train.recipe=paper", "train.model=swin-unetr", "compute.workers=3"],
+        environ={},
+    )
     assert load(_file(tmp_path, dump(config)), environ={}) == config
 
 
@@ -116,7 +136,9 @@ def test_config_is_frozen() -> None:
 
 
 @given(st.text(max_size=60))
-def test_any_text_as_a_file_gives_a_config_or_a_config_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+def test_any_text_as_a_file_gives_a_config_or_a_config_error(
+    tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
     file = tmp_path_factory.mktemp("config") / "hemseg.toml"
     file.write_bytes(text.encode("utf-8", "surrogatepass"))
     try:

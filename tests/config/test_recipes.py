@@ -4,7 +4,7 @@ import pytest
 
 from hemseg_cli.config import load, template
 from hemseg_cli.config.recipes import preset, preset_values
-from hemseg_cli.config.train import TrainConfig
+from hemseg_cli.config.schema import TrainConfig
 
 PAPER_MODELS = ["unet", "vnet", "segresnet", "attention-unet", "unetr", "swin-unetr"]
 
@@ -25,7 +25,12 @@ def test_paper_is_the_published_setup(model):
     assert train.batch_size == {"unet": 4}.get(model, 2) * train.patches_per_scan
     assert (train.foreground_share, train.jitter, train.patch_order) == (0.5, 0, "by_scan")
     assert (train.optimiser, train.lr, train.weight_decay) == ("adamw", 0.01, 0.01)
-    assert (train.schedule, train.step_epochs, train.step_factor, train.warmup) == ("step", 10, 0.9, 0)
+    assert (train.schedule, train.step_epochs, train.step_factor, train.warmup) == (
+        "step",
+        10,
+        0.9,
+        0,
+    )
     assert (train.epochs, train.seed, train.validation_every) == (200, 42, 2)
     assert (train.clip_norm, train.ema_decay, train.precision) == (0, 0, "float32")
 
@@ -34,7 +39,11 @@ def test_paper_is_the_published_setup(model):
 def test_paper_augments_by_mirroring_alone(model):
     augment = _train("paper", model).augment
     assert augment.mirror_p == (0.5, 0.5, 0.5)
-    others = {key: value for key, value in augment.model_dump().items() if key.endswith("_p") and key != "mirror_p"}
+    others = {
+        key: value
+        for key, value in augment.model_dump().items()
+        if key.endswith("_p") and key != "mirror_p"
+    }
     assert len(others) == 9
     assert set(others.values()) == {0.0}
 
@@ -52,7 +61,11 @@ def test_strong_has_what_the_field_knows_to_work(model):
     assert train.clip_norm > 0
     assert train.ema_decay > 0
     assert train.patience is not None
-    chances = {key: value for key, value in train.augment.model_dump().items() if key.endswith("_p") and key != "mirror_p"}
+    chances = {
+        key: value
+        for key, value in train.augment.model_dump().items()
+        if key.endswith("_p") and key != "mirror_p"
+    }
     assert min(chances.values()) > 0
 
 
@@ -69,6 +82,11 @@ def test_the_template_states_no_key_that_a_recipe_sets():
     """Else choosing `recipe = "paper"` in a file from `hemseg config init` would change nothing but the name."""
     stated = tomllib.loads(template())["train"]
     flat = {key for key, value in stated.items() if not isinstance(value, dict)}
-    flat |= {f"{table}.{key}" for table, value in stated.items() if isinstance(value, dict) for key in value}
+    flat |= {
+        f"{table}.{key}"
+        for table, value in stated.items()
+        if isinstance(value, dict)
+        for key in value
+    }
     assert flat.isdisjoint(preset_values("strong", "dynunet"))
     assert "# lr = 0.0" in template()

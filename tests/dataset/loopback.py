@@ -10,7 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Site:
-    """`files` by path; `script[path]` holds what is done first, one entry per request; `requests` is what was asked: (path, headers)."""
+    """`files` by path; `script[path]` holds what is done first, one entry per request.
+
+    `requests` is what was asked: (path, headers).
+    """
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
@@ -81,12 +84,16 @@ class Site:
             handler.end_headers()
             handler.wfile.write(data[:count])
             handler.wfile.flush()
-            handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            handler.connection.setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )
             handler.close_connection = True
 
         return act
 
-    def announces(self, length: int | None, body: bytes) -> Callable[[BaseHTTPRequestHandler], None]:
+    def announces(
+        self, length: int | None, body: bytes
+    ) -> Callable[[BaseHTTPRequestHandler], None]:
         def act(handler: BaseHTTPRequestHandler) -> None:
             handler.send_response(200)
             if length is not None:

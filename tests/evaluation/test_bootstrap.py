@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hemseg_cli.evaluation.bootstrap import Bootstrap, Interval, draw_counts, group_sums, resampled_sums
+from hemseg_cli.evaluation.bootstrap import (
+    Bootstrap,
+    Interval,
+    draw_counts,
+    group_sums,
+    resampled_sums,
+)
 
 DICE = np.random.default_rng(3).beta(5, 2, size=45)
 
@@ -20,7 +26,8 @@ def test_mean_of_cases() -> None:
 
 
 def test_percentile_interval_of_two_patients_is_the_range() -> None:
-    # Resamples of two are (a, a), (a, b), (b, a), (b, b): the tails of 2.5 % are the values themselves.
+    # Resamples of two are (a, a), (a, b), (b, a), (b, b): the tails of 2.5 % are the values
+    # themselves.
     found = Bootstrap(samples=2000).mean([0.25, 0.75])
     assert (found.ci_low, found.ci_high) == (0.25, 0.75)
 
@@ -28,7 +35,10 @@ def test_percentile_interval_of_two_patients_is_the_range() -> None:
 def test_percentile_interval_against_resampling_written_out() -> None:
     samples, seed = 500, 11
     (counts,) = draw_counts(len(DICE), samples, seed)
-    means = [sum(float(times) * value for times, value in zip(row, DICE, strict=True)) / len(DICE) for row in counts]
+    means = [
+        sum(float(times) * value for times, value in zip(row, DICE, strict=True)) / len(DICE)
+        for row in counts
+    ]
     found = Bootstrap(samples=samples, seed=seed, confidence=0.9).mean(DICE)
     assert found.ci_low == pytest.approx(np.percentile(means, 5))
     assert found.ci_high == pytest.approx(np.percentile(means, 95))
@@ -49,7 +59,9 @@ def test_blocks_do_not_change_the_number_of_resamples() -> None:
 @pytest.mark.parametrize("method", ["percentile", "bca"])
 def test_agrees_with_scipy(method: Any) -> None:
     scipy_method = {"percentile": "percentile", "bca": "BCa"}[method]
-    theirs = stats.bootstrap((DICE,), np.mean, n_resamples=20000, method=scipy_method, rng=np.random.default_rng(1)).confidence_interval
+    theirs = stats.bootstrap(
+        (DICE,), np.mean, n_resamples=20000, method=scipy_method, rng=np.random.default_rng(1)
+    ).confidence_interval
     ours = Bootstrap(samples=20000, method=method).mean(DICE)
     assert ours.ci_low == pytest.approx(theirs.low, abs=0.002)
     assert ours.ci_high == pytest.approx(theirs.high, abs=0.002)
@@ -66,7 +78,9 @@ def test_bca_against_its_formula() -> None:
     acceleration = (apart**3).sum() / (6 * (apart**2).sum() ** 1.5)
     for share, bound in ((0.025, found.ci_low), (0.975, found.ci_high)):
         z = bias + normal.inv_cdf(share)
-        assert bound == pytest.approx(np.quantile(means, normal.cdf(bias + z / (1 - acceleration * z))))
+        assert bound == pytest.approx(
+            np.quantile(means, normal.cdf(bias + z / (1 - acceleration * z)))
+        )
 
 
 def test_scans_of_one_patient_are_drawn_together() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from hemseg_cli.app import run as hemseg
-from hemseg_cli.imaging.volume import Volume, write_volume
+from hemseg_cli.imaging.nifti import Volume, write_volume
 from tests.evaluation.toy import AFFINE, Workplace, block, make_workplace, truth
 
 
@@ -22,7 +22,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workplace:
     return make_workplace(tmp_path)
 
 
-def test_table_shows_mean_interval_and_number(place: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_shows_mean_interval_and_number(
+    place: Workplace, capsys: pytest.CaptureFixture[str]
+) -> None:
     place.run("a", truth)
     assert hemseg(["evaluate", "--run", "a"]) == 0
     shown = capsys.readouterr().out
@@ -34,16 +36,36 @@ def test_table_shows_mean_interval_and_number(place: Workplace, capsys: pytest.C
 def test_json_is_one_object(place: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
     place.run("a", truth)
     place.run("b", lambda n: block(2 + 2 * n))
-    assert hemseg(["evaluate", "--run", "a", "--run", "b", "--bootstrap", "200", "--confidence", "0.9", "--json"]) == 0
+    assert (
+        hemseg(
+            [
+                "evaluate",
+                "--run",
+                "a",
+                "--run",
+                "b",
+                "--bootstrap",
+                "200",
+                "--confidence",
+                "0.9",
+                "--json",
+            ]
+        )
+        == 0
+    )
     found = json.loads(capsys.readouterr().out)
     assert [entry["name"] for entry in found["runs"]] == ["a", "b"]
     assert found["runs"][0]["summary"]["bootstrap"]["samples"] == 200
     assert found["comparison"]["confidence"] == 0.9
 
 
-def test_case_that_cannot_be_scored_ends_with_exit_code_1_after_the_result(place: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
+def test_case_that_cannot_be_scored_ends_with_exit_code_1_after_the_result(
+    place: Workplace, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = place.run("a", truth)
-    write_volume(run.prediction_file("test", "scan1"), Volume(np.full((3, 3, 3), 1, dtype=np.uint8), AFFINE))
+    write_volume(
+        run.prediction_file("test", "scan1"), Volume(np.full((3, 3, 3), 1, dtype=np.uint8), AFFINE)
+    )
     assert hemseg(["evaluate", "--json"]) == 1
     said = capsys.readouterr()
     assert list(json.loads(said.out)["runs"][0]["failed"]) == ["scan1"]
@@ -62,7 +84,13 @@ def test_case_that_cannot_be_scored_ends_with_exit_code_1_after_the_result(place
         (["--split", "val"], 1, "split val has no cases"),
     ],
 )
-def test_bad_input_is_named(place: Workplace, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, words: str) -> None:
+def test_bad_input_is_named(
+    place: Workplace,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    words: str,
+) -> None:
     place.run("a", truth)
     assert hemseg(["evaluate", *arguments]) == code
     said = capsys.readouterr()
@@ -90,7 +118,9 @@ def test_ctrl_c_leaves_nothing_behind_and_the_same_command_finishes(place: Workp
     os.mkfifo(held)
     command = [sys.executable, "-m", "hemseg_cli", "evaluate", "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    with held.open("wb"):  # returns once the command has opened the mask, and waits for its first byte
+    with held.open(
+        "wb"
+    ):  # returns once the command has opened the mask, and waits for its first byte
         process.send_signal(signal.SIGINT)
         out, err = process.communicate()
     assert process.returncode == 130

@@ -18,7 +18,12 @@ def test_difference_and_its_interval_are_those_of_the_differences() -> None:
     a, b = BASE, BASE - RANDOM.normal(0.05, 0.05, size=40)
     (pair,) = compare_pairs("dice", {"a": a.tolist(), "b": b.tolist()}, SCANS, Bootstrap())
     expected = Bootstrap().mean(a - b, SCANS)
-    assert (pair.difference, pair.ci_low, pair.ci_high, pair.n) == (expected.mean, expected.ci_low, expected.ci_high, 40)
+    assert (pair.difference, pair.ci_low, pair.ci_high, pair.n) == (
+        expected.mean,
+        expected.ci_low,
+        expected.ci_high,
+        40,
+    )
     assert pair.difference == pytest.approx(float((a - b).mean()))
     assert pair.p_bootstrap < 0.01
     assert pair.p_wilcoxon == pytest.approx(stats.wilcoxon(a - b, zero_method="pratt").pvalue)
@@ -32,7 +37,13 @@ def test_bootstrap_p_is_near_the_t_test_on_normal_differences() -> None:
 
 def test_equal_runs_do_not_differ() -> None:
     (pair,) = compare_pairs("dice", {"a": BASE.tolist(), "b": BASE.tolist()}, SCANS, Bootstrap())
-    assert (pair.difference, pair.ci_low, pair.ci_high, pair.p_bootstrap, pair.p_wilcoxon) == (0.0, 0.0, 0.0, 1.0, 1.0)
+    assert (pair.difference, pair.ci_low, pair.ci_high, pair.p_bootstrap, pair.p_wilcoxon) == (
+        0.0,
+        0.0,
+        0.0,
+        1.0,
+        1.0,
+    )
 
 
 def test_two_scans_of_a_patient_are_one_witness() -> None:
@@ -40,7 +51,9 @@ def test_two_scans_of_a_patient_are_one_witness() -> None:
     patients = np.repeat(list("abcdef"), 4).tolist()
     together = paired_p_values(differences, patients, Bootstrap(samples=5000))
     alone = paired_p_values(differences, [str(n) for n in range(24)], Bootstrap(samples=5000))
-    assert together == paired_p_values([0.2, -0.1, 0.15, 0.05, 0.3, 0.1], list("abcdef"), Bootstrap(samples=5000))
+    assert together == paired_p_values(
+        [0.2, -0.1, 0.15, 0.05, 0.3, 0.1], list("abcdef"), Bootstrap(samples=5000)
+    )
     assert all(ours > theirs for ours, theirs in zip(together, alone, strict=True))
 
 
@@ -54,7 +67,14 @@ def test_type_one_error_is_near_the_level() -> None:
     rejected = np.zeros(2)
     for trial in range(trials):
         differences = random.exponential(0.1, (2, 30))
-        rejected += np.array(paired_p_values(differences[0] - differences[1], SCANS[:30], Bootstrap(samples=200, seed=trial))) < 0.05
+        rejected += (
+            np.array(
+                paired_p_values(
+                    differences[0] - differences[1], SCANS[:30], Bootstrap(samples=200, seed=trial)
+                )
+            )
+            < 0.05
+        )
     assert (rejected / trials < 0.085).all()
     assert (rejected / trials > 0.02).all()
 
@@ -62,7 +82,10 @@ def test_type_one_error_is_near_the_level() -> None:
 @pytest.mark.parametrize(
     ("raw", "adjusted"),
     [
-        ([0.01, 0.04, 0.03], [0.03, 0.06, 0.06]),  # 3 * 0.01, then 2 * 0.03, then the running maximum
+        (
+            [0.01, 0.04, 0.03],
+            [0.03, 0.06, 0.06],
+        ),  # 3 * 0.01, then 2 * 0.03, then the running maximum
         ([0.6, 0.5], [1.0, 1.0]),
         ([0.02], [0.02]),
         ([], []),
@@ -82,7 +105,9 @@ def test_holm_leaves_the_undefined_out() -> None:
 def test_ranking_of_runs_that_always_keep_their_order() -> None:
     runs = {"worse": (BASE - 0.2).tolist(), "best": BASE.tolist(), "middle": (BASE - 0.1).tolist()}
     ranks = rank_runs("dice", runs, SCANS, Bootstrap())
-    assert [(rank.run, rank.rank, rank.rank_low, rank.rank_high, rank.p_best) for rank in ranks] == [
+    assert [
+        (rank.run, rank.rank, rank.rank_low, rank.rank_high, rank.p_best) for rank in ranks
+    ] == [
         ("best", 1, 1, 1, 1),
         ("middle", 2, 2, 2, 0),
         ("worse", 3, 3, 3, 0),
@@ -91,19 +116,35 @@ def test_ranking_of_runs_that_always_keep_their_order() -> None:
 
 
 def test_smaller_distances_rank_first_and_ties_share() -> None:
-    ranks = rank_runs("hd95_mm", {"far": [9.0, 9.0], "near": [3.0, 3.0], "same": [3.0, 3.0]}, ["a", "b"], Bootstrap())
-    assert [(rank.run, rank.rank, rank.p_best) for rank in ranks] == [("near", 1.5, 0.5), ("same", 1.5, 0.5), ("far", 3.0, 0.0)]
+    ranks = rank_runs(
+        "hd95_mm",
+        {"far": [9.0, 9.0], "near": [3.0, 3.0], "same": [3.0, 3.0]},
+        ["a", "b"],
+        Bootstrap(),
+    )
+    assert [(rank.run, rank.rank, rank.p_best) for rank in ranks] == [
+        ("near", 1.5, 0.5),
+        ("same", 1.5, 0.5),
+        ("far", 3.0, 0.0),
+    ]
 
 
 def test_runs_that_trade_places_are_uncertain() -> None:
     noise = np.random.default_rng(0).normal(0, 0.1, size=(2, 40))
-    ranks = rank_runs("dice", {"a": (BASE + noise[0]).tolist(), "b": (BASE + noise[1]).tolist()}, SCANS, Bootstrap())
+    ranks = rank_runs(
+        "dice",
+        {"a": (BASE + noise[0]).tolist(), "b": (BASE + noise[1]).tolist()},
+        SCANS,
+        Bootstrap(),
+    )
     assert sum(rank.p_best for rank in ranks) == pytest.approx(1.0)
     assert all(0.0 < rank.p_best < 1.0 for rank in ranks)
     assert all((rank.rank_low, rank.rank_high) == (1, 2) for rank in ranks)
 
 
 def test_scans_undefined_in_one_run_are_left_out_of_all() -> None:
-    (pair,) = compare_pairs("dice", {"a": [0.5, math.nan, 0.7], "b": [0.4, 0.1, 0.6]}, ["x", "y", "z"], Bootstrap())
+    (pair,) = compare_pairs(
+        "dice", {"a": [0.5, math.nan, 0.7], "b": [0.4, 0.1, 0.6]}, ["x", "y", "z"], Bootstrap()
+    )
     assert pair.n == 2
     assert pair.difference == pytest.approx(0.1)

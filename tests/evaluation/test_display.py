@@ -17,7 +17,9 @@ def result(tmp_path: Path) -> EvaluationResult:
     return evaluate(place.config(), runs=["a", "b"])
 
 
-@pytest.mark.parametrize(("value", "shown"), [(None, "-"), (0.81234, "0.8123"), (-0.5, "-0.5000"), (83.476, "83.48")])
+@pytest.mark.parametrize(
+    ("value", "shown"), [(None, "-"), (0.81234, "0.8123"), (-0.5, "-0.5000"), (83.476, "83.48")]
+)
 def test_numbers(value: float | None, shown: str) -> None:
     assert number(value) == shown
 
@@ -44,7 +46,10 @@ def test_metrics_table_repeats_the_summary(result: EvaluationResult) -> None:
 def test_strata_table_ends_with_the_agreement_of_volumes(result: EvaluationResult) -> None:
     table = result.tables()[1]
     assert list(table.rows[0])[:4] == ["volume", "<1 mL", "4", "1.0000 [1.0000, 1.0000]"]
-    assert "bias 0.0000 mL, limits of agreement [0.0000, 0.0000] mL, concordance 1.0000 (4 scans)" in table.caption
+    assert (
+        "bias 0.0000 mL, limits of agreement [0.0000, 0.0000] mL, concordance 1.0000 (4 scans)"
+        in table.caption
+    )
 
 
 def test_comparison_tables(result: EvaluationResult) -> None:

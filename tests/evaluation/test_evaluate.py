@@ -1,4 +1,7 @@
-"""`evaluate` from files to files: every number of the summary by hand, and every bad input by name."""
+"""`evaluate` from files to files.
+
+Every number of the summary by hand, and every bad input by name.
+"""
 
 import csv
 import json
@@ -9,15 +12,25 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hemseg_cli.cases import read_cases, with_shared_patients, write_cases
 from hemseg_cli.config import load
-from hemseg_cli.errors import FileFormatError, HemsegError, UsageError
+from hemseg_cli.core.cases import read_cases, with_shared_patients, write_cases
+from hemseg_cli.core.errors import FileFormatError, HemsegError, UsageError
 from hemseg_cli.evaluation.bootstrap import Bootstrap
 from hemseg_cli.evaluation.evaluate import evaluate
 from hemseg_cli.evaluation.metrics import diagonal_mm
-from hemseg_cli.evaluation.protocol import paper_interval
-from hemseg_cli.imaging.volume import Volume, write_volume
-from tests.evaluation.toy import AFFINE, SCANS, SHAPE, SPACING_MM, VOXEL_MM3, Workplace, block, make_workplace, truth
+from hemseg_cli.evaluation.paper_protocol import paper_interval
+from hemseg_cli.imaging.nifti import Volume, write_volume
+from tests.evaluation.toy import (
+    AFFINE,
+    SCANS,
+    SHAPE,
+    SPACING_MM,
+    VOXEL_MM3,
+    Workplace,
+    block,
+    make_workplace,
+    truth,
+)
 
 COLUMNS = [
     "scan",
@@ -34,7 +47,17 @@ COLUMNS = [
     "lesions_predicted",
     "lesions_detected",
 ]
-KEYS = {"protocol", "split", "n_cases", "n_missed", "n_false_positive", "metrics", "bootstrap", "strata", "warnings"}
+KEYS = {
+    "protocol",
+    "split",
+    "n_cases",
+    "n_missed",
+    "n_false_positive",
+    "metrics",
+    "bootstrap",
+    "strata",
+    "warnings",
+}
 
 
 @pytest.fixture
@@ -60,23 +83,36 @@ def test_files_have_the_columns_and_keys_of_the_design(place: Workplace) -> None
     assert [row["scan"] for row in rows] == list(SCANS)
     summary = json.loads(run.evaluation_summary_file("test").read_text())
     assert set(summary) >= KEYS
-    assert summary["bootstrap"] == {"samples": 1000, "confidence": 0.95, "seed": 47, "unit": "patient", "method": "percentile"}
+    assert summary["bootstrap"] == {
+        "samples": 1000,
+        "confidence": 0.95,
+        "seed": 47,
+        "unit": "patient",
+        "method": "percentile",
+    }
 
 
 def test_every_number_of_a_case_by_hand(place: Workplace) -> None:
     run = place.run("a", half)
     evaluate(place.config())
-    row = rows_of(run.evaluation_cases_file("test"))[1]  # truth 8 x 4 x 2 voxels, prediction its first 4 x 4 x 2
+    row = rows_of(run.evaluation_cases_file("test"))[
+        1
+    ]  # truth 8 x 4 x 2 voxels, prediction its first 4 x 4 x 2
     assert (row["patient"], row["split"]) == ("p1", "test")
     assert float(row["dice"]) == pytest.approx(2 / 3, abs=1e-5)
     assert float(row["iou"]) == pytest.approx(0.5)
-    # Truth's surface runs up to 4 voxels (2 mm) beyond the prediction; the outermost of 8 layers holds 1/8 of it, so the 95th is 2 mm.
+    # Truth's surface runs up to 4 voxels (2 mm) beyond the prediction; the outermost of 8 layers
+    # holds 1/8 of it, so the 95th is 2 mm.
     assert float(row["hd95_mm"]) == pytest.approx(2.0)
     assert float(row["nsd_2mm"]) == 1.0
     assert float(row["truth_ml"]) == pytest.approx(64 * VOXEL_MM3 / 1000)
     assert float(row["predicted_ml"]) == pytest.approx(32 * VOXEL_MM3 / 1000)
     assert float(row["volume_error_ml"]) == pytest.approx(-32 * VOXEL_MM3 / 1000)
-    assert (row["lesions_truth"], row["lesions_predicted"], row["lesions_detected"]) == ("1", "1", "1")
+    assert (row["lesions_truth"], row["lesions_predicted"], row["lesions_detected"]) == (
+        "1",
+        "1",
+        "1",
+    )
 
 
 def test_means_rates_and_intervals_of_the_summary(place: Workplace) -> None:
@@ -91,23 +127,35 @@ def test_means_rates_and_intervals_of_the_summary(place: Workplace) -> None:
     errors = np.array([-2, -4, -6, 0]) * 8 * VOXEL_MM3 / 1000
     assert summary["metrics"]["volume_error_ml"]["mean"] == pytest.approx(errors.mean())
     assert summary["metrics"]["abs_volume_error_ml"]["mean"] == pytest.approx(abs(errors).mean())
-    assert summary["metrics"]["relative_volume_difference"]["mean"] == pytest.approx(np.mean([-0.5, -0.5, -0.5, 0]))
+    assert summary["metrics"]["relative_volume_difference"]["mean"] == pytest.approx(
+        np.mean([-0.5, -0.5, -0.5, 0])
+    )
     assert summary["metrics"]["lesion_sensitivity"]["mean"] == 1.0
     assert summary["agreement"]["bias_ml"] == pytest.approx(errors.mean())
-    assert summary["agreement"]["loa_high_ml"] == pytest.approx(errors.mean() + 1.96 * errors.std(ddof=1))
+    assert summary["agreement"]["loa_high_ml"] == pytest.approx(
+        errors.mean() + 1.96 * errors.std(ddof=1)
+    )
     assert summary["n_cases"] == 4
 
 
 def test_strata_by_tilt_and_volume_and_class(place: Workplace) -> None:
-    (place.root / "data" / "toy" / "test_set.csv").write_text("filename,label\nscan0.nii.gz,1\nscan1,0\nscan2,0\n")
+    (place.root / "data" / "toy" / "test_set.csv").write_text(
+        "filename,label\nscan0.nii.gz,1\nscan1,0\nscan2,0\n"
+    )
     place.run("a", lambda n: half(n) if n % 2 else truth(n))
     strata = evaluate(place.config()).runs[0].summary["strata"]
-    assert {name: (found["n"], round(found["dice"]["mean"], 4)) for name, found in strata["tilt"].items()} == {
+    assert {
+        name: (found["n"], round(found["dice"]["mean"], 4))
+        for name, found in strata["tilt"].items()
+    } == {
         "straight": (2, 1.0),
         "tilted": (2, 0.6667),
     }
     assert {name: found["n"] for name, found in strata["volume"].items()} == {"<1": 4}
-    assert {name: (found["n"], round(found["dice"]["mean"], 4)) for name, found in strata["class"].items()} == {
+    assert {
+        name: (found["n"], round(found["dice"]["mean"], 4))
+        for name, found in strata["class"].items()
+    } == {
         "0": (2, 0.8333),
         "1": (1, 1.0),
     }
@@ -119,12 +167,17 @@ def test_missed_case_counts_and_is_told(place: Workplace) -> None:
     summary = result.runs[0].summary
     assert summary["n_missed"] == 1
     assert summary["metrics"]["dice"]["mean"] == pytest.approx(0.75)
-    assert summary["metrics"]["hd95_mm"]["mean"] == pytest.approx(diagonal_mm(SHAPE, SPACING_MM) / 4)
+    assert summary["metrics"]["hd95_mm"]["mean"] == pytest.approx(
+        diagonal_mm(SHAPE, SPACING_MM) / 4
+    )
     assert "1 missed scan counts with the scan's diagonal" in result.tables()[0].caption
 
 
 def test_false_positive_on_a_scan_without_hemorrhage_is_counted_apart(place: Workplace) -> None:
-    write_volume(place.root / "data/toy/test/label/scan0.nii.gz", Volume(np.zeros(SHAPE, dtype=np.uint8), AFFINE))
+    write_volume(
+        place.root / "data/toy/test/label/scan0.nii.gz",
+        Volume(np.zeros(SHAPE, dtype=np.uint8), AFFINE),
+    )
     place.run("a", truth)
     summary = evaluate(place.config()).runs[0].summary
     assert (summary["n_false_positive"], summary["n_empty_truth"], summary["n_missed"]) == (1, 1, 0)
@@ -152,7 +205,12 @@ def test_one_case_has_an_undefined_interval_and_says_so(place: Workplace) -> Non
     write_cases(table, [case for case in read_cases(table) if case.scan in ("scan0", "scan9")])
     place.run("a", truth, scans=SCANS[:1])
     result = evaluate(place.config())
-    assert result.runs[0].summary["metrics"]["dice"] == {"mean": 1.0, "ci_low": None, "ci_high": None, "n": 1}
+    assert result.runs[0].summary["metrics"]["dice"] == {
+        "mean": 1.0,
+        "ci_low": None,
+        "ci_high": None,
+        "n": 1,
+    }
     assert "one patient only: intervals are undefined" in result.runs[0].summary["warnings"]
     assert result.tables()[0].rows[0][2] == "undefined"
 
@@ -184,7 +242,9 @@ def test_mask_in_another_orientation_is_the_same_mask(place: Workplace) -> None:
 @pytest.mark.parametrize("value", [2, 255, -1])
 def test_mask_with_other_values_is_named(place: Workplace, value: int) -> None:
     run = place.run("a", truth)
-    write_volume(run.prediction_file("test", "scan0"), Volume(truth(0).astype(np.int16) * value, AFFINE))
+    write_volume(
+        run.prediction_file("test", "scan0"), Volume(truth(0).astype(np.int16) * value, AFFINE)
+    )
     assert f"it holds {value}" in evaluate(place.config()).failed["scan0"]
 
 
@@ -231,7 +291,9 @@ def test_hand_edited_case_table_with_a_bad_number(place: Workplace) -> None:
     table = place.root / "data/toy/cases.csv"
     table.write_text(table.read_text().replace("1.2", "1,2x").replace('"', ""))
     place.run("a", truth)
-    with pytest.raises(FileFormatError, match=r"cases.csv, line 2: voxel_volume_mm3 = '1'|is not a number"):
+    with pytest.raises(
+        FileFormatError, match=r"cases.csv, line 2: voxel_volume_mm3 = '1'|is not a number"
+    ):
         evaluate(place.config())
 
 
@@ -245,7 +307,9 @@ def test_scans_that_share_a_patient_with_training_are_warned_of(place: Workplace
     assert "1 of 4 scans share a patient with another split: scan1" in warnings
 
 
-def test_run_of_another_data_set_that_trained_on_these_scans_is_contaminated(place: Workplace) -> None:
+def test_run_of_another_data_set_that_trained_on_these_scans_is_contaminated(
+    place: Workplace,
+) -> None:
     bigger = place.root / "data" / "bigger"
     shutil.copytree(place.root / "data" / "toy", bigger)
     cases = read_cases(bigger / "cases.csv")
@@ -255,7 +319,10 @@ def test_run_of_another_data_set_that_trained_on_these_scans_is_contaminated(pla
     run.config_file.write_text(f'[data]\nroot = "{place.root / "data"}"\ndataset = "bigger"\n')
     warnings = evaluate(place.config()).runs[0].summary["warnings"]
     assert len(cases) == 5
-    assert any(warning.startswith("contaminated: 1 of 4 scans") and warning.endswith("scan1") for warning in warnings)
+    assert any(
+        warning.startswith("contaminated: 1 of 4 scans") and warning.endswith("scan1")
+        for warning in warnings
+    )
 
 
 def test_train_split_says_that_it_was_trained_on(place: Workplace) -> None:
@@ -264,7 +331,9 @@ def test_train_split_says_that_it_was_trained_on(place: Workplace) -> None:
     assert any("was trained on split train" in warning for warning in warnings)
 
 
-def test_truth_is_that_of_the_runs_own_data_set(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_truth_is_that_of_the_runs_own_data_set(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place.run("a", truth)
     monkeypatch.chdir(place.root)
     result = evaluate(load(None, options={"compute.workers": 0}, environ={}))
@@ -283,7 +352,13 @@ def test_paper_protocol_of_a_run(place: Workplace) -> None:
     expected = paper_interval(dices)
     assert summary["metrics"]["dice"]["mean"] == pytest.approx(expected.mean, abs=1e-4)
     assert summary["metrics"]["dice"]["ci_low"] == pytest.approx(expected.ci_low, abs=1e-4)
-    assert summary["bootstrap"] == {"samples": 5000, "confidence": 0.95, "seed": 47, "unit": "case", "method": "published"}
+    assert summary["bootstrap"] == {
+        "samples": 5000,
+        "confidence": 0.95,
+        "seed": 47,
+        "unit": "case",
+        "method": "published",
+    }
     assert any("1 of 4 cases have no hd95_voxel" in warning for warning in summary["warnings"])
 
 
@@ -309,7 +384,9 @@ def test_folders_of_another_tool_join_by_name(place: Workplace) -> None:
     assert any("stray" in warning for warning in summary["warnings"])
     rows = rows_of(masks / "evaluation" / "cases.csv")
     assert [row["scan"] for row in rows] == ["a", "b", "c"]
-    assert float(rows[1]["truth_ml"]) == pytest.approx(32 * 1.25 / 1000)  # the header's voxel volume
+    assert float(rows[1]["truth_ml"]) == pytest.approx(
+        32 * 1.25 / 1000
+    )  # the header's voxel volume
 
 
 def test_folder_of_labels_of_the_data_set_knows_patients_and_volumes(place: Workplace) -> None:
@@ -341,23 +418,35 @@ def test_runs_are_compared_on_the_scans_that_both_have(place: Workplace) -> None
     place.run("b", lambda n: None if n == 3 else half(n))
     result = evaluate(place.config(), runs=["a", "b"], allow_missing=True)
     assert result.comparison is not None
-    assert (result.comparison["n_scans"], result.comparison["n_patients"], result.comparison["left_out"]) == (3, 3, ["scan3"])
+    assert (
+        result.comparison["n_scans"],
+        result.comparison["n_patients"],
+        result.comparison["left_out"],
+    ) == (3, 3, ["scan3"])
     dice = next(pair for pair in result.comparison["pairs"] if pair["metric"] == "dice")
     assert (dice["a"], dice["b"]) == ("a", "b")
     assert dice["difference"] == pytest.approx(1 / 3)
     assert [rank["run"] for rank in result.comparison["ranking"]] == ["a", "b"]
-    assert [table.title for table in result.tables()][-2:] == ["Differences on 3 scans of 3 patients", "Ranking"]
+    assert [table.title for table in result.tables()][-2:] == [
+        "Differences on 3 scans of 3 patients",
+        "Ranking",
+    ]
 
 
 def test_runs_on_different_splits_do_not_compare(place: Workplace) -> None:
     other = place.root / "data" / "other"
     shutil.copytree(place.root / "data" / "toy", other)
-    write_cases(other / "cases.csv", [case for case in read_cases(other / "cases.csv") if case.scan != "scan3"])
+    write_cases(
+        other / "cases.csv",
+        [case for case in read_cases(other / "cases.csv") if case.scan != "scan3"],
+    )
     place.run("a", truth)
     run = place.run("b", truth)
     run.config_file.write_text(f'[data]\nroot = "{place.root / "data"}"\ndataset = "other"\n')
     config = place.config().model_copy(update={"data": type(place.config().data)()})
-    with pytest.raises(HemsegError, match=r"split test of a and of b differ: 1 scans are only in a's \(scan3\)"):
+    with pytest.raises(
+        HemsegError, match=r"split test of a and of b differ: 1 scans are only in a's \(scan3\)"
+    ):
         evaluate(config, runs=["a", "b"])
 
 
@@ -369,7 +458,9 @@ def test_runs_on_different_labels_do_not_compare(place: Workplace) -> None:
     run = place.run("b", truth)
     run.config_file.write_text(f'[data]\nroot = "{place.root / "data"}"\ndataset = "other"\n')
     config = place.config().model_copy(update={"data": type(place.config().data)()})
-    with pytest.raises(HemsegError, match="a and b were scored against different labels of 1 scans: scan1"):
+    with pytest.raises(
+        HemsegError, match="a and b were scored against different labels of 1 scans: scan1"
+    ):
         evaluate(config, runs=["a", "b"])
 
 
@@ -389,8 +480,14 @@ def test_split_without_any_hemorrhage_has_counts_and_no_means(place: Workplace) 
 
 def test_bca_and_its_numbers_reach_the_summary(place: Workplace) -> None:
     place.run("a", lambda n: half(n) if n else truth(n))
-    summary = evaluate(place.config(evaluate__method="bca", evaluate__bootstrap=500, evaluate__seed=3)).runs[0].summary
-    expected = Bootstrap(samples=500, seed=3, method="bca").mean([1.0, 2 / 3, 2 / 3, 2 / 3], ["p0", "p1", "p2", "p2"])
+    summary = (
+        evaluate(place.config(evaluate__method="bca", evaluate__bootstrap=500, evaluate__seed=3))
+        .runs[0]
+        .summary
+    )
+    expected = Bootstrap(samples=500, seed=3, method="bca").mean(
+        [1.0, 2 / 3, 2 / 3, 2 / 3], ["p0", "p1", "p2", "p2"]
+    )
     found = summary["metrics"]["dice"]
     assert (found["ci_low"], found["ci_high"]) == pytest.approx((expected.ci_low, expected.ci_high))
     assert summary["bootstrap"]["method"] == "bca"

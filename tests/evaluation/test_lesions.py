@@ -40,12 +40,16 @@ def test_one_predicted_lesion_may_detect_two() -> None:
 
 
 def test_touching_is_not_detecting() -> None:
-    assert counts(drawn((4, 4, 2)), drawn((5, 4, 2))) == LesionCounts(truth=1, predicted=1, detected=0, false=1)
+    assert counts(drawn((4, 4, 2)), drawn((5, 4, 2))) == LesionCounts(
+        truth=1, predicted=1, detected=0, false=1
+    )
 
 
 def test_empty_masks_have_no_rates() -> None:
     nothing = counts(drawn(), drawn())
     assert nothing == LesionCounts(0, 0, 0, 0)
     assert all(math.isnan(rate) for rate in (nothing.sensitivity, nothing.precision, nothing.f1))
-    assert counts(drawn((1, 1, 1)), drawn()) == LesionCounts(truth=0, predicted=1, detected=0, false=1)
+    assert counts(drawn((1, 1, 1)), drawn()) == LesionCounts(
+        truth=0, predicted=1, detected=0, false=1
+    )
     assert counts(drawn(), drawn((1, 1, 1))).sensitivity == 0.0

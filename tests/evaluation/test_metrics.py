@@ -10,31 +10,61 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from monai.metrics import compute_dice, compute_hausdorff_distance, compute_iou, compute_surface_dice
+from monai.metrics import (
+    compute_dice,
+    compute_hausdorff_distance,
+    compute_iou,
+    compute_surface_dice,
+)
 from numpy.typing import NDArray
-from surface_distance import compute_robust_hausdorff, compute_surface_dice_at_tolerance, compute_surface_distances
+from surface_distance import (
+    compute_robust_hausdorff,
+    compute_surface_dice_at_tolerance,
+    compute_surface_distances,
+)
 
-from hemseg_cli.evaluation.metrics import CaseMetrics, case_metrics, diagonal_mm, dice, hd95_mm, iou, nsd
+from hemseg_cli.evaluation.metrics import (
+    CaseMetrics,
+    case_metrics,
+    diagonal_mm,
+    dice,
+    hd95_mm,
+    iou,
+    nsd,
+)
 
 SPACING = (0.5, 0.75, 5.0)
 Mask = NDArray[np.uint8]
 
 
-def box(shape: tuple[int, int, int], *corners: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]) -> Mask:
+def box(
+    shape: tuple[int, int, int], *corners: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+) -> Mask:
     mask = np.zeros(shape, dtype=np.uint8)
     for (i0, i1), (j0, j1), (k0, k1) in corners:
         mask[i0:i1, j0:j1, k0:k1] = 1
     return mask
 
 
-def ball(shape: tuple[int, int, int], centre: tuple[float, float, float], radius_mm: float, spacing: tuple[float, ...]) -> Mask:
+def ball(
+    shape: tuple[int, int, int],
+    centre: tuple[float, float, float],
+    radius_mm: float,
+    spacing: tuple[float, ...],
+) -> Mask:
     i, j, k = np.ogrid[: shape[0], : shape[1], : shape[2]]
-    away = sum(((axis - c) * step) ** 2 for axis, c, step in zip((i, j, k), centre, spacing, strict=True))
+    away = sum(
+        ((axis - c) * step) ** 2 for axis, c, step in zip((i, j, k), centre, spacing, strict=True)
+    )
     return np.asarray(away <= radius_mm**2, dtype=np.uint8)
 
 
 def scored(prediction: Mask, truth: Mask, **changes: Any) -> CaseMetrics:
-    return case_metrics(prediction, truth, **{"spacing_mm": SPACING, "voxel_volume_mm3": 2.0, "tolerance_mm": 2.0} | changes)
+    return case_metrics(
+        prediction,
+        truth,
+        **{"spacing_mm": SPACING, "voxel_volume_mm3": 2.0, "tolerance_mm": 2.0} | changes,
+    )
 
 
 def test_two_boxes_that_overlap_by_half() -> None:
@@ -59,12 +89,18 @@ def test_hd95_is_the_larger_of_the_two_directed_percentiles() -> None:
 
 @pytest.mark.parametrize(("tolerance_mm", "expected"), [(0.9, 0.0), (1.0, 1.0), (2.0, 1.0)])
 def test_nsd_of_two_sheets_one_millimetre_apart(tolerance_mm: float, expected: float) -> None:
-    truth, prediction = box((9, 9, 4), ((2, 3), (0, 9), (0, 4))), box((9, 9, 4), ((4, 5), (0, 9), (0, 4)))
+    truth, prediction = (
+        box((9, 9, 4), ((2, 3), (0, 9), (0, 4))),
+        box((9, 9, 4), ((4, 5), (0, 9), (0, 4))),
+    )
     assert nsd(prediction, truth, spacing_mm=SPACING, tolerance_mm=tolerance_mm) == expected
 
 
 def test_volumes_follow_the_true_voxel_volume_not_the_spacing() -> None:
-    truth, prediction = box((9, 9, 9), ((0, 5), (0, 5), (0, 4))), box((9, 9, 9), ((0, 5), (0, 5), (0, 5)))
+    truth, prediction = (
+        box((9, 9, 9), ((0, 5), (0, 5), (0, 4))),
+        box((9, 9, 9), ((0, 5), (0, 5), (0, 5))),
+    )
     found = scored(prediction, truth, voxel_volume_mm3=4.0)
     assert found.truth_ml == pytest.approx(0.4)
     assert found.predicted_ml == pytest.approx(0.5)
@@ -95,7 +131,13 @@ def test_false_positive_on_empty_truth() -> None:
 def test_both_empty_agree() -> None:
     empty = np.zeros((8, 8, 8), dtype=np.uint8)
     found = scored(empty, empty)
-    assert (found.dice, found.iou, found.nsd, found.hd95_mm, found.volume_error_ml) == (1.0, 1.0, 1.0, 0.0, 0.0)
+    assert (found.dice, found.iou, found.nsd, found.hd95_mm, found.volume_error_ml) == (
+        1.0,
+        1.0,
+        1.0,
+        0.0,
+        0.0,
+    )
     assert not found.missed
     assert not found.false_positive
 
@@ -105,7 +147,12 @@ def test_pure_functions_say_what_they_promise_of_empty_masks() -> None:
     assert hd95_mm(empty, full, spacing_mm=SPACING) == math.inf
     assert hd95_mm(full, empty, spacing_mm=SPACING) == math.inf
     assert hd95_mm(empty, empty, spacing_mm=SPACING) == 0.0
-    assert (dice(empty, full), iou(full, empty), dice(empty, empty), iou(empty, empty)) == (0.0, 0.0, 1.0, 1.0)
+    assert (dice(empty, full), iou(full, empty), dice(empty, empty), iou(empty, empty)) == (
+        0.0,
+        0.0,
+        1.0,
+        1.0,
+    )
     assert nsd(empty, full, spacing_mm=SPACING, tolerance_mm=2) == 0.0
     assert nsd(empty, empty, spacing_mm=SPACING, tolerance_mm=2) == 1.0
 
@@ -115,12 +162,23 @@ def test_masks_of_different_shape_are_refused() -> None:
         dice(np.zeros((4, 4, 4)), np.zeros((4, 4, 5)))
 
 
-@pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.int16, np.float32, np.float64, np.longdouble])
+@pytest.mark.parametrize(
+    "dtype", [np.bool_, np.uint8, np.int16, np.float32, np.float64, np.longdouble]
+)
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_number_type_and_memory_order_make_no_difference(dtype: type, order: Any) -> None:
-    truth, prediction = ball((23, 19, 7), (9, 9, 3), 4, SPACING), ball((23, 19, 7), (11, 8, 3), 4, SPACING)
+    truth, prediction = (
+        ball((23, 19, 7), (9, 9, 3), 4, SPACING),
+        ball((23, 19, 7), (11, 8, 3), 4, SPACING),
+    )
     expected = scored(prediction, truth)
-    assert scored(np.asarray(prediction.astype(dtype), order=order), np.asarray(truth.astype(dtype), order=order)) == expected
+    assert (
+        scored(
+            np.asarray(prediction.astype(dtype), order=order),
+            np.asarray(truth.astype(dtype), order=order),
+        )
+        == expected
+    )
     assert scored(prediction[::-1, :, ::-1], truth[::-1, :, ::-1]).dice == expected.dice
 
 
@@ -130,7 +188,9 @@ masks = hnp.arrays(np.uint8, (7, 6, 5), elements=st.sampled_from([0, 0, 0, 1]))
 @settings(max_examples=60, deadline=None)
 @given(prediction=masks, truth=masks | st.just(np.zeros((7, 6, 5), dtype=np.uint8)))
 def test_agrees_with_monai_on_any_masks(prediction: Mask, truth: Mask) -> None:
-    expected_dice, expected_iou, expected_hd95, expected_nsd = monai_chain(prediction, truth, SPACING)
+    expected_dice, expected_iou, expected_hd95, expected_nsd = monai_chain(
+        prediction, truth, SPACING
+    )
     found = scored(prediction, truth, tolerance_mm=1.0)
     if truth.any():  # MONAI answers NaN for an empty truth
         assert found.dice == pytest.approx(expected_dice, abs=1e-5)
@@ -145,10 +205,17 @@ def test_agrees_with_monai_on_any_masks(prediction: Mask, truth: Mask) -> None:
     [((20, 20, 6), 6.0), ((25, 22, 6), 9.0), ((60, 66, 13), 7.0), ((8, 8, 2), 2.0)],
     ids=["inside", "overlapping", "far apart", "small and apart"],
 )
-def test_agrees_with_monai_on_larger_shapes(centre: tuple[float, float, float], radius_mm: float) -> None:
+def test_agrees_with_monai_on_larger_shapes(
+    centre: tuple[float, float, float], radius_mm: float
+) -> None:
     shape, spacing = (80, 84, 16), (0.5, 0.5, 2.5)
-    truth, prediction = ball(shape, (22, 20, 6), 8.0, spacing), ball(shape, centre, radius_mm, spacing)
-    expected_dice, expected_iou, expected_hd95, expected_nsd = monai_chain(prediction, truth, spacing, tolerance_mm=2.0)
+    truth, prediction = (
+        ball(shape, (22, 20, 6), 8.0, spacing),
+        ball(shape, centre, radius_mm, spacing),
+    )
+    expected_dice, expected_iou, expected_hd95, expected_nsd = monai_chain(
+        prediction, truth, spacing, tolerance_mm=2.0
+    )
     found = scored(prediction, truth, spacing_mm=spacing)
     assert found.dice == pytest.approx(expected_dice, abs=1e-5)
     assert found.iou == pytest.approx(expected_iou, abs=1e-5)
@@ -156,26 +223,44 @@ def test_agrees_with_monai_on_larger_shapes(centre: tuple[float, float, float], 
     assert found.nsd == pytest.approx(expected_nsd, abs=1e-5)
 
 
-def monai_chain(prediction: Mask, truth: Mask, spacing: tuple[float, ...], tolerance_mm: float = 1.0) -> tuple[float, ...]:
-    p, t = (torch.from_numpy(np.ascontiguousarray(mask))[None, None] for mask in (prediction, truth))
+def monai_chain(
+    prediction: Mask, truth: Mask, spacing: tuple[float, ...], tolerance_mm: float = 1.0
+) -> tuple[float, ...]:
+    p, t = (
+        torch.from_numpy(np.ascontiguousarray(mask))[None, None] for mask in (prediction, truth)
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MONAI warns of empty masks
         return (
             float(compute_dice(p.float(), t.float())),
             float(compute_iou(p.float(), t.float())),
-            float(compute_hausdorff_distance(p, t, include_background=True, percentile=95, spacing=spacing)),
-            float(compute_surface_dice(p, t, [tolerance_mm], include_background=True, spacing=spacing)),
+            float(
+                compute_hausdorff_distance(
+                    p, t, include_background=True, percentile=95, spacing=spacing
+                )
+            ),
+            float(
+                compute_surface_dice(p, t, [tolerance_mm], include_background=True, spacing=spacing)
+            ),
         )
 
 
-@pytest.mark.filterwarnings("ignore:Please import .* from the `scipy.ndimage` namespace:DeprecationWarning")
+@pytest.mark.filterwarnings(
+    "ignore:Please import .* from the `scipy.ndimage` namespace:DeprecationWarning"
+)
 @pytest.mark.parametrize("shift", [0, 1, 3])
 def test_agrees_with_surface_distance_within_its_definition(shift: int) -> None:
-    # surface-distance puts its surface elements between voxels and weighs them by area: each may lie half a voxel from ours.
+    # surface-distance puts its surface elements between voxels and weighs them by area: each may
+    # lie half a voxel from ours.
     shape, spacing = (40, 40, 24), (1.0, 1.0, 1.0)
-    truth, prediction = ball(shape, (18, 18, 12), 8.0, spacing), ball(shape, (18 + shift, 18, 12), 9.0, spacing)
+    truth, prediction = (
+        ball(shape, (18, 18, 12), 8.0, spacing),
+        ball(shape, (18 + shift, 18, 12), 9.0, spacing),
+    )
     theirs = compute_surface_distances(truth.astype(bool), prediction.astype(bool), spacing)
     half_voxel_diagonal = math.sqrt(3) / 2
-    assert hd95_mm(prediction, truth, spacing_mm=spacing) == pytest.approx(compute_robust_hausdorff(theirs, 95), abs=half_voxel_diagonal)
+    assert hd95_mm(prediction, truth, spacing_mm=spacing) == pytest.approx(
+        compute_robust_hausdorff(theirs, 95), abs=half_voxel_diagonal
+    )
     ours = nsd(prediction, truth, spacing_mm=spacing, tolerance_mm=2.0)
     assert ours == pytest.approx(compute_surface_dice_at_tolerance(theirs, 2.0), abs=0.1)

@@ -45,11 +45,16 @@ def scattered(seed: int, low: int, high: int) -> NDArray[np.uint8]:
 
 @pytest.mark.parametrize("tolerance_mm", [None, 2.0, 25.0])
 @pytest.mark.parametrize("place", [(0, 22), (38, 60)], ids=["overlapping", "far apart"])
-def test_bounded_distances_keep_percentile_and_count(place: tuple[int, int], tolerance_mm: float | None) -> None:
+def test_bounded_distances_keep_percentile_and_count(
+    place: tuple[int, int], tolerance_mm: float | None
+) -> None:
     spacing = np.array([0.5, 0.8, 3.0])
     pair = mask_pair(scattered(1, *place), scattered(2, 0, 20), spacing.tolist())
     found = surface_distances_mm(surfaces(pair), percentile=95, tolerance_mm=tolerance_mm)
-    a, b = (np.stack(np.unravel_index(mask.surface(), mask.shape), axis=1) * spacing for mask in (pair.prediction, pair.truth))
+    a, b = (
+        np.stack(np.unravel_index(mask.surface(), mask.shape), axis=1) * spacing
+        for mask in (pair.prediction, pair.truth)
+    )
     brute = cdist(a, b)
     for ours, exact in zip(found, (brute.min(axis=1), brute.min(axis=0)), strict=True):
         assert np.percentile(ours, 95) == pytest.approx(np.percentile(exact, 95))

@@ -1,4 +1,7 @@
-"""A small data set with runs that hold drawn masks: what `evaluate` works on, without training anything."""
+"""A small data set with runs that hold drawn masks.
+
+What `evaluate` works on, without training anything.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hemseg_cli.cases import Case, with_shared_patients, write_cases
 from hemseg_cli.config import Config, load
-from hemseg_cli.imaging.volume import Volume, write_volume
-from hemseg_cli.run_directory import RunDirectory, mark_latest
+from hemseg_cli.core.cases import Case, with_shared_patients, write_cases
+from hemseg_cli.core.run_directory import RunDirectory, mark_latest
+from hemseg_cli.imaging.nifti import Volume, write_volume
 
 SHAPE = (32, 30, 10)
 SPACING_MM = (0.5, 0.5, 5.0)
@@ -35,11 +38,25 @@ class Workplace:
 
     def config(self, **options: object) -> Config:
         """The configuration, with `section__key` options."""
-        base = {"data.root": str(self.root / "data"), "data.dataset": "toy", "runs.root": str(self.root / "runs"), "compute.workers": 0}
-        return load(None, options=base | {key.replace("__", "."): value for key, value in options.items()}, environ={})
+        base = {
+            "data.root": str(self.root / "data"),
+            "data.dataset": "toy",
+            "runs.root": str(self.root / "runs"),
+            "compute.workers": 0,
+        }
+        return load(
+            None,
+            options=base | {key.replace("__", "."): value for key, value in options.items()},
+            environ={},
+        )
 
     def run(
-        self, name: str, prediction: Callable[[int], Mask | None], *, split: str = "test", scans: Sequence[str] = SCANS
+        self,
+        name: str,
+        prediction: Callable[[int], Mask | None],
+        *,
+        split: str = "test",
+        scans: Sequence[str] = SCANS,
     ) -> RunDirectory:
         """A run whose mask of the n-th scan is `prediction(n)`; None: no mask."""
         run = RunDirectory(self.root / "runs" / name)
@@ -63,12 +80,26 @@ def make_workplace(root: Path) -> Workplace:
     folder = root / "data" / "toy"
     patients = ("p0", "p1", "p2", "p2")
     cases = [
-        Case(scan, patient, "test", SHAPE[2], f"test/label/{scan}.nii.gz", voxel_volume_mm3=VOXEL_MM3, tilt_deg=16.0 * (n % 2))
+        Case(
+            scan,
+            patient,
+            "test",
+            SHAPE[2],
+            f"test/label/{scan}.nii.gz",
+            voxel_volume_mm3=VOXEL_MM3,
+            tilt_deg=16.0 * (n % 2),
+        )
         for n, (scan, patient) in enumerate(zip(SCANS, patients, strict=True))
     ]
-    cases.append(Case("scan9", "p9", "train", SHAPE[2], "train/label/scan9.nii.gz", voxel_volume_mm3=VOXEL_MM3))
+    cases.append(
+        Case(
+            "scan9", "p9", "train", SHAPE[2], "train/label/scan9.nii.gz", voxel_volume_mm3=VOXEL_MM3
+        )
+    )
     write_cases(folder / "cases.csv", with_shared_patients(cases))
     for n, scan in enumerate(SCANS):
-        write_volume(folder / "test" / "label" / f"{scan}.nii.gz", Volume(truth(n).astype(np.int16), AFFINE))
+        write_volume(
+            folder / "test" / "label" / f"{scan}.nii.gz", Volume(truth(n).astype(np.int16), AFFINE)
+        )
     write_volume(folder / "train" / "label" / "scan9.nii.gz", Volume(truth(0), AFFINE))
     return Workplace(root)

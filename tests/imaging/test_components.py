@@ -12,7 +12,13 @@ from hemseg_cli.imaging.components import label_components
 
 
 @settings(max_examples=150, deadline=None)
-@given(hnp.arrays(np.bool_, hnp.array_shapes(min_dims=3, max_dims=3, max_side=7), elements=st.sampled_from([False, False, True])))
+@given(
+    hnp.arrays(
+        np.bool_,
+        hnp.array_shapes(min_dims=3, max_dims=3, max_side=7),
+        elements=st.sampled_from([False, False, True]),
+    )
+)
 def test_same_labels_as_scipy(mask: NDArray[np.bool_]) -> None:
     expected, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
     labels, found = label_components(mask)

@@ -11,8 +11,13 @@ from hemseg_cli.imaging.upright import upright_grid
 TILTS = [0.0, 12.5, -22.0, 30.0]
 
 
-def gantry_affine(tilt_deg: float, *, sheared: bool, pixel_mm: float = 0.5, distance_mm: float = 5.0) -> geometry.Affine:
-    """L-P-S axes; the normal leans to anterior by the tilt. Slices start straight along the table (S)."""
+def gantry_affine(
+    tilt_deg: float, *, sheared: bool, pixel_mm: float = 0.5, distance_mm: float = 5.0
+) -> geometry.Affine:
+    """L-P-S axes; the normal leans to anterior by the tilt.
+
+    Slices start straight along the table (S).
+    """
     tilt = math.radians(tilt_deg)
     normal = np.array([0.0, math.sin(tilt), math.cos(tilt)])
     between_origins = distance_mm / math.cos(tilt)
@@ -35,13 +40,17 @@ def test_tilt_and_true_volume_come_from_either_affine(tilt: float, sheared: bool
     affine = gantry_affine(tilt, sheared=sheared)
     assert geometry.tilt_deg(affine) == pytest.approx(tilt, abs=1e-9)
     assert geometry.true_voxel_volume_mm3(affine) == pytest.approx(1.25)
-    assert geometry.spacing_mm(affine) == pytest.approx((0.5, 0.5, 5.0 / math.cos(math.radians(tilt))))
+    assert geometry.spacing_mm(affine) == pytest.approx(
+        (0.5, 0.5, 5.0 / math.cos(math.radians(tilt)))
+    )
     assert geometry.is_sheared(affine) == (sheared and tilt != 0)
 
 
 def test_the_header_claims_too_much_of_a_tilted_label() -> None:
     affine = gantry_affine(30.0, sheared=False)
-    assert geometry.header_voxel_volume_mm3(affine) / geometry.true_voxel_volume_mm3(affine) == pytest.approx(1 / math.cos(math.pi / 6))
+    assert geometry.header_voxel_volume_mm3(affine) / geometry.true_voxel_volume_mm3(
+        affine
+    ) == pytest.approx(1 / math.cos(math.pi / 6))
 
 
 def test_half_a_degree_is_no_tilt() -> None:
@@ -49,7 +58,10 @@ def test_half_a_degree_is_no_tilt() -> None:
     assert geometry.true_voxel_volume_mm3(affine) == geometry.header_voxel_volume_mm3(affine)
 
 
-@pytest.mark.parametrize("flip", [np.diag([1.0, 1.0, -1.0, 1.0]), np.diag([-1.0, 1.0, 1.0, 1.0]), np.eye(4)[[2, 0, 1, 3]]])
+@pytest.mark.parametrize(
+    "flip",
+    [np.diag([1.0, 1.0, -1.0, 1.0]), np.diag([-1.0, 1.0, 1.0, 1.0]), np.eye(4)[[2, 0, 1, 3]]],
+)
 def test_tilt_does_not_depend_on_the_order_of_the_axes(flip: geometry.Affine) -> None:
     assert geometry.tilt_deg(gantry_affine(-18.5, sheared=True) @ flip) == pytest.approx(-18.5)
 

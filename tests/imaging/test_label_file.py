@@ -9,17 +9,24 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hemseg_cli.errors import FileFormatError
+from hemseg_cli.core.errors import FileFormatError
 from hemseg_cli.imaging.label_file import MAX_LABEL_BYTES, label_facts
 
 
 def nifti(
-    *, tilt_deg: float = 0.0, voxels: int = 7, dtype: str = "int16", shape: tuple[int, ...] = (6, 5, 4), sform: int = 1
+    *,
+    tilt_deg: float = 0.0,
+    voxels: int = 7,
+    dtype: str = "int16",
+    shape: tuple[int, ...] = (6, 5, 4),
+    sform: int = 1,
 ) -> nib.Nifti1Image:
     array = np.zeros(math.prod(shape), dtype=dtype)
     array[:voxels] = 1
     angle = math.radians(tilt_deg)
-    rotation = np.array([[-1, 0, 0], [0, math.cos(angle), -math.sin(angle)], [0, math.sin(angle), math.cos(angle)]])
+    rotation = np.array(
+        [[-1, 0, 0], [0, math.cos(angle), -math.sin(angle)], [0, math.sin(angle), math.cos(angle)]]
+    )
     affine = np.eye(4)
     affine[:3, :3] = rotation @ np.diag([0.5, 0.4, 5.0])
     image = nib.Nifti1Image(array.reshape(shape, order="F"), affine)
@@ -62,7 +69,9 @@ def test_a_scaled_label_counts_what_the_scale_makes_of_it() -> None:
     image = nifti(voxels=9)
     image.header.set_slope_inter(2.0, -2.0)
     raw = bytearray(image.to_bytes())
-    raw[112:120] = struct.pack("<2f", 2.0, -2.0)  # nibabel resets the scale on writing: 1 becomes 0, and 0 becomes -2
+    raw[112:120] = struct.pack(
+        "<2f", 2.0, -2.0
+    )  # nibabel resets the scale on writing: 1 becomes 0, and 0 becomes -2
     assert label_facts("x", gzip.compress(bytes(raw))).truth_ml == pytest.approx((120 - 9) / 1000)
 
 
@@ -121,7 +130,9 @@ def test_an_affine_of_zeros_is_refused() -> None:
 
 
 @settings(deadline=None, max_examples=100)
-@given(st.lists(st.tuples(st.integers(0, 399), st.integers(0, 255)), max_size=12), st.integers(0, 700))
+@given(
+    st.lists(st.tuples(st.integers(0, 399), st.integers(0, 255)), max_size=12), st.integers(0, 700)
+)
 def test_damaged_headers_give_facts_or_our_error(changes: list[tuple[int, int]], cut: int) -> None:
     raw = bytearray(nifti().to_bytes())
     for place, value in changes:

@@ -6,10 +6,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.imaging.orientation import from_canonical, to_canonical
-from hemseg_cli.imaging.volume import Volume
 
-ALL_ORIENTATIONS = ["".join(letters) for axes in itertools.permutations(["RL", "AP", "SI"]) for letters in itertools.product(*axes)]
+ALL_ORIENTATIONS = [
+    "".join(letters)
+    for axes in itertools.permutations(["RL", "AP", "SI"])
+    for letters in itertools.product(*axes)
+]
 
 
 @pytest.mark.parametrize("code", ALL_ORIENTATIONS)
@@ -38,7 +42,13 @@ def test_nothing_is_copied() -> None:
 def test_a_tilted_scan_keeps_its_slices() -> None:
     tilt = np.radians(25.0)
     affine = np.eye(4)
-    affine[:3, :3] = np.array([[-0.5, 0, 0], [0, -0.5 * np.cos(tilt), 5 * np.sin(tilt)], [0, 0.5 * np.sin(tilt), 5 * np.cos(tilt)]])
+    affine[:3, :3] = np.array(
+        [
+            [-0.5, 0, 0],
+            [0, -0.5 * np.cos(tilt), 5 * np.sin(tilt)],
+            [0, 0.5 * np.sin(tilt), 5 * np.cos(tilt)],
+        ]
+    )
     _volume, change = to_canonical(Volume(np.zeros((4, 5, 6)), affine))
     assert change.axes == (0, 1, 2)
     assert change.flipped == (True, True, False)

@@ -1,36 +1,63 @@
 import numpy as np
 import pytest
 from monai.data import MetaTensor
-from monai.transforms import Compose, NormalizeIntensityd, Orientationd, ScaleIntensityRanged, Spacingd
+from monai.transforms import (
+    Compose,
+    NormalizeIntensityd,
+    Orientationd,
+    ScaleIntensityRanged,
+    Spacingd,
+)
 from numpy.typing import NDArray
 
 from hemseg_cli.config import load
-from hemseg_cli.errors import FileFormatError
+from hemseg_cli.core.errors import FileFormatError
 from hemseg_cli.imaging.geometry import Affine
-from hemseg_cli.imaging.preprocess import Preprocess, Window, prepare_image, prepare_label, restore_probability
-from hemseg_cli.imaging.volume import Volume
+from hemseg_cli.imaging.nifti import Volume
+from hemseg_cli.imaging.preprocess import (
+    Preprocess,
+    Window,
+    prepare_image,
+    prepare_label,
+    restore_probability,
+)
 from hemseg_cli.training.cache import preprocess_of
 
-PAPER = preprocess_of(load(assignments=["train.recipe=paper", "train.model=unet"], environ={}).train)
+PAPER = preprocess_of(
+    load(assignments=["train.recipe=paper", "train.model=unet"], environ={}).train
+)
 
 
-def _affine(spacing_mm: tuple[float, float, float], tilt_deg: float, axes: tuple[int, int, int], flip: tuple[int, int, int]) -> Affine:
+def _affine(
+    spacing_mm: tuple[float, float, float],
+    tilt_deg: float,
+    axes: tuple[int, int, int],
+    flip: tuple[int, int, int],
+) -> Affine:
     t = np.deg2rad(tilt_deg)
-    steps = np.array([[1, 0, 0], [0, np.cos(t), -np.sin(t)], [0, np.sin(t), np.cos(t)]]) @ np.diag(spacing_mm)
+    steps = np.array([[1, 0, 0], [0, np.cos(t), -np.sin(t)], [0, np.sin(t), np.cos(t)]]) @ np.diag(
+        spacing_mm
+    )
     affine = np.eye(4)
     affine[:3, :3] = steps[:, axes] * np.where(flip, -1, 1)
     affine[:3, 3] = (-20, 11, 5)
     return affine
 
 
-def _head(shape: tuple[int, int, int], axes: tuple[int, int, int]) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
+def _head(
+    shape: tuple[int, int, int], axes: tuple[int, int, int]
+) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
     """Air, a skull, noisy brain and a bleeding, with the anatomical axes laid onto the array's."""
     random = np.random.default_rng(1)
     anatomical = tuple(shape[list(axes).index(n)] for n in range(3))
     places = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in anatomical), indexing="ij"))
     radius = np.sqrt((places**2).sum(0))
     label = ((places - 0.2) ** 2).sum(0) < 0.15
-    hu = np.where(radius < 0.9, np.where(label, 62, 33) + random.normal(0, 4, anatomical), np.where(radius < 1.05, 900, -1000))
+    hu = np.where(
+        radius < 0.9,
+        np.where(label, 62, 33) + random.normal(0, 4, anatomical),
+        np.where(radius < 1.05, 900, -1000),
+    )
     return hu.astype(np.int16).transpose(axes), label.astype(np.uint8).transpose(axes)
 
 
@@ -91,7 +118,9 @@ def test_a_spacing_near_to_the_wanted_one_is_kept():
 
 def test_air_is_the_lowest_value_of_each_channel():
     settings = Preprocess(windows=(Window.unit(0, 80), Window(10, 70, 40, 20)))
-    image, _grid = prepare_image(Volume(np.full((4, 4, 4), -1000, dtype=np.int16), np.eye(4)), settings)
+    image, _grid = prepare_image(
+        Volume(np.full((4, 4, 4), -1000, dtype=np.int16), np.eye(4)), settings
+    )
     assert settings.air() == (-1.0, -1.5)
     assert [float(value) for value in image[:, 0, 0, 0]] == [-1.0, -1.5]
 
@@ -104,7 +133,13 @@ def test_settings_survive_the_checkpoint():
 
 
 @pytest.mark.parametrize(
-    "values", [{}, {"spacing_mm": [1, 2], "windows": []}, {"spacing_mm": [1, 2, "x"], "windows": []}, {"spacing_mm": None}]
+    "values",
+    [
+        {},
+        {"spacing_mm": [1, 2], "windows": []},
+        {"spacing_mm": [1, 2, "x"], "windows": []},
+        {"spacing_mm": None},
+    ],
 )
 def test_settings_of_another_form_are_refused(values):
     with pytest.raises(FileFormatError, match="preprocessing settings not understood"):

@@ -18,9 +18,13 @@ def test_linear_is_scipys() -> None:
     array = np.random.default_rng(0).normal(size=(9, 8, 7)).astype(np.float32)
     spacing, new = (1.0, 0.8, 3.0), (0.7, 1.3, 2.0)
     shape = resampled_shape(array.shape, spacing, new)
-    points = np.meshgrid(*(np.arange(n) * b / a for n, a, b in zip(shape, spacing, new, strict=True)), indexing="ij")
+    points = np.meshgrid(
+        *(np.arange(n) * b / a for n, a, b in zip(shape, spacing, new, strict=True)), indexing="ij"
+    )
     expected = ndimage.map_coordinates(array, points, order=1, mode="nearest")
-    np.testing.assert_allclose(resample(array, spacing, new, shape, linear=True), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        resample(array, spacing, new, shape, linear=True), expected, atol=1e-5
+    )
 
 
 def test_nearest_keeps_type_and_values() -> None:
@@ -32,7 +36,9 @@ def test_nearest_keeps_type_and_values() -> None:
 
 def test_the_same_grid_changes_nothing() -> None:
     array = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
-    np.testing.assert_array_equal(resample(array, (1, 1, 5), (1, 1, 5), (2, 3, 4), linear=False), array)
+    np.testing.assert_array_equal(
+        resample(array, (1, 1, 5), (1, 1, 5), (2, 3, 4), linear=False), array
+    )
     assert resample(array, (1, 1, 5), (1, 1, 5), (2, 3, 4), linear=True).dtype == np.float32
 
 
@@ -63,4 +69,7 @@ def test_planes_are_interpolated_at_their_places() -> None:
     new = resample_planes(planes, np.array([0.0, 1.0, 4.0]), np.array([0.0, 0.5, 2.0, 3.26, 4.0]))
     np.testing.assert_array_equal(new[:, 0], [0, 5, 20, 33, 40])
     assert new.dtype == np.int16
-    np.testing.assert_allclose(resample_planes(planes.astype(np.float32), np.array([0.0, 1.0, 4.0]), np.array([0.05]))[0], [0.5])
+    np.testing.assert_allclose(
+        resample_planes(planes.astype(np.float32), np.array([0.0, 1.0, 4.0]), np.array([0.05]))[0],
+        [0.5],
+    )

@@ -7,27 +7,41 @@ import torch
 from numpy.typing import NDArray
 
 from hemseg_cli.config import Config
-from hemseg_cli.config.compute import RunsConfig
-from hemseg_cli.config.data import DataConfig
+from hemseg_cli.config.schema import DataConfig, RunsConfig
+from hemseg_cli.core.run_directory import RunDirectory, mark_latest
 from hemseg_cli.imaging.geometry import Affine
+from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.imaging.preprocess import Preprocess, Spacing
-from hemseg_cli.imaging.volume import Volume
 from hemseg_cli.models.checkpoint import write_checkpoint
 from hemseg_cli.models.registry import build_network
-from hemseg_cli.run_directory import RunDirectory, mark_latest
 
-NETWORK = {"channels": [2, 4], "strides": [1], "num_res_units": 0, "kernel_size": 1, "up_kernel_size": 1, "norm": None, "act": None}
+NETWORK = {
+    "channels": [2, 4],
+    "strides": [1],
+    "num_res_units": 0,
+    "kernel_size": 1,
+    "up_kernel_size": 1,
+    "norm": None,
+    "act": None,
+}
 PATCH = [16, 16, 4]
 
 
 def config_in(folder: Path, **sections: object) -> Config:
     """A configuration whose data and runs lie in the folder."""
-    return Config(data=DataConfig(root=folder / "data"), runs=RunsConfig(root=folder / "runs"), **sections)  # type: ignore[arg-type]  # sections
+    return Config(
+        data=DataConfig(root=folder / "data"), runs=RunsConfig(root=folder / "runs"), **sections
+    )  # type: ignore[arg-type]  # sections
 
 
-def make_run(folder: Path, name: str = "run", *, spacing_mm: Spacing = (None, None, None), shift: float = 0.0) -> Path:
+def make_run(
+    folder: Path, name: str = "run", *, spacing_mm: Spacing = (None, None, None), shift: float = 0.0
+) -> Path:
     """`runs/<name>` with a network whose logit is 8 (x - 0.5 - shift) for x, the HU window [0, 80] scaled to [-1, 1]."""
-    weights = {key: torch.zeros_like(value) for key, value in build_network("unet", NETWORK, 1).state_dict().items()}
+    weights = {
+        key: torch.zeros_like(value)
+        for key, value in build_network("unet", NETWORK, 1).state_dict().items()
+    }
     weights["model.0.conv.weight"][0] = 1.0
     weights["model.2.conv.weight"][0] = 8.0
     weights["model.2.conv.bias"][0] = -8.0 * (0.5 + shift)
@@ -51,7 +65,9 @@ def make_run(folder: Path, name: str = "run", *, spacing_mm: Spacing = (None, No
     return path
 
 
-def scan(shape: tuple[int, int, int] = (24, 20, 6), affine: Affine | None = None, seed: int = 0) -> Volume:
+def scan(
+    shape: tuple[int, int, int] = (24, 20, 6), affine: Affine | None = None, seed: int = 0
+) -> Volume:
     """Air with a block of tissue at 20 to 40 HU and a bright box (70 HU) in it; int16."""
     rng = np.random.default_rng(seed)
     array = np.full(shape, -1000, dtype=np.int16)
@@ -63,7 +79,9 @@ def scan(shape: tuple[int, int, int] = (24, 20, 6), affine: Affine | None = None
 
 def bright_box(shape: tuple[int, ...]) -> tuple[slice, ...]:
     """Where `scan` is bright."""
-    return tuple(slice(n // 2 - n // 8, n // 2 + max(1, n // 8)) if n > 3 else slice(None) for n in shape)
+    return tuple(
+        slice(n // 2 - n // 8, n // 2 + max(1, n // 8)) if n > 3 else slice(None) for n in shape
+    )
 
 
 def truth(shape: tuple[int, ...]) -> NDArray[np.bool_]:

@@ -3,7 +3,9 @@ import pytest
 
 from hemseg_cli.inference.confidence import Confidence, confidence_of, review_reason
 
-SURE = Confidence(mean_probability=0.95, uncertain_share=0.1, disagreement=0.02, max_probability=1.0)
+SURE = Confidence(
+    mean_probability=0.95, uncertain_share=0.1, disagreement=0.02, max_probability=1.0
+)
 
 
 def test_confidence_by_hand() -> None:
@@ -29,7 +31,12 @@ def test_sure_prediction_needs_no_review() -> None:
 @pytest.mark.parametrize(
     ("confidence", "predicted_ml", "mean_hu", "reason"),
     [
-        (Confidence(0.0, 1.0, 0.0, 0.45), 0.0, None, "nothing above the threshold, but a probability of 0.45"),
+        (
+            Confidence(0.0, 1.0, 0.0, 0.45),
+            0.0,
+            None,
+            "nothing above the threshold, but a probability of 0.45",
+        ),
         (SURE, 0.4, 60.0, "small (0.40 mL)"),
         (Confidence(0.6, 0.1, 0.0, 0.9), 5.0, 60.0, "low mean probability (0.60)"),
         (Confidence(0.9, 0.7, 0.0, 0.9), 5.0, 60.0, "many uncertain voxels (70 %)"),
@@ -37,13 +44,30 @@ def test_sure_prediction_needs_no_review() -> None:
         (SURE, 5.0, 210.0, "density unlike fresh blood (210 HU)"),
     ],
 )
-def test_each_reason_is_named(confidence: Confidence, predicted_ml: float, mean_hu: float | None, reason: str) -> None:
-    assert reason in review_reason(confidence, predicted_ml=predicted_ml, lesions=1, threshold=0.5, mean_hu=mean_hu)
+def test_each_reason_is_named(
+    confidence: Confidence, predicted_ml: float, mean_hu: float | None, reason: str
+) -> None:
+    assert reason in review_reason(
+        confidence, predicted_ml=predicted_ml, lesions=1, threshold=0.5, mean_hu=mean_hu
+    )
 
 
 def test_warnings_of_the_input_are_reasons() -> None:
-    assert review_reason(SURE, predicted_ml=9.0, lesions=1, threshold=0.5, mean_hu=60.0, warnings=("no head found",)) == "no head found"
+    assert (
+        review_reason(
+            SURE,
+            predicted_ml=9.0,
+            lesions=1,
+            threshold=0.5,
+            mean_hu=60.0,
+            warnings=("no head found",),
+        )
+        == "no head found"
+    )
 
 
 def test_mask_in_many_pieces_is_a_reason() -> None:
-    assert review_reason(SURE, predicted_ml=48.6, lesions=225, threshold=0.5, mean_hu=60.0) == "many separate lesions (225)"
+    assert (
+        review_reason(SURE, predicted_ml=48.6, lesions=225, threshold=0.5, mean_hu=60.0)
+        == "many separate lesions (225)"
+    )

@@ -10,19 +10,23 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from hemseg_cli import console
 from hemseg_cli.app import run
-from hemseg_cli.config.predict import PredictConfig
-from hemseg_cli.dataset.phantom import PhantomScan, make_phantom
-from hemseg_cli.imaging.volume import read_volume, write_volume
+from hemseg_cli.config.schema import PredictConfig
+from hemseg_cli.core import console
+from hemseg_cli.dataset.phantom.dataset import PhantomScan, make_phantom
+from hemseg_cli.imaging.nifti import read_volume, write_volume
 from hemseg_cli.inference.predict import predict
 from tests.dicom_files import head, slice_bytes
 from tests.inference.small_model import config_in, make_run, scan
 
 QUIET = PredictConfig(previews=False)
 SEG = PredictConfig(previews=False, format="dicom-seg")
-needs_highdicom = pytest.mark.skipif(importlib.util.find_spec("highdicom") is None, reason="extra dicom is not installed")
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")  # the phantom's ID_... identifiers, read by highdicom
+needs_highdicom = pytest.mark.skipif(
+    importlib.util.find_spec("highdicom") is None, reason="extra dicom is not installed"
+)
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::UserWarning:pydicom"
+)  # the phantom's ID_... identifiers, read by highdicom
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +59,12 @@ def _copy(phantom: tuple[Path, list[PhantomScan]], number: int, *folders: Path) 
 def _beside(folder: Path) -> None:
     """What a scanner or an archive puts beside the slices."""
     other = {"SeriesInstanceUID": "1.2.3.4"}
-    (folder / "scout.dcm").write_bytes(slice_bytes(0, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"], **other))
-    (folder / "report.dcm").write_bytes(slice_bytes(1, Modality="SR", Rows=None, Columns=None, **other))
+    (folder / "scout.dcm").write_bytes(
+        slice_bytes(0, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"], **other)
+    )
+    (folder / "report.dcm").write_bytes(
+        slice_bytes(1, Modality="SR", Rows=None, Columns=None, **other)
+    )
     (folder / "object.dcm").write_bytes(slice_bytes(2, Rows=None, Columns=None, **other))
     (folder / "notes.txt").write_text("not DICOM")
     (folder / ".hidden").mkdir()
@@ -78,7 +86,10 @@ def test_localizer_and_objects_beside_the_slices_are_left_out_with_a_note(
     }
     assert "left out, a localizer: study/scout.dcm" in capsys.readouterr().err
     assert not any("localizer" in warning for warning in result.warnings.get("study", []))
-    mask, itk = sitk.ReadImage(str(work / "out/study_mask.nii.gz")), sitk.ReadImage([str(file) for file in files])
+    mask, itk = (
+        sitk.ReadImage(str(work / "out/study_mask.nii.gz")),
+        sitk.ReadImage([str(file) for file in files]),
+    )
     assert mask.GetSize() == itk.GetSize()
     for ours, theirs in (
         (mask.GetSpacing(), itk.GetSpacing()),
@@ -90,7 +101,9 @@ def test_localizer_and_objects_beside_the_slices_are_left_out_with_a_note(
     assert (again.predicted, again.already_done) == ([], ["study"])
 
 
-def test_each_series_of_a_folder_is_a_scan_of_its_own(phantom: tuple[Path, list[PhantomScan]], work: Path) -> None:
+def test_each_series_of_a_folder_is_a_scan_of_its_own(
+    phantom: tuple[Path, list[PhantomScan]], work: Path
+) -> None:
     config = config_in(work, predict=QUIET)
     for number in range(2):
         _copy(phantom, number, work / "both")
@@ -101,20 +114,28 @@ def test_each_series_of_a_folder_is_a_scan_of_its_own(phantom: tuple[Path, list[
     assert all(name.startswith("both_series-") for name in names)
     predict(config, inputs=[work / "alone0", work / "alone1"], out=work / "out")
     together = {read_volume(work / f"out/{name}_mask.nii.gz").array.tobytes() for name in names}
-    assert together == {read_volume(work / f"out/alone{number}_mask.nii.gz").array.tobytes() for number in range(2)}
+    assert together == {
+        read_volume(work / f"out/alone{number}_mask.nii.gz").array.tobytes() for number in range(2)
+    }
     assert {row["predicted_ml"] for row in result.predicted} != {0.0}
 
 
-def test_series_dealt_over_folders_is_one_scan_and_named_twice_it_is_done_once(phantom: tuple[Path, list[PhantomScan]], work: Path) -> None:
+def test_series_dealt_over_folders_is_one_scan_and_named_twice_it_is_done_once(
+    phantom: tuple[Path, list[PhantomScan]], work: Path
+) -> None:
     _copy(phantom, 0, work / "study/a", work / "study/b")
     _copy(phantom, 1, work / "study/c")
     write_volume(work / "study/n.nii.gz", scan())
-    result = predict(config_in(work, predict=QUIET), inputs=[work / "study", work / "study/c"], out=work / "out")
+    result = predict(
+        config_in(work, predict=QUIET), inputs=[work / "study", work / "study/c"], out=work / "out"
+    )
     assert sorted(row["scan"] for row in result.predicted) == ["c", "n", "study"]
     assert read_volume(work / "out/study_mask.nii.gz").array.shape[2] == len(phantom[1][0].slices)
 
 
-def test_what_convert_refuses_is_refused_and_the_others_are_done(phantom: tuple[Path, list[PhantomScan]], work: Path) -> None:
+def test_what_convert_refuses_is_refused_and_the_others_are_done(
+    phantom: tuple[Path, list[PhantomScan]], work: Path
+) -> None:
     _copy(phantom, 0, work / "good")
     _copy(phantom, 1, work / "gap")[2].unlink()
     (work / "lost").mkdir()
@@ -134,8 +155,10 @@ def test_what_convert_refuses_is_refused_and_the_others_are_done(phantom: tuple[
 
 
 @needs_highdicom
-def test_dicom_seg_of_a_tilted_series_among_others_refers_to_its_own_slices(phantom: tuple[Path, list[PhantomScan]], work: Path) -> None:
-    from hemseg_cli.imaging.dicom_seg import read_seg, valid_uid
+def test_dicom_seg_of_a_tilted_series_among_others_refers_to_its_own_slices(
+    phantom: tuple[Path, list[PhantomScan]], work: Path
+) -> None:
+    from hemseg_cli.imaging.dicom.seg import read_seg, valid_uid
 
     for number in range(2):
         _copy(phantom, number, work / "study")
@@ -145,16 +168,33 @@ def test_dicom_seg_of_a_tilted_series_among_others_refers_to_its_own_slices(phan
     referred = set()
     for row in result.predicted:
         mask, names, _ = read_seg(work / f"out/{row['scan']}_mask.dcm")
-        np.testing.assert_array_equal(mask, read_volume(work / f"out/{row['scan']}_mask.nii.gz").array)
+        np.testing.assert_array_equal(
+            mask, read_volume(work / f"out/{row['scan']}_mask.nii.gz").array
+        )
         referred.add(tuple(names))
-    assert referred == {tuple(valid_uid(f"ID_{name}") for name in one.slices) for one in phantom[1][:2]}
+    assert referred == {
+        tuple(valid_uid(f"ID_{name}") for name in one.slices) for one in phantom[1][:2]
+    }
 
 
 @needs_highdicom
-def test_real_tilted_scan_with_uneven_steps(shared_data: Path, work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_real_tilted_scan_with_uneven_steps(
+    shared_data: Path, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with zipfile.ZipFile(shared_data / "head-ct-ge.zip") as archive:
         archive.extractall(work / "ct")
-    command = ["predict", "ct", "--out", "out", "--json", "--quiet", "--device", "cpu", "--set", "predict.previews=false"]
+    command = [
+        "predict",
+        "ct",
+        "--out",
+        "out",
+        "--json",
+        "--quiet",
+        "--device",
+        "cpu",
+        "--set",
+        "predict.previews=false",
+    ]
     assert run(command) == 1
     (failure,) = json.loads(capsys.readouterr().out)["failed"]
     assert "uneven slice steps: 1.08, 7.00 mm where the others have 4.00 mm" in failure["error"]

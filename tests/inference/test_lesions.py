@@ -4,11 +4,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hemseg_cli.imaging.volume import Volume
+from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.inference.lesions import abc_over_2_ml, find_lesions
 
 
-def _ellipsoid(shape: tuple[int, int, int], centre: tuple[float, float, float], radii: tuple[float, float, float]) -> NDArray[np.uint8]:
+def _ellipsoid(
+    shape: tuple[int, int, int],
+    centre: tuple[float, float, float],
+    radii: tuple[float, float, float],
+) -> NDArray[np.uint8]:
     grid = np.indices(shape)
     return (sum(((grid[n] - centre[n]) / radii[n]) ** 2 for n in range(3)) <= 1).astype(np.uint8)
 
@@ -20,20 +24,28 @@ def _scan(mask: NDArray[np.uint8], spacing: tuple[float, float, float] = (1.0, 1
 def test_abc2_of_a_box_is_its_edges_by_hand() -> None:
     mask = np.zeros((40, 30, 8), dtype=bool)
     mask[5:25, 10:20, 2:6] = True
-    # A is the diagonal between edge middles, B the extent across it; by hand for 20 x 10 pixels of 1 mm.
-    corner = np.array([[0.5, 0], [0, 0.5], [0, 9.5], [0.5, 10], [19.5, 10], [20, 9.5], [20, 0.5], [19.5, 0]])
+    # A is the diagonal between edge middles, B the extent across it; by hand for 20 x 10 pixels of
+    # 1 mm.
+    corner = np.array(
+        [[0.5, 0], [0, 0.5], [0, 9.5], [0.5, 10], [19.5, 10], [20, 9.5], [20, 0.5], [19.5, 0]]
+    )
     a = math.hypot(20.0, 9.0)
     along = np.array([20.0, 9.0]) / a
     across = corner @ np.array([-along[1], along[0]])
     expected = a * float(np.ptp(across)) * (4 * 5.0) / 2 / 1000
-    assert abc_over_2_ml(mask, in_plane_mm=(1.0, 1.0), slice_distance_mm=5.0) == pytest.approx(expected, rel=0.01)
+    assert abc_over_2_ml(mask, in_plane_mm=(1.0, 1.0), slice_distance_mm=5.0) == pytest.approx(
+        expected, rel=0.01
+    )
 
 
 def test_abc2_of_an_ellipsoid_by_hand() -> None:
-    # Semi-axes 30, 20 and 25 mm: A = 60, B = 40. A slice at z has the share 1 - (z / 25)^2 of the largest area: at least 75 % for
-    # |z| <= 12.5 (25 slices, whole), at least 25 % for |z| <= 21.65 (18 more, half), so C = 25 + 9 = 34 mm.
+    # Semi-axes 30, 20 and 25 mm: A = 60, B = 40. A slice at z has the share 1 - (z / 25)^2 of the
+    # largest area: at least 75 % for |z| <= 12.5 (25 slices, whole), at least 25 % for |z| <= 21.65
+    # (18 more, half), so C = 25 + 9 = 34 mm.
     mask = _ellipsoid((80, 80, 60), (40, 40, 30), (30, 20, 25))
-    assert abc_over_2_ml(mask, in_plane_mm=(1.0, 1.0), slice_distance_mm=1.0) == pytest.approx(60 * 40 * 34 / 2 / 1000, rel=0.05)
+    assert abc_over_2_ml(mask, in_plane_mm=(1.0, 1.0), slice_distance_mm=1.0) == pytest.approx(
+        60 * 40 * 34 / 2 / 1000, rel=0.05
+    )
 
 
 def test_abc2_counts_slices_whole_half_or_not_at_all() -> None:
@@ -53,7 +65,9 @@ def test_abc2_counts_slices_whole_half_or_not_at_all() -> None:
 def test_abc2_of_one_pixel_is_a_pixel() -> None:
     mask = np.zeros((3, 3, 1), dtype=bool)
     mask[1, 1, 0] = True
-    assert abc_over_2_ml(mask, in_plane_mm=(2.0, 2.0), slice_distance_mm=5.0) == pytest.approx(2 * 2 * 5 / 2 / 1000, rel=0.5)
+    assert abc_over_2_ml(mask, in_plane_mm=(2.0, 2.0), slice_distance_mm=5.0) == pytest.approx(
+        2 * 2 * 5 / 2 / 1000, rel=0.5
+    )
 
 
 def test_abc2_and_lesions_of_nothing() -> None:
@@ -78,7 +92,9 @@ def test_voxels_that_touch_at_a_corner_are_one_lesion() -> None:
     mask = np.zeros((4, 4, 4), dtype=np.uint8)
     mask[0, 0, 0] = mask[1, 1, 1] = 1
     mask[3, 3, 3] = 1
-    assert [lesion.volume_ml for lesion in find_lesions(mask, _scan(mask), voxel_volume_mm3=1000.0)] == [2.0, 1.0]
+    assert [
+        lesion.volume_ml for lesion in find_lesions(mask, _scan(mask), voxel_volume_mm3=1000.0)
+    ] == [2.0, 1.0]
 
 
 def test_axis_order_and_flips_of_the_file_change_nothing() -> None:

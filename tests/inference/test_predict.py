@@ -14,14 +14,13 @@ import psutil
 import pytest
 import SimpleITK as sitk
 
-from hemseg_cli import console
 from hemseg_cli.app import run as run_cli
-from hemseg_cli.cases import Case, write_cases
 from hemseg_cli.config import dump
-from hemseg_cli.config.compute import ComputeConfig
-from hemseg_cli.config.predict import PredictConfig
-from hemseg_cli.errors import HemsegError, UsageError
-from hemseg_cli.imaging.volume import Volume, read_volume, write_volume
+from hemseg_cli.config.schema import ComputeConfig, PredictConfig
+from hemseg_cli.core import console
+from hemseg_cli.core.cases import Case, write_cases
+from hemseg_cli.core.errors import HemsegError, UsageError
+from hemseg_cli.imaging.nifti import Volume, read_volume, write_volume
 from hemseg_cli.inference.outputs import OutputFolder
 from hemseg_cli.inference.predict import PredictResult, predict
 from hemseg_cli.models.checkpoint import read_checkpoint, write_checkpoint
@@ -32,7 +31,11 @@ QUIET = PredictConfig(previews=False)
 
 
 def _files(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+    return {
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
 
 
 def _failures(result: PredictResult) -> dict[str, str]:
@@ -62,7 +65,13 @@ def test_split_is_predicted_without_any_label(work: Path) -> None:
     write_cases(
         work / "data/hemseg-200/cases.csv",
         [
-            Case("a", split="test", label="test/label/a.nii.gz", image="test/image/a.nii.gz", voxel_volume_mm3=1.25),
+            Case(
+                "a",
+                split="test",
+                label="test/label/a.nii.gz",
+                image="test/image/a.nii.gz",
+                voxel_volume_mm3=1.25,
+            ),
             Case("gone", split="test"),
             Case("b", split="val"),
         ],
@@ -72,31 +81,46 @@ def test_split_is_predicted_without_any_label(work: Path) -> None:
     assert "does not exist" in _failures(result)["gone"]
     np.testing.assert_array_equal(read_volume(folder / "a.nii.gz").array, truth(volume.array.shape))
     (row,) = csv.DictReader((folder / "volumes.csv").read_text().splitlines())
-    assert float(row["predicted_ml"]) == pytest.approx(truth(volume.array.shape).sum() * 1.25 / 1000, rel=1e-3)
+    assert float(row["predicted_ml"]) == pytest.approx(
+        truth(volume.array.shape).sum() * 1.25 / 1000, rel=1e-3
+    )
     assert (folder / "preview/a.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_tilted_input_is_measured_by_true_geometry(work: Path) -> None:
     c, s = np.cos(np.radians(20)), np.sin(np.radians(20))
-    affine = np.array([[0.5, 0, 0, 0], [0, 0.5 * c, -5 * s, 0], [0, 0.5 * s, 5 * c, 0], [0, 0, 0, 1]])
+    affine = np.array(
+        [[0.5, 0, 0, 0], [0, 0.5 * c, -5 * s, 0], [0, 0.5 * s, 5 * c, 0], [0, 0, 0, 1]]
+    )
     write_volume(work / "in/t.nii.gz", scan(affine=affine))
     (row,) = predict(config_in(work, predict=QUIET), inputs=[work / "in"]).predicted
-    assert row["predicted_ml"] == pytest.approx(truth((24, 20, 6)).sum() * 0.5 * 0.5 * 5 * c / 1000, rel=1e-3)
+    assert row["predicted_ml"] == pytest.approx(
+        truth((24, 20, 6)).sum() * 0.5 * 0.5 * 5 * c / 1000, rel=1e-3
+    )
 
 
 def test_every_orientation_comes_back_on_its_own_grid(work: Path) -> None:
     base = scan((18, 14, 6))
     image = nib.Nifti1Image(base.array, base.affine)
-    for number, (axes, flips) in enumerate(itertools.product(itertools.permutations(range(3)), itertools.product([1, -1], repeat=3))):
+    for number, (axes, flips) in enumerate(
+        itertools.product(itertools.permutations(range(3)), itertools.product([1, -1], repeat=3))
+    ):
         turned = image.as_reoriented(np.column_stack([axes, flips]))
-        write_volume(work / f"in/o{number}.nii.gz", Volume(np.asarray(turned.dataobj), turned.affine))
+        write_volume(
+            work / f"in/o{number}.nii.gz", Volume(np.asarray(turned.dataobj), turned.affine)
+        )
     result = predict(config_in(work, predict=QUIET), inputs=[work / "in"], out=work / "out")
     assert len(result.predicted) == 48
     for number in range(48):
-        mask, source = nib.load(work / f"out/o{number}_mask.nii.gz"), nib.load(work / f"in/o{number}.nii.gz")
+        mask, source = (
+            nib.load(work / f"out/o{number}_mask.nii.gz"),
+            nib.load(work / f"in/o{number}.nii.gz"),
+        )
         assert mask.shape == source.shape
         np.testing.assert_allclose(mask.affine, source.affine, atol=1e-6)
-        np.testing.assert_array_equal(np.asarray(nib.as_closest_canonical(mask).dataobj), truth((18, 14, 6)))
+        np.testing.assert_array_equal(
+            np.asarray(nib.as_closest_canonical(mask).dataobj), truth((18, 14, 6))
+        )
 
 
 @pytest.mark.parametrize(("sform", "qform"), [(1, 0), (0, 1), (2, 3), (0, 0)])
@@ -111,7 +135,10 @@ def test_header_states_the_place_as_the_input_does(work: Path, sform: int, qform
     ours, source = nib.load(work / "out/h_mask.nii.gz"), nib.load(work / "in/h.nii")
     assert (ours.header["sform_code"], ours.header["qform_code"]) == (sform, qform)
     np.testing.assert_array_equal(ours.affine, source.affine)
-    itk, itk_source = sitk.ReadImage(str(work / "out/h_mask.nii.gz")), sitk.ReadImage(str(work / "in/h.nii"))
+    itk, itk_source = (
+        sitk.ReadImage(str(work / "out/h_mask.nii.gz")),
+        sitk.ReadImage(str(work / "in/h.nii")),
+    )
     assert (itk.GetOrigin(), itk.GetSpacing(), itk.GetDirection()) == (
         itk_source.GetOrigin(),
         itk_source.GetSpacing(),
@@ -120,8 +147,13 @@ def test_header_states_the_place_as_the_input_does(work: Path, sform: int, qform
     assert ours.get_data_dtype() == np.uint8
 
 
-@pytest.mark.parametrize(("shape", "spacing"), [((20, 20, 1), (5, 5, 5)), ((12, 12, 300), (9, 9, 0.6)), ((40, 36, 9), (0.3, 0.4, 10))])
-def test_any_spacing_and_depth_keeps_the_grid(work: Path, shape: tuple[int, int, int], spacing: tuple[float, ...]) -> None:
+@pytest.mark.parametrize(
+    ("shape", "spacing"),
+    [((20, 20, 1), (5, 5, 5)), ((12, 12, 300), (9, 9, 0.6)), ((40, 36, 9), (0.3, 0.4, 10))],
+)
+def test_any_spacing_and_depth_keeps_the_grid(
+    work: Path, shape: tuple[int, int, int], spacing: tuple[float, ...]
+) -> None:
     make_run(work, spacing_mm=(2.0, 2.0, 4.0))
     write_volume(work / "in/x.nii.gz", scan(shape, np.diag([*spacing, 1.0])))
     result = predict(config_in(work, predict=QUIET), inputs=[work / "in"], out=work / "out")
@@ -129,7 +161,10 @@ def test_any_spacing_and_depth_keeps_the_grid(work: Path, shape: tuple[int, int,
     assert not result.failed
     assert mask.array.shape == shape
     np.testing.assert_allclose(mask.affine, np.diag([*spacing, 1.0]), atol=1e-6)
-    middle = tuple((part.indices(n)[0] + part.indices(n)[1] - 1) // 2 for part, n in zip(bright_box(shape), shape, strict=True))
+    middle = tuple(
+        (part.indices(n)[0] + part.indices(n)[1] - 1) // 2
+        for part, n in zip(bright_box(shape), shape, strict=True)
+    )
     assert mask.array[middle] == 1
 
 
@@ -147,14 +182,24 @@ def test_each_bad_input_is_named_and_the_others_are_done(work: Path) -> None:
     some = good.array.astype(np.float32)
     some[0, 0, :] = np.nan
     write_volume(folder / "some.nii.gz", Volume(some, affine))
-    result = predict(config_in(work, predict=QUIET), inputs=[folder, work / "nowhere.nii"], out=work / "out")
+    result = predict(
+        config_in(work, predict=QUIET), inputs=[folder, work / "nowhere.nii"], out=work / "out"
+    )
     errors = _failures(result)
     assert set(errors) == {"text", "four", "rgb", "nan", "air", "cut", "nowhere"}
-    for name, words in [("text", "not a NIfTI"), ("four", "dimensions"), ("rgb", "colour"), ("nan", "not numbers"), ("air", "but air")]:
+    for name, words in [
+        ("text", "not a NIfTI"),
+        ("four", "dimensions"),
+        ("rgb", "colour"),
+        ("nan", "not numbers"),
+        ("air", "but air"),
+    ]:
         assert words in errors[name]
     assert {row["scan"] for row in result.predicted} == {"s0", "some"}
     assert any("6 voxels are not numbers" in warning for warning in result.warnings["some"])
-    np.testing.assert_array_equal(read_volume(work / "out/some_mask.nii.gz").array, truth(good.array.shape))
+    np.testing.assert_array_equal(
+        read_volume(work / "out/some_mask.nii.gz").array, truth(good.array.shape)
+    )
 
 
 def test_a_gzip_bomb_costs_no_more_memory_than_an_honest_file(work: Path) -> None:
@@ -172,29 +217,49 @@ def test_a_gzip_bomb_costs_no_more_memory_than_an_honest_file(work: Path) -> Non
     result = predict(config_in(work, predict=QUIET), inputs=[folder], out=work / "out")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024  # KiB
     assert set(_failures(result)) == {"huge", "zeros"}
-    assert "would unpack to 4,096,000,352 bytes: (1600, 1600, 1600) is larger than any head CT" in _failures(result)["huge"]
+    assert (
+        "would unpack to 4,096,000,352 bytes: (1600, 1600, 1600) is larger than any head CT"
+        in _failures(result)["huge"]
+    )
     assert "not a NIfTI" in _failures(result)["zeros"]
-    np.testing.assert_array_equal(read_volume(work / "out/appended_mask.nii.gz").array, truth((24, 20, 6)))
+    np.testing.assert_array_equal(
+        read_volume(work / "out/appended_mask.nii.gz").array, truth((24, 20, 6))
+    )
 
 
-def test_a_scan_that_memory_does_not_take_is_named_and_the_others_are_done(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scan_that_memory_does_not_take_is_named_and_the_others_are_done(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = _inputs(work, 1)
     write_volume(folder / "large.nii.gz", scan((120, 120, 60)))
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=16 * 2**20))
-    result = predict(config_in(work, predict=QUIET, compute=ComputeConfig(memory_mb=256)), inputs=[folder], out=work / "out")
+    result = predict(
+        config_in(work, predict=QUIET, compute=ComputeConfig(memory_mb=256)),
+        inputs=[folder],
+        out=work / "out",
+    )
     assert "a scan of (120, 120, 60) voxels takes 0.0 GB of memory" in _failures(result)["large"]
     assert [row["scan"] for row in result.predicted] == ["s0"]
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2**20))
-    (failure,) = predict(config_in(work, predict=QUIET, compute=ComputeConfig(memory_mb=256)), inputs=[folder / "large.nii.gz"]).failed
-    assert "would unpack to 1,728,352 bytes, and 1,048,576 bytes of memory are free" in failure.error
+    (failure,) = predict(
+        config_in(work, predict=QUIET, compute=ComputeConfig(memory_mb=256)),
+        inputs=[folder / "large.nii.gz"],
+    ).failed
+    assert (
+        "would unpack to 1,728,352 bytes, and 1,048,576 bytes of memory are free" in failure.error
+    )
 
 
 def test_an_offset_of_1024_is_recognised_and_taken_off(work: Path) -> None:
     plain = scan()
-    write_volume(work / "in/o.nii.gz", Volume((plain.array + 1024).clip(0).astype(np.uint16), plain.affine))
+    write_volume(
+        work / "in/o.nii.gz", Volume((plain.array + 1024).clip(0).astype(np.uint16), plain.affine)
+    )
     result = predict(config_in(work, predict=QUIET), inputs=[work / "in"], out=work / "out")
     assert any("1024 too high" in warning for warning in result.warnings["o"])
-    np.testing.assert_array_equal(read_volume(work / "out/o_mask.nii.gz").array, truth(plain.array.shape))
+    np.testing.assert_array_equal(
+        read_volume(work / "out/o_mask.nii.gz").array, truth(plain.array.shape)
+    )
 
 
 def test_a_scan_without_a_head_is_predicted_with_a_warning(work: Path) -> None:
@@ -207,7 +272,11 @@ def test_inputs_are_never_overwritten(work: Path) -> None:
     folder = _inputs(work, 1)
     write_volume(folder / "s0_mask.nii.gz", scan(seed=5))
     before = {name: (folder / name).read_bytes() for name in ("s0.nii.gz", "s0_mask.nii.gz")}
-    result = predict(config_in(work, predict=QUIET), inputs=[folder / "s0.nii.gz", folder / "s0_mask.nii.gz"], out=folder)
+    result = predict(
+        config_in(work, predict=QUIET),
+        inputs=[folder / "s0.nii.gz", folder / "s0_mask.nii.gz"],
+        out=folder,
+    )
     assert "is an input" in _failures(result)["s0"]
     assert {name: (folder / name).read_bytes() for name in before} == before
     again = predict(config_in(work, predict=QUIET), inputs=[folder / "s0.nii.gz"], out=folder)
@@ -226,8 +295,15 @@ def test_output_folder_that_is_the_input_folder_is_left_to_inputs(work: Path) ->
 def test_two_inputs_of_one_name_get_their_folders_names(work: Path) -> None:
     write_volume(work / "a/x.nii.gz", scan(seed=1))
     write_volume(work / "b/x.nii.gz", scan(seed=2))
-    predict(config_in(work, predict=QUIET), inputs=[work / "a", work / "b", work / "a/x.nii.gz"], out=work / "out")
-    assert {path.name for path in (work / "out").glob("*.nii.gz")} == {"a_x_mask.nii.gz", "b_x_mask.nii.gz"}
+    predict(
+        config_in(work, predict=QUIET),
+        inputs=[work / "a", work / "b", work / "a/x.nii.gz"],
+        out=work / "out",
+    )
+    assert {path.name for path in (work / "out").glob("*.nii.gz")} == {
+        "a_x_mask.nii.gz",
+        "b_x_mask.nii.gz",
+    }
     predict(config_in(work, predict=QUIET), inputs=[work / "a"], out=work / "other")
     clash = predict(config_in(work, predict=QUIET), inputs=[work / "b"], out=work / "other")
     assert "is the mask of" in _failures(clash)["x"]
@@ -236,7 +312,10 @@ def test_two_inputs_of_one_name_get_their_folders_names(work: Path) -> None:
 def test_second_call_does_only_what_is_missing_and_the_table_stays_whole(work: Path) -> None:
     folder, config = _inputs(work, 3), config_in(work, predict=QUIET)
     predict(config, inputs=[folder], out=work / "out")
-    table, times = (work / "out/volumes.csv").read_text(), (work / "out/s0_mask.nii.gz").stat().st_mtime_ns
+    table, times = (
+        (work / "out/volumes.csv").read_text(),
+        (work / "out/s0_mask.nii.gz").stat().st_mtime_ns,
+    )
     (work / "out/s1_mask.nii.gz").unlink()
     (work / "out/volumes.csv").unlink()
     result = predict(config, inputs=[folder], out=work / "out")
@@ -244,7 +323,9 @@ def test_second_call_does_only_what_is_missing_and_the_table_stays_whole(work: P
     assert (work / "out/volumes.csv").read_text() == table
     assert (work / "out/s0_mask.nii.gz").stat().st_mtime_ns == times
     write_volume(folder / "s2.nii.gz", scan((20, 20, 8)))
-    assert [row["scan"] for row in predict(config, inputs=[folder], out=work / "out").predicted] == ["s2"]
+    assert [
+        row["scan"] for row in predict(config, inputs=[folder], out=work / "out").predicted
+    ] == ["s2"]
     assert len(predict(config, inputs=[folder], out=work / "out", force=True).predicted) == 3
 
 
@@ -255,7 +336,10 @@ def test_killed_and_started_again_gives_the_same_outputs(work: Path) -> None:
     if child == 0:
         predict(config, inputs=[folder], out=work / "killed")
         os._exit(0)
-    while not list((work / "killed").glob("*_mask.nii.gz")) and os.waitpid(child, os.WNOHANG) == (0, 0):
+    while not list((work / "killed").glob("*_mask.nii.gz")) and os.waitpid(child, os.WNOHANG) == (
+        0,
+        0,
+    ):
         pass
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
@@ -263,7 +347,9 @@ def test_killed_and_started_again_gives_the_same_outputs(work: Path) -> None:
     assert _files(work / "killed") == _files(work / "whole")
     for name in sorted(_files(work / "whole")):
         if not name.startswith(".cases"):
-            assert (work / "killed" / name).read_bytes() == (work / "whole" / name).read_bytes(), name
+            assert (work / "killed" / name).read_bytes() == (work / "whole" / name).read_bytes(), (
+                name
+            )
 
 
 def test_ensemble_is_the_mean_of_probabilities_across_spacings(work: Path) -> None:
@@ -273,7 +359,9 @@ def test_ensemble_is_the_mean_of_probabilities_across_spacings(work: Path) -> No
     single = {}
     for name in ("run", "second"):
         predict(config, runs=[name], inputs=[folder], out=work / name)
-        single[name] = np.asarray(nib.load(work / name / "probability/s0_probability.nii.gz").dataobj)
+        single[name] = np.asarray(
+            nib.load(work / name / "probability/s0_probability.nii.gz").dataobj
+        )
     predict(config, runs=["run", "second"], inputs=[folder], out=work / "both")
     both = np.asarray(nib.load(work / "both/probability/s0_probability.nii.gz").dataobj)
     np.testing.assert_allclose(both, (single["run"] + single["second"]) / 2, atol=2 / 255)
@@ -285,7 +373,9 @@ def test_run_with_folds_is_an_ensemble(work: Path) -> None:
         make_run(work, f"cv/fold{number}", shift=0.3 * number)
     config = config_in(work, predict=PredictConfig(previews=False, save_probabilities=True))
     predict(config, runs=["cv"], inputs=[_inputs(work, 1)], out=work / "out")
-    inside = np.asarray(nib.load(work / "out/probability/s0_probability.nii.gz").dataobj)[bright_box((24, 20, 6))]
+    inside = np.asarray(nib.load(work / "out/probability/s0_probability.nii.gz").dataobj)[
+        bright_box((24, 20, 6))
+    ]
     expected = np.mean([1 / (1 + np.exp(-8 * (0.75 - 0.5 - shift))) for shift in (0.0, 0.3)])
     np.testing.assert_allclose(inside, expected, atol=1 / 255)
 
@@ -299,24 +389,41 @@ def test_ensemble_on_a_split_is_a_run_of_its_own(work: Path) -> None:
     assert not (work / "runs/run/predictions").exists()
 
 
-def test_name_of_a_cross_validation_is_the_ensemble_of_its_folds(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_name_of_a_cross_validation_is_the_ensemble_of_its_folds(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for number in range(3):
         make_run(work, f"cv-fold{number}", shift=0.2 * number)
-        (work / f"runs/cv-fold{number}/config.toml").write_text(f"[train]\nfolds = 3\nfold = {number}\n")
+        (work / f"runs/cv-fold{number}/config.toml").write_text(
+            f"[train]\nfolds = 3\nfold = {number}\n"
+        )
     volume = scan()
     write_volume(work / "data/hemseg-200/test/image/a.nii.gz", volume)
-    write_volume(work / "data/hemseg-200/test/label/a.nii.gz", Volume(truth(volume.array.shape).astype(np.uint8), volume.affine))
-    write_cases(work / "data/hemseg-200/cases.csv", [Case("a", split="test", label="test/label/a.nii.gz", image="test/image/a.nii.gz")])
+    write_volume(
+        work / "data/hemseg-200/test/label/a.nii.gz",
+        Volume(truth(volume.array.shape).astype(np.uint8), volume.affine),
+    )
+    write_cases(
+        work / "data/hemseg-200/cases.csv",
+        [Case("a", split="test", label="test/label/a.nii.gz", image="test/image/a.nii.gz")],
+    )
     assert run_cli(["predict", "--run", "cv", "--save-probabilities", "--json", "--quiet"]) == 0
     assert json.loads(capsys.readouterr().out)["run"] == "cv-ensemble"
-    inside = np.asarray(nib.load(work / "runs/cv-ensemble/predictions/test/probability/a_probability.nii.gz").dataobj)
+    inside = np.asarray(
+        nib.load(
+            work / "runs/cv-ensemble/predictions/test/probability/a_probability.nii.gz"
+        ).dataobj
+    )
     expected = np.mean([1 / (1 + np.exp(-8 * (0.75 - 0.5 - shift))) for shift in (0.0, 0.2, 0.4)])
     np.testing.assert_allclose(inside[bright_box((24, 20, 6))], expected, atol=1 / 255)
     assert run_cli(["evaluate", "--run", "cv-ensemble", "--json", "--quiet"]) == 0
     capsys.readouterr()
     assert run_cli(["report", "cv-ensemble", "--json", "--quiet"]) == 0
     assert json.loads(capsys.readouterr().out)["runs"] == ["cv-ensemble"]
-    assert run_cli(["predict", "--run", "cv-ensemble", "--save-probabilities", "--json", "--quiet"]) == 0
+    assert (
+        run_cli(["predict", "--run", "cv-ensemble", "--save-probabilities", "--json", "--quiet"])
+        == 0
+    )
     assert json.loads(capsys.readouterr().out)["already_done"] == ["a"]
     assert "a,,test,1," in (work / "runs/cv-ensemble/evaluation/test/cases.csv").read_text()
     console.configure()
@@ -341,7 +448,12 @@ def test_parts_and_ranks_share_the_scans_out(work: Path, monkeypatch: pytest.Mon
     others = []
     for rank in range(2):
         monkeypatch.setenv("RANK", str(rank))
-        others.append([row["scan"] for row in predict(config, inputs=[folder], out=work / "out", part="2/2").predicted])
+        others.append(
+            [
+                row["scan"]
+                for row in predict(config, inputs=[folder], out=work / "out", part="2/2").predicted
+            ]
+        )
     assert [row["scan"] for row in first.predicted] == ["s0", "s2", "s4"]
     assert others == [["s1"], ["s3"]]
     assert len((work / "out/volumes.csv").read_text().splitlines()) == 6
@@ -353,7 +465,16 @@ def test_two_processes_of_torchrun_predict_what_one_does(work: Path) -> None:
     folder, config = _inputs(work, 3), config_in(work, predict=QUIET)
     predict(config, inputs=[folder], out=work / "one")
     (work / "hemseg.toml").write_text(dump(config))
-    run_two("predict", str(folder), "--config", str(work / "hemseg.toml"), "--run", "run", "--out", str(work / "two"))
+    run_two(
+        "predict",
+        str(folder),
+        "--config",
+        str(work / "hemseg.toml"),
+        "--run",
+        "run",
+        "--out",
+        str(work / "two"),
+    )
     for name in ("s0_mask.nii.gz", "s1_mask.nii.gz", "s2_mask.nii.gz", "volumes.csv"):
         assert (work / "one" / name).read_bytes() == (work / "two" / name).read_bytes()
 
@@ -361,7 +482,11 @@ def test_two_processes_of_torchrun_predict_what_one_does(work: Path) -> None:
 def test_worker_processes_give_the_same_masks(work: Path) -> None:
     folder = _inputs(work, 2)
     predict(config_in(work, predict=QUIET), inputs=[folder], out=work / "one")
-    predict(config_in(work, predict=QUIET, compute=ComputeConfig(workers=2)), inputs=[folder], out=work / "two")
+    predict(
+        config_in(work, predict=QUIET, compute=ComputeConfig(workers=2)),
+        inputs=[folder],
+        out=work / "two",
+    )
     for name in ("s0_mask.nii.gz", "s1_mask.nii.gz", "volumes.csv"):
         assert (work / "one" / name).read_bytes() == (work / "two" / name).read_bytes()
 
@@ -379,8 +504,12 @@ def test_too_little_memory_means_smaller_windows_and_is_said(work: Path) -> None
     write_checkpoint(path, {**read_checkpoint(path), "patch": [512, 512, 64]})
     config = config_in(work, predict=QUIET, compute=ComputeConfig(memory_mb=256))
     result = predict(config, inputs=[_inputs(work, 1)], out=work / "out")
-    assert any("windows smaller than its training patch" in warning for warning in result.warnings["s0"])
-    np.testing.assert_array_equal(read_volume(work / "out/s0_mask.nii.gz").array, truth((24, 20, 6)))
+    assert any(
+        "windows smaller than its training patch" in warning for warning in result.warnings["s0"]
+    )
+    np.testing.assert_array_equal(
+        read_volume(work / "out/s0_mask.nii.gz").array, truth((24, 20, 6))
+    )
 
 
 def test_run_without_checkpoint_says_what_to_type(work: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hemseg_cli.imaging.volume import Volume
+from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.inference.preview import chosen_slices, write_preview
 from hemseg_cli.inference.volumes import Volumes
 
@@ -40,7 +40,9 @@ def _red(path: Path) -> np.ndarray:
     return (picture[..., 0] > 200) & (picture[..., 1] < 120)
 
 
-def test_contour_lies_where_the_lesion_is_seen_the_patients_right_on_the_left(tmp_path: Path) -> None:
+def test_contour_lies_where_the_lesion_is_seen_the_patients_right_on_the_left(
+    tmp_path: Path,
+) -> None:
     hu = np.full((64, 64, 3), 30, dtype=np.int16)
     mask = np.zeros(hu.shape, dtype=np.uint8)
     mask[40:60, 28:36, 1] = 1  # canonical i = 40..60 of 64: the patient's right half
@@ -66,6 +68,11 @@ def test_orientation_of_the_file_does_not_change_the_picture(tmp_path: Path) -> 
 
 
 def test_one_slice_scan_without_hemorrhage_has_a_picture_without_contour(tmp_path: Path) -> None:
-    write_preview(tmp_path / "a.png", Volume(np.zeros((8, 8, 1), dtype=np.int16), np.eye(4)), np.zeros((8, 8, 1), dtype=np.uint8), EMPTY)
+    write_preview(
+        tmp_path / "a.png",
+        Volume(np.zeros((8, 8, 1), dtype=np.int16), np.eye(4)),
+        np.zeros((8, 8, 1), dtype=np.uint8),
+        EMPTY,
+    )
     assert _pixels(tmp_path / "a.png").shape == (698, 960, 3)
     assert not _red(tmp_path / "a.png").any()

@@ -6,23 +6,45 @@ import numpy as np
 import pytest
 
 from hemseg_cli.imaging.geometry import true_voxel_volume_mm3
+from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.imaging.orientation import to_canonical
-from hemseg_cli.imaging.volume import Volume
-from hemseg_cli.inference.crops import Probability
-from hemseg_cli.inference.volumes import Measured, lesion_rows, measure, row_of, write_lesions, write_volumes
+from hemseg_cli.inference.subgrid import Probability
+from hemseg_cli.inference.volumes import (
+    Measured,
+    lesion_rows,
+    measure,
+    row_of,
+    write_lesions,
+    write_volumes,
+)
 
 
 def _measured(mask: np.ndarray, affine: np.ndarray, probability: float = 0.9) -> Measured:
     scan = Volume(np.where(mask, 65, 30).astype(np.int16), affine)
-    canonical, change = to_canonical(Volume(mask.astype(np.float32) * np.float32(probability), affine))
+    canonical, change = to_canonical(
+        Volume(mask.astype(np.float32) * np.float32(probability), affine)
+    )
     i, j, k = canonical.array.shape
-    answer = Probability(np.ascontiguousarray(canonical.array), ((0, i), (0, j), (0, k)), (i, j, k), change)
+    answer = Probability(
+        np.ascontiguousarray(canonical.array), ((0, i), (0, j), (0, k)), (i, j, k), change
+    )
     volume = true_voxel_volume_mm3(affine)
-    return measure("scan", mask, scan, voxel_volume_mm3=volume, probability=answer, deviation=None, threshold=0.5)
+    return measure(
+        "scan",
+        mask,
+        scan,
+        voxel_volume_mm3=volume,
+        probability=answer,
+        deviation=None,
+        threshold=0.5,
+    )
 
 
 def _tilted(degrees: float) -> np.ndarray:
-    """A right-angled header as ITK writes it: 0.5 mm pixels, slice origins 5 mm / cos(tilt) apart."""
+    """A right-angled header as ITK writes it.
+
+    0.5 mm pixels, slice origins 5 mm / cos(tilt) apart.
+    """
     angle = math.radians(degrees)
     affine = np.eye(4)
     affine[:3, 0] = [-0.5, 0, 0]
@@ -46,7 +68,13 @@ def test_volume_through_a_tilted_gantry_agrees_with_hand_calculation(degrees: fl
 def test_empty_mask_is_a_row_of_zeros_that_needs_no_review() -> None:
     measured = _measured(np.zeros((6, 6, 3), dtype=np.uint8), np.eye(4))
     row = measured.volumes
-    assert (row.predicted_ml, row.lesions, row.largest_ml, row.abc2_ml, row.mean_hu) == (0.0, 0, 0.0, 0.0, None)
+    assert (row.predicted_ml, row.lesions, row.largest_ml, row.abc2_ml, row.mean_hu) == (
+        0.0,
+        0,
+        0.0,
+        0.0,
+        None,
+    )
     assert not row.review
     assert lesion_rows(measured) == []
 
@@ -74,5 +102,10 @@ def test_tables_hold_every_scan_and_lesion_sorted(tmp_path: Path) -> None:
     assert volumes[0]["lesions"] == "2"
     with (tmp_path / "lesions.csv").open() as file:
         lesions = list(csv.DictReader(file))
-    assert [(line["lesion"], line["volume_ml"]) for line in lesions] == [("1", "0.3600"), ("2", "0.0200")]
-    assert [float(lesions[0][f"centroid_{axis}_mm"]) for axis in "ras"] == pytest.approx([12.5, 12.5, 7.5])
+    assert [(line["lesion"], line["volume_ml"]) for line in lesions] == [
+        ("1", "0.3600"),
+        ("2", "0.0200"),
+    ]
+    assert [float(lesions[0][f"centroid_{axis}_mm"]) for axis in "ras"] == pytest.approx(
+        [12.5, 12.5, 7.5]
+    )

@@ -8,12 +8,18 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hemseg_cli.errors import FileFormatError, HemsegError
+from hemseg_cli.core.errors import FileFormatError, HemsegError
 from hemseg_cli.models.archive import read_archive, read_model, write_archive
 from hemseg_cli.models.checkpoint import network_of, write_checkpoint
 from hemseg_cli.models.registry import build_network
 
-SMALL = {"spatial_dims": 3, "out_channels": 1, "channels": [4, 8], "strides": [2], "num_res_units": 0}
+SMALL = {
+    "spatial_dims": 3,
+    "out_channels": 1,
+    "channels": [4, 8],
+    "strides": [2],
+    "num_res_units": 0,
+}
 
 
 def _checkpoint() -> dict[str, Any]:
@@ -22,7 +28,10 @@ def _checkpoint() -> dict[str, Any]:
         "model": build_network("unet", SMALL, 1).state_dict(),
         "model_name": "unet",
         "model_config": SMALL,
-        "preprocess": {"spacing_mm": [None, None, None], "windows": [{"low": 0.0, "high": 80.0, "mean": 40.0, "std": 40.0}]},
+        "preprocess": {
+            "spacing_mm": [None, None, None],
+            "windows": [{"low": 0.0, "high": 80.0, "mean": 40.0, "std": 40.0}],
+        },
         "patch": [16, 16, 8],
         "in_channels": 1,
         "step": 3,
@@ -39,7 +48,9 @@ def archive(tmp_path: Path) -> Path:
     return path
 
 
-def _with_members(source: Path, target: Path, change: dict[str, bytes | None], *, rehash: bool = False) -> Path:
+def _with_members(
+    source: Path, target: Path, change: dict[str, bytes | None], *, rehash: bool = False
+) -> Path:
     """A copy of an archive with some members replaced (None: left out)."""
     import hashlib
 
@@ -50,7 +61,11 @@ def _with_members(source: Path, target: Path, change: dict[str, bytes | None], *
         if data is not None:
             members[name] = data
     if rehash:
-        hashes = {name: hashlib.sha256(data).hexdigest() for name, data in members.items() if name != "SHA256SUMS.json"}
+        hashes = {
+            name: hashlib.sha256(data).hexdigest()
+            for name, data in members.items()
+            if name != "SHA256SUMS.json"
+        }
         members["SHA256SUMS.json"] = json.dumps(hashes).encode()
     with zipfile.ZipFile(target, "w") as archive:
         for name, data in members.items():
@@ -77,7 +92,12 @@ def test_network_whose_blocks_have_two_names_is_stored_once_and_comes_back(tmp_p
         "supervised_levels": 1,
     }
     network = build_network("dynunet", config, 1)
-    sent = {**_checkpoint(), "model": network.state_dict(), "model_name": "dynunet", "model_config": config}
+    sent = {
+        **_checkpoint(),
+        "model": network.state_dict(),
+        "model_name": "dynunet",
+        "model_config": config,
+    }
     write_archive(tmp_path / "dyn.zip", sent, files={})
     got = read_archive(tmp_path / "dyn.zip")
     assert got["model"].keys() == sent["model"].keys()
@@ -87,12 +107,21 @@ def test_network_whose_blocks_have_two_names_is_stored_once_and_comes_back(tmp_p
 
 
 @pytest.mark.parametrize("aliases", [{"a": "absent"}, ["a"], {"a": 1}])
-def test_alias_of_a_weight_that_is_not_there_is_refused(archive: Path, tmp_path: Path, aliases: object) -> None:
+def test_alias_of_a_weight_that_is_not_there_is_refused(
+    archive: Path, tmp_path: Path, aliases: object
+) -> None:
     with zipfile.ZipFile(archive) as opened:
         stated = json.loads(opened.read("model.json"))
     stated["aliases"] = aliases
     with pytest.raises(FileFormatError, match=r"bad\.zip"):
-        read_archive(_with_members(archive, tmp_path / "bad.zip", {"model.json": json.dumps(stated).encode()}, rehash=True))
+        read_archive(
+            _with_members(
+                archive,
+                tmp_path / "bad.zip",
+                {"model.json": json.dumps(stated).encode()},
+                rehash=True,
+            )
+        )
 
 
 def test_same_checkpoint_gives_the_same_bytes(archive: Path, tmp_path: Path) -> None:
@@ -110,17 +139,27 @@ def test_changed_byte_is_found_by_its_hash(archive: Path, tmp_path: Path) -> Non
         weights = bytearray(opened.read("model.safetensors"))
     weights[-1] ^= 1
     with pytest.raises(FileFormatError, match=r"model\.safetensors was changed"):
-        read_archive(_with_members(archive, tmp_path / "changed.zip", {"model.safetensors": bytes(weights)}))
+        read_archive(
+            _with_members(archive, tmp_path / "changed.zip", {"model.safetensors": bytes(weights)})
+        )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
-def test_any_damage_is_one_of_our_errors_or_changes_nothing(archive: Path, data: st.DataObject) -> None:
+def test_any_damage_is_one_of_our_errors_or_changes_nothing(
+    archive: Path, data: st.DataObject
+) -> None:
     content = bytearray(archive.read_bytes())
     position = data.draw(st.integers(0, len(content) - 1))
     content[position] ^= data.draw(st.integers(1, 255))
     damaged = archive.with_name("damaged.zip")
-    damaged.write_bytes(bytes(content[: data.draw(st.integers(0, len(content)))]) if data.draw(st.booleans()) else bytes(content))
+    damaged.write_bytes(
+        bytes(content[: data.draw(st.integers(0, len(content)))])
+        if data.draw(st.booleans())
+        else bytes(content)
+    )
     try:
         got = read_archive(damaged)["model"]
     except FileFormatError as error:
@@ -146,7 +185,9 @@ def test_any_damage_is_one_of_our_errors_or_changes_nothing(archive: Path, data:
         ({"model.safetensors": b"not safetensors"}, "is not readable"),
     ],
 )
-def test_hostile_or_foreign_member_is_named(archive: Path, tmp_path: Path, change: dict[str, bytes | None], message: str) -> None:
+def test_hostile_or_foreign_member_is_named(
+    archive: Path, tmp_path: Path, change: dict[str, bytes | None], message: str
+) -> None:
     with pytest.raises(FileFormatError, match=message):
         read_archive(_with_members(archive, tmp_path / "bad.zip", change, rehash=True))
 
@@ -159,11 +200,23 @@ def test_settings_of_another_or_a_monstrous_network_are_refused_before_it_is_bui
         stated = json.loads(opened.read("model.json"))
     stated["model_config"]["channels"] = channels
     with pytest.raises(FileFormatError, match="the weights are not those of unet"):
-        read_archive(_with_members(archive, tmp_path / "bad.zip", {"model.json": json.dumps(stated).encode()}, rehash=True))
+        read_archive(
+            _with_members(
+                archive,
+                tmp_path / "bad.zip",
+                {"model.json": json.dumps(stated).encode()},
+                rehash=True,
+            )
+        )
 
 
-def test_packed_member_is_refused_so_that_nothing_can_unpack_to_more(archive: Path, tmp_path: Path) -> None:
-    with zipfile.ZipFile(archive) as opened, zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as bomb:
+def test_packed_member_is_refused_so_that_nothing_can_unpack_to_more(
+    archive: Path, tmp_path: Path
+) -> None:
+    with (
+        zipfile.ZipFile(archive) as opened,
+        zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
         for name in opened.namelist():
             bomb.writestr(name, b"\0" * (20 << 20) if name == "metrics.json" else opened.read(name))
     with pytest.raises(FileFormatError, match="is packed or larger"):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from hemseg_cli.errors import FileFormatError, HemsegError
+from hemseg_cli.core.errors import FileFormatError, HemsegError
 from hemseg_cli.models import checkpoint
 from hemseg_cli.models.checkpoint import network_of, read_checkpoint, write_checkpoint
 from hemseg_cli.models.registry import build_network
@@ -67,7 +67,9 @@ def test_pickle_bomb_is_refused_and_does_not_go_off(tmp_path: Path) -> None:
     assert went_off.exists()  # the bomb was a live one
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"nothing of the kind" * 100, b"\x80\x04."])
+@pytest.mark.parametrize(
+    "content", [b"", b"PK\x03\x04", b"nothing of the kind" * 100, b"\x80\x04."]
+)
 def test_what_is_no_checkpoint_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.pt").write_bytes(content)
     with pytest.raises(FileFormatError, match=r"x\.pt is (damaged|refused)"):
@@ -84,7 +86,9 @@ def test_cut_off_file_is_named(tmp_path: Path, share: float) -> None:
 
 
 def test_changed_byte_in_the_weights_is_noticed(tmp_path: Path) -> None:
-    write_checkpoint(tmp_path / "a.pt", values(build_network("unet", CONFIG, 1), weights=torch.zeros(5000)))
+    write_checkpoint(
+        tmp_path / "a.pt", values(build_network("unet", CONFIG, 1), weights=torch.zeros(5000))
+    )
     data = bytearray((tmp_path / "a.pt").read_bytes())
     data[data.index(b"\0" * 10000) + 5000] = 7
     (tmp_path / "a.pt").write_bytes(data)
@@ -94,19 +98,25 @@ def test_changed_byte_in_the_weights_is_noticed(tmp_path: Path) -> None:
 
 def test_foreign_state_dict_is_named_with_what_it_lacks(tmp_path: Path) -> None:
     torch.save(build_network("unet", CONFIG, 1).state_dict(), tmp_path / "plain.pt")
-    with pytest.raises(FileFormatError, match=r"plain\.pt is no checkpoint of hemseg: it has no model, model_name"):
+    with pytest.raises(
+        FileFormatError, match=r"plain\.pt is no checkpoint of hemseg: it has no model, model_name"
+    ):
         read_checkpoint(tmp_path / "plain.pt")
     with pytest.raises(HemsegError, match=r"no checkpoint .*none\.pt"):
         read_checkpoint(tmp_path / "none.pt")
 
 
 def test_weights_of_another_network_are_refused() -> None:
-    other = build_network("segresnet", {"init_filters": 8, "blocks_down": [1, 1], "blocks_up": [1]}, 1)
+    other = build_network(
+        "segresnet", {"init_filters": 8, "blocks_down": [1, 1], "blocks_up": [1]}, 1
+    )
     with pytest.raises(FileFormatError, match="the weights are not those of unet: Missing key"):
         network_of(values(other))
 
 
-def test_full_disk_leaves_the_old_file_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_leaves_the_old_file_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "a.pt"
     write_checkpoint(file, values(build_network("unet", CONFIG, 1)))
 

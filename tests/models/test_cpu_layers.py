@@ -52,18 +52,35 @@ sizes = st.integers(1, 3)
     bias=st.booleans(),
 )
 def test_convolution_and_its_gradients_are_torchs(
-    channels: tuple[int, int], kernel: tuple[int, int, int], stride: tuple[int, int, int], padding: int, depth: int, bias: bool
+    channels: tuple[int, int],
+    kernel: tuple[int, int, int],
+    stride: tuple[int, int, int],
+    padding: int,
+    depth: int,
+    bias: bool,
 ) -> None:
-    layer = nn.Conv3d(*channels, kernel, stride, padding=(1, 0, max(padding, (kernel[2] - depth + 1) // 2)), bias=bias)
+    layer = nn.Conv3d(
+        *channels,
+        kernel,
+        stride,
+        padding=(1, 0, max(padding, (kernel[2] - depth + 1) // 2)),
+        bias=bias,
+    )
     check_as_torchs(layer, torch.randn(2, channels[0], 4, 5, depth), ShallowConv3d)
 
 
 @pytest.mark.parametrize("depth", [2, 4, 8])
 def test_convolution_that_is_filtered_along_the_slices_is_torchs(depth: int) -> None:
-    check_as_torchs(nn.Conv3d(8, 9, 3, stride=(2, 1, 1), padding=1), torch.randn(2, 8, 6, 5, depth), ShallowConv3d)
+    check_as_torchs(
+        nn.Conv3d(8, 9, 3, stride=(2, 1, 1), padding=1),
+        torch.randn(2, 8, 6, 5, depth),
+        ShallowConv3d,
+    )
 
 
-def test_nothing_is_filtered_in_bfloat16_or_without_a_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_filtered_in_bfloat16_or_without_a_gradient(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     layer = nn.Conv3d(8, 8, 3, padding=1)
     use_cpu_layers(layer)
     monkeypatch.setattr(winograd, "convolution", None)
@@ -85,7 +102,12 @@ def test_nothing_is_filtered_in_bfloat16_or_without_a_gradient(monkeypatch: pyte
     depth=st.integers(1, 4),
 )
 def test_transposed_convolution_and_its_gradients_are_torchs(
-    channels: tuple[int, int], kernel: tuple[int, int, int], stride: int, padding: int, more: int, depth: int
+    channels: tuple[int, int],
+    kernel: tuple[int, int, int],
+    stride: int,
+    padding: int,
+    more: int,
+    depth: int,
 ) -> None:
     assume((depth - 1) * stride - 2 * padding + kernel[2] + more > 0)
     layer = nn.ConvTranspose3d(*channels, kernel, stride, padding=padding, output_padding=more)
@@ -104,7 +126,13 @@ def test_gradients_in_bfloat16_are_near_those_of_float32(name: str) -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             logits = network(x)
         nn.functional.binary_cross_entropy_with_logits(logits.float(), label).backward()
-        return torch.cat([parameter.grad.flatten() for parameter in network.parameters() if parameter.grad is not None])
+        return torch.cat(
+            [
+                parameter.grad.flatten()
+                for parameter in network.parameters()
+                if parameter.grad is not None
+            ]
+        )
 
     whole, half = found(False), found(True)
     assert half.isfinite().all()
@@ -112,16 +140,28 @@ def test_gradients_in_bfloat16_are_near_those_of_float32(name: str) -> None:
 
 
 @pytest.mark.parametrize("depth", [2, 8], ids=["in the plane", "in space"])
-@pytest.mark.parametrize("options", [{}, {"subunits": 1}, {"subunits": 1, "last_conv_only": True}, {"bias": False}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"subunits": 1}, {"subunits": 1, "last_conv_only": True}, {"bias": False}],
+    ids=str,
+)
 def test_residual_unit_and_its_gradients_are_monais(options: dict[str, Any], depth: int) -> None:
-    check_as_torchs(ResidualUnit(3, 2, 5, strides=2, **options), torch.randn(2, 2, 6, 4, depth), JoinedResidualUnit)
+    check_as_torchs(
+        ResidualUnit(3, 2, 5, strides=2, **options),
+        torch.randn(2, 2, 6, 4, depth),
+        JoinedResidualUnit,
+    )
 
 
 def test_prelu_and_its_gradients_are_torchs() -> None:
     check_as_torchs(nn.PReLU(init=0.3), torch.randn(2, 3, 4, 5, 6), OneSlopePReLU)
 
 
-@pytest.mark.parametrize("layer", [nn.InstanceNorm3d(3), nn.InstanceNorm3d(3, affine=True, eps=0.1)], ids=["plain", "affine"])
+@pytest.mark.parametrize(
+    "layer",
+    [nn.InstanceNorm3d(3), nn.InstanceNorm3d(3, affine=True, eps=0.1)],
+    ids=["plain", "affine"],
+)
 def test_instance_norm_and_its_gradients_are_torchs(layer: nn.InstanceNorm3d) -> None:
     if layer.affine:
         nn.init.normal_(layer.weight)
@@ -179,7 +219,14 @@ def test_a_network_answers_as_monais_own(name: str) -> None:
     use_torchs_layers(monais)
     assert any(isinstance(layer, ShallowConv3d) for layer in ours.modules())
     assert not any(
-        isinstance(layer, ShallowConv3d | ShallowConvTranspose3d | OneSlopePReLU | JoinedResidualUnit | ChannelGroupNorm3d)
+        isinstance(
+            layer,
+            ShallowConv3d
+            | ShallowConvTranspose3d
+            | OneSlopePReLU
+            | JoinedResidualUnit
+            | ChannelGroupNorm3d,
+        )
         for layer in monais.modules()
     )
     x = torch.randn(1, 1, 32, 32, 16)

@@ -5,12 +5,14 @@ import numpy as np
 import pytest
 import torch
 
-from hemseg_cli.errors import HemsegError
+from hemseg_cli.core.errors import HemsegError
 from hemseg_cli.models.onnx import TOLERANCE, write_onnx
 from hemseg_cli.models.registry import build_network
 
 pytestmark = [
-    pytest.mark.skipif(importlib.util.find_spec("onnxruntime") is None, reason="extra onnx is not installed"),
+    pytest.mark.skipif(
+        importlib.util.find_spec("onnxruntime") is None, reason="extra onnx is not installed"
+    ),
     pytest.mark.filterwarnings("ignore"),  # the exporter's own deprecations
 ]
 
@@ -20,11 +22,23 @@ def test_onnx_gives_torchs_answer(tmp_path: Path) -> None:
 
     torch.manual_seed(0)
     network = build_network(
-        "unet", {"spatial_dims": 3, "out_channels": 1, "channels": [4, 8], "strides": [2], "num_res_units": 0}, 2
+        "unet",
+        {
+            "spatial_dims": 3,
+            "out_channels": 1,
+            "channels": [4, 8],
+            "strides": [2],
+            "num_res_units": 0,
+        },
+        2,
     ).eval()
-    assert write_onnx(tmp_path / "model.onnx", network, in_channels=2, patch=(16, 16, 8)) <= TOLERANCE
+    assert (
+        write_onnx(tmp_path / "model.onnx", network, in_channels=2, patch=(16, 16, 8)) <= TOLERANCE
+    )
     image = torch.randn(1, 2, 16, 16, 8)
-    [answer] = onnxruntime.InferenceSession(str(tmp_path / "model.onnx")).run(None, {"image": image.numpy()})
+    [answer] = onnxruntime.InferenceSession(str(tmp_path / "model.onnx")).run(
+        None, {"image": image.numpy()}
+    )
     with torch.inference_mode():
         assert np.allclose(answer, network(image).numpy(), atol=1e-4)
 

@@ -7,8 +7,15 @@ from typing import Any
 import pytest
 import torch
 
-from hemseg_cli.errors import UsageError
-from hemseg_cli.models.registry import MODELS, build_network, check_patch, count_parameters, entry, full_config
+from hemseg_cli.core.errors import UsageError
+from hemseg_cli.models.registry import (
+    MODELS,
+    build_network,
+    check_patch,
+    count_parameters,
+    entry,
+    full_config,
+)
 
 SMALL: dict[str, dict[str, Any]] = {
     "unet": {"channels": [4, 8, 8], "strides": [[2, 2, 1], 2], "num_res_units": 1},
@@ -17,7 +24,12 @@ SMALL: dict[str, dict[str, Any]] = {
     "attention-unet": {"channels": [4, 8, 8], "strides": [[2, 2, 1], 2]},
     "unetr": {"feature_size": 4, "hidden_size": 12, "mlp_dim": 16, "num_heads": 2},
     "swin-unetr": {"feature_size": 12, "num_heads": [1, 1, 2, 2], "depths": [1, 1, 1, 1]},
-    "dynunet": {"channels": [4, 4, 8], "strides": [1, [2, 2, 1], 2], "kernels": [[3, 3, 1], 3, 3], "supervised_levels": 1},
+    "dynunet": {
+        "channels": [4, 4, 8],
+        "strides": [1, [2, 2, 1], 2],
+        "kernels": [[3, 3, 1], 3, 3],
+        "supervised_levels": 1,
+    },
 }
 NETWORKS = [name for name, model in MODELS.items() if model.factory]
 
@@ -27,7 +39,10 @@ def test_default_network_has_the_listed_number_of_parameters(name: str) -> None:
     assert count_parameters(build_network(name, {}, 1)) == entry(name).parameters
 
 
-@pytest.mark.parametrize(("name", "millions"), [("unet", 19.2), ("vnet", 45.6), ("segresnet", 1.2), ("attention-unet", 23.6)])
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [("unet", 19.2), ("vnet", 45.6), ("segresnet", 1.2), ("attention-unet", 23.6)],
+)
 def test_parameters_of_the_published_networks(name: str, millions: float) -> None:
     assert round((entry(name).parameters or 0) / 1e6, 1) == millions
 
@@ -43,13 +58,20 @@ def test_smallest_valid_patch_goes_through_and_the_gradient_comes_back(name: str
     assert outputs[0].shape == (1, 1, *patch)
     sum(level.square().mean() for level in outputs).backward()
     idle = [key for key, parameter in network.named_parameters() if parameter.grad is None]
-    assert not idle or not entry(name).convolutional, idle  # DistributedDataParallel is told to expect idle weights there
+    assert not idle or not entry(name).convolutional, (
+        idle
+    )  # DistributedDataParallel is told to expect idle weights there
     with torch.no_grad():
         assert network.eval()(torch.randn(1, 2, *patch)).shape == (1, 1, *patch)
 
 
 def test_deep_supervision_lists_full_resolution_first_then_each_coarser_level() -> None:
-    config = {"channels": [4, 4, 8, 8], "strides": [1, [2, 2, 1], 2, 2], "kernels": [3, 3, 3, 3], "supervised_levels": 2}
+    config = {
+        "channels": [4, 4, 8, 8],
+        "strides": [1, [2, 2, 1], 2, 2],
+        "kernels": [3, 3, 3, 3],
+        "supervised_levels": 2,
+    }
     outputs = build_network("dynunet", config, 1).train()(torch.randn(1, 1, 16, 16, 8))
     assert [tuple(level.shape[2:]) for level in outputs] == [(16, 16, 8), (8, 8, 8), (4, 4, 4)]
 
@@ -60,8 +82,11 @@ def test_deep_supervision_gives_monais_outputs_before_they_are_upsampled() -> No
     network = build_network("dynunet", SMALL["dynunet"], 1).train()
     image = torch.randn(1, 1, 8, 8, 4)
     ours = network(image)
-    # [n, level, c, k, i, j], stacked and upsampled: MONAI's network, given slices first as ours gives it.
-    theirs = DynUNet.forward(network, image.permute(0, 1, 4, 2, 3).contiguous()).permute(0, 1, 2, 4, 5, 3)
+    # [n, level, c, k, i, j], stacked and upsampled: MONAI's network, given slices first as ours
+    # gives it.
+    theirs = DynUNet.forward(network, image.permute(0, 1, 4, 2, 3).contiguous()).permute(
+        0, 1, 2, 4, 5, 3
+    )
     assert torch.equal(ours[0], theirs[:, 0])
     assert torch.equal(torch.nn.functional.interpolate(ours[1], (8, 8, 4)), theirs[:, 1])
 
@@ -94,8 +119,12 @@ def test_patch_rule_agrees_with_the_network_itself(name: str) -> None:
         ("dynunet", (256, 250, 14), "[256, 256, 16]"),
     ],
 )
-def test_impossible_patch_offers_the_nearest_valid_one(name: str, patch: tuple[int, int, int], nearest: str) -> None:
-    with pytest.raises(UsageError, match=f"train.patch = .*{name} takes sizes that are multiples of") as caught:
+def test_impossible_patch_offers_the_nearest_valid_one(
+    name: str, patch: tuple[int, int, int], nearest: str
+) -> None:
+    with pytest.raises(
+        UsageError, match=f"train.patch = .*{name} takes sizes that are multiples of"
+    ) as caught:
         check_patch(name, {}, patch)
     assert f"--set train.patch={nearest} " in caught.value.hint
     check_patch(name, {}, [int(n) for n in nearest.strip("[]").split(",")])
@@ -113,12 +142,17 @@ def test_multiple_of_the_default_dynunet_keeps_slices_apart_for_three_levels() -
 
 
 def test_unknown_model_offers_the_nearest() -> None:
-    with pytest.raises(UsageError, match="'attention_unet': no such model; did you mean attention-unet"):
+    with pytest.raises(
+        UsageError, match="'attention_unet': no such model; did you mean attention-unet"
+    ):
         entry("attention_unet")
 
 
 def test_unknown_network_setting_offers_the_nearest() -> None:
-    with pytest.raises(UsageError, match=r"train\.network\.chanels: dynunet has no such setting; did you mean channels"):
+    with pytest.raises(
+        UsageError,
+        match=r"train\.network\.chanels: dynunet has no such setting; did you mean channels",
+    ):
         build_network("dynunet", {"chanels": [4]}, 1)
 
 
@@ -142,4 +176,9 @@ def test_nnunet_is_listed_and_not_built_here() -> None:
 
 def test_registry_imports_nothing_heavy() -> None:
     code = "import sys, hemseg_cli.models.registry; print([m for m in ('torch', 'monai', 'numpy') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )

@@ -10,7 +10,13 @@ sizes = st.integers(1, 3)
 
 
 def answer_and_gradients(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, stride: tuple[int, int], padding: tuple[int, int], *, ours: bool
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    *,
+    ours: bool,
 ) -> list[torch.Tensor]:
     inputs = [tensor.clone().requires_grad_() for tensor in (x, weight, bias) if tensor is not None]
     x, weight, bias = inputs[0], inputs[1], inputs[2] if bias is not None else None
@@ -45,7 +51,10 @@ def test_answer_and_gradients_are_torchs(
     x = torch.randn(n, c, 4, 5, depth, dtype=torch.float64)
     weight = torch.randn(o, c, *kernel, 3, dtype=torch.float64)
     biases = torch.randn(o, dtype=torch.float64) if bias else None
-    ours, torchs = (answer_and_gradients(x, weight, biases, stride, padding, ours=mine) for mine in (True, False))
+    ours, torchs = (
+        answer_and_gradients(x, weight, biases, stride, padding, ours=mine)
+        for mine in (True, False)
+    )
     for own, reference in zip(ours, torchs, strict=True):
         torch.testing.assert_close(own, reference)
 
@@ -63,7 +72,9 @@ def test_depth_that_was_first_met_in_inference_can_be_trained() -> None:
     with torch.inference_mode():
         answer = winograd.convolution(x, weight, None, (1, 1), (1, 1))
     winograd.convolution(x.requires_grad_(), weight, None, (1, 1), (1, 1)).sum().backward()
-    torch.testing.assert_close(answer.clone(), functional.conv3d(x, weight, padding=1).detach(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        answer.clone(), functional.conv3d(x, weight, padding=1).detach(), rtol=1e-4, atol=1e-4
+    )
     assert weight.grad is not None
 
 
@@ -76,6 +87,8 @@ def test_error_in_float32_is_that_of_a_few_roundings(depth: int) -> None:
     assert error < 2e-6
 
 
-@pytest.mark.parametrize(("depth", "filtered"), [(1, False), (2, True), (3, False), (4, True), (6, False), (16, True)])
+@pytest.mark.parametrize(
+    ("depth", "filtered"), [(1, False), (2, True), (3, False), (4, True), (6, False), (16, True)]
+)
 def test_depths_that_there_is_a_filtering_for(depth: int, filtered: bool) -> None:
     assert winograd.is_filtered(depth) is filtered

@@ -21,14 +21,21 @@ def _workplace(
         write_run(folder / "runs" / name, scans, shift=n + 1, shape=shape, **options)
     (folder / "runs" / "latest").symlink_to(runs[-1])
     config = Config.model_validate(
-        {"data": {"root": folder / "data", "dataset": "phantom"}, "runs": {"root": folder / "runs"}}, strict=True
+        {
+            "data": {"root": folder / "data", "dataset": "phantom"},
+            "runs": {"root": folder / "runs"},
+        },
+        strict=True,
     )
     return Workplace(folder, config)
 
 
 @pytest.fixture
 def make_workplace(tmp_path: Path) -> Callable[..., Workplace]:
-    """A data set and runs on disk: `scans` by id, `runs` by name; other keywords go to `write_run`."""
+    """A data set and runs on disk: `scans` by id, `runs` by name.
+
+    Other keywords go to `write_run`.
+    """
     return functools.partial(_workplace, tmp_path)
 
 

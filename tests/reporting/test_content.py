@@ -4,13 +4,13 @@ from collections.abc import Callable
 import pytest
 
 from hemseg_cli.config import Config
+from hemseg_cli.core.run_directory import RunDirectory
 from hemseg_cli.reporting import content
 from hemseg_cli.reporting.comparison import comparison_tables
 from hemseg_cli.reporting.figures import figures, plotly_text
 from hemseg_cli.reporting.published import PUBLISHED, Estimate
 from hemseg_cli.reporting.report import report
 from hemseg_cli.reporting.results import RunResults, read_run
-from hemseg_cli.run_directory import RunDirectory
 from tests.reporting.workplace import Workplace, write_run
 
 Make = Callable[..., Workplace]
@@ -22,9 +22,21 @@ def read(place: Workplace, *names: str) -> list[RunResults]:
 
 def test_published_numbers_are_the_papers() -> None:
     nnunet = PUBLISHED[-1]
-    assert (nnunet.name, nnunet.dice, nnunet.iou) == ("nnU-Net", Estimate(0.7899, 0.7321, 0.8386), Estimate(0.6849, 0.6205, 0.7425))
+    assert (nnunet.name, nnunet.dice, nnunet.iou) == (
+        "nnU-Net",
+        Estimate(0.7899, 0.7321, 0.8386),
+        Estimate(0.6849, 0.6205, 0.7425),
+    )
     assert nnunet.hd95_voxel == Estimate(22.16, 9.19, 38.20)
-    assert [row.dice.mean for row in PUBLISHED] == [0.6370, 0.6119, 0.3266, 0.6677, 0.5598, 0.4850, 0.7899]
+    assert [row.dice.mean for row in PUBLISHED] == [
+        0.6370,
+        0.6119,
+        0.3266,
+        0.6677,
+        0.5598,
+        0.4850,
+        0.7899,
+    ]
 
 
 def test_summary_shows_the_evaluations_numbers_with_protocols(make_workplace: Make) -> None:
@@ -32,7 +44,9 @@ def test_summary_shows_the_evaluations_numbers_with_protocols(make_workplace: Ma
     (run,) = read(place, "dynunet-1")
     table = content.summary_table([run])
     row = dict(zip([column.key for column in table.columns], table.rows[0], strict=True))
-    stored = json.loads((place.run() / "evaluation/test/summary.json").read_text())["metrics"]["dice"]
+    stored = json.loads((place.run() / "evaluation/test/summary.json").read_text())["metrics"][
+        "dice"
+    ]
     assert row["dice"] == Estimate(stored["mean"], stored["ci_low"], stored["ci_high"])
     assert (row["protocol"], row["n"], row["hd95_voxel"]) == ("native", 5, None)
     published = dict(zip([column.key for column in table.columns], table.rows[-1], strict=True))
@@ -47,12 +61,25 @@ def test_a_run_scored_as_the_paper_did_stands_beside_it(make_workplace: Make) ->
 
 
 def test_the_surface_metric_is_named_by_its_tolerance(make_workplace: Make) -> None:
-    place = make_workplace(summary={"metrics": {"dice": {"mean": 0.5, "ci_low": None, "ci_high": None}, "nsd_1.5mm": {"mean": 0.7}}})
-    assert [column.title for column in content.metric_columns(read(place, "dynunet-1"))] == ["Dice", "NSD at 1.5 mm"]
+    place = make_workplace(
+        summary={
+            "metrics": {
+                "dice": {"mean": 0.5, "ci_low": None, "ci_high": None},
+                "nsd_1.5mm": {"mean": 0.7},
+            }
+        }
+    )
+    assert [column.title for column in content.metric_columns(read(place, "dynunet-1"))] == [
+        "Dice",
+        "NSD at 1.5 mm",
+    ]
 
 
 def test_warnings_come_first_and_name_their_runs(make_workplace: Make) -> None:
-    place = make_workplace(runs=("a", "b"), summary={"n_missed": 2, "n_false_positive": 1, "warnings": ["leakage: ID_1"]})
+    place = make_workplace(
+        runs=("a", "b"),
+        summary={"n_missed": 2, "n_false_positive": 1, "warnings": ["leakage: ID_1"]},
+    )
     said = content.warnings(read(place, "a", "b"))
     assert said[0].startswith("a, b: 2 of 5 scans were missed")
     assert said[1].startswith("a, b: False positives: 1 scans")
@@ -91,7 +118,10 @@ def test_strata_and_agreement_come_from_the_summary(make_workplace: Make) -> Non
     assert strata is not None
     assert strata.rows == (("true volume", "<1 mL", "dynunet-1", 2, Estimate(0.4, 0.3, 0.5)),)
     assert volumes is not None
-    assert dict(zip([c.key for c in volumes.columns], volumes.rows[0], strict=True))["loa_low_ml"] == -1.25
+    assert (
+        dict(zip([c.key for c in volumes.columns], volumes.rows[0], strict=True))["loa_low_ml"]
+        == -1.25
+    )
     assert [figure.key for figure in figures(runs) if figure.key == "strata"] == ["strata"]
 
 
@@ -115,7 +145,9 @@ def test_bland_altman_lines_are_the_evaluations(make_workplace: Make) -> None:
     differences = [case.number("predicted_ml") - case.number("truth_ml") for case in runs[0].cases]
     mean = sum(differences) / 5
     sd = (sum((d - mean) ** 2 for d in differences) / 4) ** 0.5
-    assert [trace["y"][0] for trace in figure.data[1:]] == pytest.approx([mean, mean - 1.96 * sd, mean + 1.96 * sd])
+    assert [trace["y"][0] for trace in figure.data[1:]] == pytest.approx(
+        [mean, mean - 1.96 * sd, mean + 1.96 * sd]
+    )
 
 
 def test_plotly_reads_no_markup_in_a_name() -> None:

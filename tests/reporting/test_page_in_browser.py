@@ -12,14 +12,21 @@ from hemseg_cli.reporting.report import report
 from tests.reporting.workplace import Workplace
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
 HOSTILE = '<img src=x onerror="document.title=1">'
 
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (apt install chromium)")]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="no Chromium on this machine (apt install chromium)"
+    ),
+]
 
 
 class Opened:
@@ -38,7 +45,9 @@ class Opened:
 
     def draw_every_chart(self) -> None:
         """As for printing; else a chart is drawn when it comes into sight."""
-        self.page.evaluate("for (const name of ['beforeprint', 'afterprint']) window.dispatchEvent(new Event(name))")
+        self.page.evaluate(
+            "for (const name of ['beforeprint', 'afterprint']) window.dispatchEvent(new Event(name))"
+        )
 
     def wait_until(self, holds: Callable[[], bool]) -> None:
         # Not page.wait_for_function: the page's policy forbids the eval behind it.
@@ -116,7 +125,10 @@ def test_the_viewer_starts_with_the_median_scan_where_its_truth_is_largest(opene
     assert opened.page.text_content("#viewer-status").startswith("Slice 5 of 8: truth ")
 
 
-@pytest.mark.parametrize(("key", "slice_number"), [("ArrowUp", 6), ("ArrowDown", 4), ("End", 8), ("Home", 1), ("PageUp", 8)])
+@pytest.mark.parametrize(
+    ("key", "slice_number"),
+    [("ArrowUp", 6), ("ArrowDown", 4), ("End", 8), ("Home", 1), ("PageUp", 8)],
+)
 def test_keys_move_through_the_slices(opened: Opened, key: str, slice_number: int) -> None:
     opened.page.locator("#viewer-slice").fill("4")
     before = opened.picture()
@@ -206,7 +218,9 @@ def test_the_table_sorts_both_ways(opened: Opened) -> None:
     assert upward == sorted(upward)
     header.locator("button").press("Enter")
     assert header.get_attribute("aria-sort") == "descending"
-    assert [float(text) for text in opened.column("table-cases", "Dice")] == sorted(upward, reverse=True)
+    assert [float(text) for text in opened.column("table-cases", "Dice")] == sorted(
+        upward, reverse=True
+    )
 
 
 def test_the_table_filters_by_text_run_and_dice(opened: Opened) -> None:
@@ -238,7 +252,10 @@ def test_csv_is_saved_from_the_page(opened: Opened) -> None:
 
 def test_print_shows_everything_on_white(opened: Opened) -> None:
     opened.page.emulate_media(media="print", color_scheme="dark")
-    assert opened.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert (
+        opened.page.evaluate("getComputedStyle(document.body).backgroundColor")
+        == "rgb(255, 255, 255)"
+    )
     assert not opened.page.is_visible("nav")
     assert len(opened.page.pdf()) > 10_000
     opened.page.emulate_media(media="screen", color_scheme="light")
@@ -247,7 +264,9 @@ def test_print_shows_everything_on_white(opened: Opened) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_fits_a_phone_in_light_and_dark(browser: Any, place: Workplace, scheme: str) -> None:
     result = report(place.config, runs=["b"])
-    context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme=scheme, has_touch=True)
+    context = browser.new_context(
+        viewport={"width": 390, "height": 844}, color_scheme=scheme, has_touch=True
+    )
     opened = Opened(context.new_page(), result.html)
     opened.page.wait_for_selector("#viewer[data-ready]")
     assert opened.page.evaluate("document.documentElement.scrollWidth") == 390
@@ -266,7 +285,9 @@ def test_fits_a_phone_in_light_and_dark(browser: Any, place: Workplace, scheme: 
     context.close()
 
 
-def test_hostile_names_show_as_text(browser: Any, make_shared_workplace: Callable[..., Workplace]) -> None:
+def test_hostile_names_show_as_text(
+    browser: Any, make_shared_workplace: Callable[..., Workplace]
+) -> None:
     place = make_shared_workplace(scans=("good", HOSTILE, "fine"), runs=("<img src=y>",))
     result = report(place.config)
     context = browser.new_context()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hemseg_cli.app import run
-from hemseg_cli.errors import FileFormatError, HemsegError, UsageError
+from hemseg_cli.core.errors import FileFormatError, HemsegError, UsageError
 from hemseg_cli.reporting.report import report
 from hemseg_cli.reporting.viewer import pack_hu
 from tests.reporting.workplace import Workplace, write_run
@@ -39,7 +39,10 @@ def test_several_runs_are_written_into_the_first(make_workplace: Make) -> None:
 def test_out_names_a_file_or_a_folder(make_workplace: Make) -> None:
     place = make_workplace()
     assert report(place.config, out=place.folder / "x.html").markdown == place.folder / "x.md"
-    assert report(place.config, out=place.folder / "folder").html == place.folder / "folder" / "report.html"
+    assert (
+        report(place.config, out=place.folder / "folder").html
+        == place.folder / "folder" / "report.html"
+    )
     with pytest.raises(UsageError, match="neither a folder nor an HTML file"):
         report(place.config, out=place.folder / "x.pdf")
 
@@ -68,7 +71,9 @@ def test_a_bad_number_in_a_table_is_named_by_line_and_column(make_workplace: Mak
     cells[3] = "0.8o"
     lines[2] = ",".join(cells)
     table.write_text("\n".join(lines))
-    with pytest.raises(FileFormatError, match=r"cases\.csv, line 3: dice = '0\.8o' is not a number"):
+    with pytest.raises(
+        FileFormatError, match=r"cases\.csv, line 3: dice = '0\.8o' is not a number"
+    ):
         report(place.config)
 
 
@@ -97,7 +102,8 @@ def test_forty_five_scans_and_seven_runs_stay_below_15_mb(make_workplace: Make) 
     place = make_workplace(scans=scans[:3], runs=("r0",))
     for n in range(7):
         write_run(place.run(f"run-{n}"), scans, shape=(64, 64, 4), images=False)
-    # The viewer's part at full size: three scans of 512 x 512 x 40 of noise over the head, which packs worst.
+    # The viewer's part at full size: three scans of 512 x 512 x 40 of noise over the head, which
+    # packs worst.
     noise = np.random.default_rng(0).normal(35, 8, (256, 256, 40)).astype(np.float32)
     packed = len(pack_hu(noise))
     result = report(place.config, runs=[f"run-{n}" for n in range(7)])
@@ -127,16 +133,33 @@ def test_page_says_research_use_only_once_and_names_no_host(make_workplace: Make
     assert policy[1].startswith("default-src &#39;none&#39;")
 
 
-def test_command_prints_one_json_object(make_workplace: Make, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_prints_one_json_object(
+    make_workplace: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
     place = make_workplace()
     root = f"runs.root={place.runs}"
-    assert run(["report", "--json", "--quiet", "--set", root, "--set", f"data.root={place.folder / 'data'}"]) == 0
+    assert (
+        run(
+            [
+                "report",
+                "--json",
+                "--quiet",
+                "--set",
+                root,
+                "--set",
+                f"data.root={place.folder / 'data'}",
+            ]
+        )
+        == 0
+    )
     payload = json.loads(capsys.readouterr().out)
     assert payload["html"] == str(place.run() / "report.html")
     assert len(payload["viewer"]["scans"]) == 3
 
 
-def test_command_exits_1_and_says_what_to_type_without_evaluation(make_workplace: Make, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_exits_1_and_says_what_to_type_without_evaluation(
+    make_workplace: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
     place = make_workplace()
     (place.run() / "evaluation/test/cases.csv").unlink()
     assert run(["report", "--set", f"runs.root={place.runs}"]) == 1
@@ -145,7 +168,9 @@ def test_command_exits_1_and_says_what_to_type_without_evaluation(make_workplace
     assert said.out == ""
 
 
-def test_a_run_that_does_not_exist_is_named(make_workplace: Make, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_does_not_exist_is_named(
+    make_workplace: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
     place = make_workplace()
     assert run(["report", "nothing", "--set", f"runs.root={place.runs}"]) == 1
     assert "no run nothing" in capsys.readouterr().err

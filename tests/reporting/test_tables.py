@@ -4,7 +4,15 @@ import io
 import pytest
 
 from hemseg_cli.reporting.published import Estimate
-from hemseg_cli.reporting.tables import Column, ReportTable, Value, cell_text, p_value_text, to_csv, to_markdown
+from hemseg_cli.reporting.tables import (
+    Column,
+    ReportTable,
+    Value,
+    cell_text,
+    p_value_text,
+    to_csv,
+    to_markdown,
+)
 
 DICE = Column("dice", "Dice", 3)
 TABLE = ReportTable(
@@ -34,8 +42,20 @@ def test_cells_as_people_read_them(value: Value, text: str) -> None:
 
 def test_csv_has_three_columns_for_an_estimate_and_full_precision() -> None:
     rows = list(csv.DictReader(io.StringIO(to_csv(TABLE))))
-    assert rows[0] == {"run": "a|b", "dice": "0.812346", "dice_ci_low": "0.7", "dice_ci_high": "0.9", "empty": ""}
-    assert rows[1] == {"run": "<i>_c_", "dice": "0.5", "dice_ci_low": "", "dice_ci_high": "", "empty": ""}
+    assert rows[0] == {
+        "run": "a|b",
+        "dice": "0.812346",
+        "dice_ci_low": "0.7",
+        "dice_ci_high": "0.9",
+        "empty": "",
+    }
+    assert rows[1] == {
+        "run": "<i>_c_",
+        "dice": "0.5",
+        "dice_ci_low": "",
+        "dice_ci_high": "",
+        "empty": "",
+    }
 
 
 @pytest.mark.parametrize("name", ["=1+1", "+cmd", "@x", "-x"])
@@ -56,6 +76,8 @@ def test_columns_without_a_value_go() -> None:
     assert [column.key for column in TABLE.without_empty_columns().columns] == ["run", "dice"]
 
 
-@pytest.mark.parametrize(("p", "text"), [(0.04999, "0.050"), (0.0009, "< 0.001"), (1.0, "1.000"), (None, None)])
+@pytest.mark.parametrize(
+    ("p", "text"), [(0.04999, "0.050"), (0.0009, "< 0.001"), (1.0, "1.000"), (None, None)]
+)
 def test_p_values_as_papers_print_them(p: float | None, text: str | None) -> None:
     assert p_value_text(p) == text

@@ -5,12 +5,19 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from hemseg_cli.cases import read_cases
-from hemseg_cli.imaging.volume import Volume, write_volume
+from hemseg_cli.core.cases import read_cases
+from hemseg_cli.core.run_directory import RunDirectory
+from hemseg_cli.imaging.nifti import Volume, write_volume
 from hemseg_cli.reporting.report import report
 from hemseg_cli.reporting.results import CaseResult, read_run
-from hemseg_cli.reporting.viewer import Viewer, build_viewer, choose_scans, pack_hu, pack_mask, shrink
-from hemseg_cli.run_directory import RunDirectory
+from hemseg_cli.reporting.viewer import (
+    Viewer,
+    build_viewer,
+    choose_scans,
+    pack_hu,
+    pack_mask,
+    shrink,
+)
 from tests.reporting.workplace import Workplace
 
 Make = Callable[..., Workplace]
@@ -23,7 +30,9 @@ def unpacked(text: str) -> np.ndarray:
 def view(place: Workplace, run: str = "dynunet-1", **options: int) -> Viewer:
     results = [read_run(RunDirectory(place.run(run)), "test")]
     cases = read_cases(place.config.data.cases_file)
-    return build_viewer(results, cases, place.config.data.folder, **({"count": 3, "matrix": 256} | options))
+    return build_viewer(
+        results, cases, place.config.data.folder, **({"count": 3, "matrix": 256} | options)
+    )
 
 
 def results(*dices: float | None) -> list[CaseResult]:
@@ -37,7 +46,16 @@ def results(*dices: float | None) -> list[CaseResult]:
         (1, [("median", "s1")]),
         (2, [("worst", "s3"), ("best", "s0")]),
         (3, [("worst", "s3"), ("median", "s1"), ("best", "s0")]),
-        (9, [("worst", "s3"), ("rank 2 of 5", "s2"), ("median", "s1"), ("rank 4 of 5", "s4"), ("best", "s0")]),
+        (
+            9,
+            [
+                ("worst", "s3"),
+                ("rank 2 of 5", "s2"),
+                ("median", "s1"),
+                ("rank 4 of 5", "s4"),
+                ("best", "s0"),
+            ],
+        ),
     ],
 )
 def test_scans_are_chosen_from_worst_to_best(count: int, chosen: list[tuple[str, str]]) -> None:
@@ -69,7 +87,10 @@ def test_shrinking_averages_blocks_and_repeats_the_edge() -> None:
 
 
 def test_slices_stand_as_a_radiologist_reads_them(make_workplace: Make) -> None:
-    """Arrays are L-P-S: high i is the patient's left, which is on the right of the picture; high j is posterior, which is down."""
+    """Arrays are L-P-S: high i is the patient's left, which is on the right of the picture.
+
+    High j is posterior, which is down.
+    """
     place = make_workplace(scans=("aa",))
     data = place.config.data.folder
     affine = np.diag([-1.0, -1.0, 5.0, 1.0])
@@ -103,7 +124,9 @@ def test_a_missing_image_leaves_the_scan_out_and_says_so(make_workplace: Make) -
 
 def test_a_mask_of_another_shape_leaves_the_scan_out(make_workplace: Make) -> None:
     place = make_workplace(scans=("aa",))
-    write_volume(place.run() / "predictions/test/aa.nii.gz", Volume(np.zeros((4, 4, 4), np.uint8), np.eye(4)))
+    write_volume(
+        place.run() / "predictions/test/aa.nii.gz", Volume(np.zeros((4, 4, 4), np.uint8), np.eye(4))
+    )
     assert "has shape (4, 4, 4)" in view(place).left_out["aa"]
 
 

@@ -10,16 +10,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hemseg_cli.cases import Case, write_cases
 from hemseg_cli.config import Config
-from hemseg_cli.imaging.volume import Volume, write_volume
+from hemseg_cli.core.cases import Case, write_cases
+from hemseg_cli.imaging.nifti import Volume, write_volume
 
 SHAPE = (64, 64, 8)
 AFFINE = np.diag([-1.5, -1.5, 5.0, 1.0])
 VOXEL_ML = 1.5 * 1.5 * 5.0 / 1000
 
 CASE_COLUMNS = [
-    *("scan", "patient", "split", "dice", "iou", "hd95_mm", "nsd_2mm", "truth_ml", "predicted_ml", "volume_error_ml"),
+    *(
+        "scan",
+        "patient",
+        "split",
+        "dice",
+        "iou",
+        "hd95_mm",
+        "nsd_2mm",
+        "truth_ml",
+        "predicted_ml",
+        "volume_error_ml",
+    ),
     *("lesions_truth", "lesions_predicted", "lesions_detected"),
 ]
 
@@ -39,7 +50,9 @@ class Workplace:
         return self.runs / name
 
 
-def draw_case(radius: float, shift: int = 0, shape: tuple[int, int, int] = SHAPE) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
+def draw_case(
+    radius: float, shift: int = 0, shape: tuple[int, int, int] = SHAPE
+) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
     """HU of a round head with a bleed of `radius` voxels, and its mask moved by `shift` voxels along i."""
     i, j, k = np.indices(shape)
     ci, cj, ck = (n // 2 for n in shape)
@@ -62,16 +75,24 @@ def write_run(
     dataset: str = "phantom",
     shape: tuple[int, int, int] = SHAPE,
 ) -> None:
-    """A trained, predicted and evaluated run. The metrics are those of the masks written (Dice, IoU, volumes), HD95 and NSD made up."""
+    """A trained, predicted and evaluated run.
+
+    The metrics are those of the masks written (Dice, IoU, volumes), HD95 and NSD made up.
+    """
     rows = []
     for n, scan in enumerate(scans):
         radius = 4.0 + 1.5 * n
         _, truth = draw_case(radius, shape=shape)
         _, prediction = draw_case(radius, shift * (1 + n % 3), shape=shape)
         if images:
-            write_volume(folder / "predictions" / "test" / f"{scan}.nii.gz", Volume(prediction, AFFINE))
+            write_volume(
+                folder / "predictions" / "test" / f"{scan}.nii.gz", Volume(prediction, AFFINE)
+            )
         both, either = int((truth & prediction).sum()), int((truth | prediction).sum())
-        truth_ml, predicted_ml = truth.sum() * VOXEL_ML, prediction.sum() * VOXEL_ML * (1 + 0.02 * n)
+        truth_ml, predicted_ml = (
+            truth.sum() * VOXEL_ML,
+            prediction.sum() * VOXEL_ML * (1 + 0.02 * n),
+        )
         dice = 2 * both / int(truth.sum() + prediction.sum())
         rows.append(
             [
@@ -108,22 +129,44 @@ def write_run(
         "n_missed": 0,
         "n_false_positive": 0,
         "metrics": means,
-        "bootstrap": {"samples": 1000, "confidence": 0.95, "seed": 47, "unit": "patient", "method": "percentile"},
+        "bootstrap": {
+            "samples": 1000,
+            "confidence": 0.95,
+            "seed": 47,
+            "unit": "patient",
+            "method": "percentile",
+        },
         "strata": {},
         "warnings": [],
     }
     (evaluation / "summary.json").write_text(json.dumps(full | (summary or {})))
-    (folder / "config.toml").write_text(f'[data]\ndataset = "{dataset}"\n\n[train]\nmodel = "dynunet"\nrecipe = "strong"\nepochs = 6\n')
-    (folder / "environment.json").write_text(json.dumps({"hemseg": "0.1.0", "python": "3.11.2", "device": "cpu"}))
+    (folder / "config.toml").write_text(
+        f'[data]\ndataset = "{dataset}"\n\n[train]\nmodel = "dynunet"\nrecipe = "strong"\nepochs = 6\n'
+    )
+    (folder / "environment.json").write_text(
+        json.dumps({"hemseg": "0.1.0", "python": "3.11.2", "device": "cpu"})
+    )
     (folder / "train").mkdir()
     with (folder / "train" / "history.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["epoch", "seconds", "lr", "train_loss", "val_loss", "val_dice", "best"])
         for epoch in range(1, 7):
-            writer.writerow([epoch, 2.5, 0.01, 1 / epoch, "" if epoch % 2 else 1.1 / epoch, "" if epoch % 2 else 1 - 1 / epoch, epoch == 6])
+            writer.writerow(
+                [
+                    epoch,
+                    2.5,
+                    0.01,
+                    1 / epoch,
+                    "" if epoch % 2 else 1.1 / epoch,
+                    "" if epoch % 2 else 1 - 1 / epoch,
+                    epoch == 6,
+                ]
+            )
 
 
-def write_dataset(folder: Path, scans: Sequence[str], *, shape: tuple[int, int, int] = SHAPE) -> None:
+def write_dataset(
+    folder: Path, scans: Sequence[str], *, shape: tuple[int, int, int] = SHAPE
+) -> None:
     """cases.csv with image and label of each scan."""
     cases = []
     for n, scan in enumerate(scans):

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from hemseg_cli import console
+from hemseg_cli.core import console
 from tests.training.small_run import small_data
 
 

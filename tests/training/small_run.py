@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from hemseg_cli import app
-from hemseg_cli.cases import write_cases
 from hemseg_cli.config import Config, dump
+from hemseg_cli.core.cases import write_cases
+from hemseg_cli.core.run_directory import RunDirectory
 from hemseg_cli.models.checkpoint import read_checkpoint
-from hemseg_cli.run_directory import RunDirectory
 from tests.training.scans import ball_scan, config_for
 
 SMALL_DYNUNET = (
@@ -35,13 +35,18 @@ def small_data(root: Path, *, train: int = 3, val: int = 2) -> None:
     """Write `root/data/tiny` with its case table."""
     folder = root / "data" / "tiny"
     splits = ["train"] * train + ["val"] * val
-    cases = [ball_scan(folder, f"{split}{n}", shape=(24, 22, 8), seed=n, split=split) for n, split in enumerate(splits)]
+    cases = [
+        ball_scan(folder, f"{split}{n}", shape=(24, 22, 8), seed=n, split=split)
+        for n, split in enumerate(splits)
+    ]
     write_cases(folder / "cases.csv", cases)
 
 
 def small_config(root: Path, *assignments: str, network: tuple[str, ...] = SMALL_DYNUNET) -> Config:
     """A training of two epochs of five batches, in `root/runs`."""
-    return config_for(root / "data", f"runs.root='{root / 'runs'}'", *_SMALL_TRAINING, *network, *assignments)
+    return config_for(
+        root / "data", f"runs.root='{root / 'runs'}'", *_SMALL_TRAINING, *network, *assignments
+    )
 
 
 def write_config(root: Path, config: Config) -> Path:
@@ -51,8 +56,13 @@ def write_config(root: Path, config: Config) -> Path:
     return file
 
 
-def start_child(arguments: list[str], output: Path, *, before: Callable[[], None] = lambda: None) -> int:
-    """Run the command line in a forked process, its output in a file; returns the process id. `before` runs in the child first."""
+def start_child(
+    arguments: list[str], output: Path, *, before: Callable[[], None] = lambda: None
+) -> int:
+    """Run the command line in a forked process, its output in a file; returns the process id.
+
+    `before` runs in the child first.
+    """
     pid = os.fork()
     if pid:
         return pid
@@ -70,7 +80,9 @@ def wait_for(condition: Callable[[], bool], pid: int) -> None:
     """Wait until the condition holds; an assertion fails if the child ends before."""
     while not condition():
         ended, status = os.waitpid(pid, os.WNOHANG)
-        assert not ended, f"the child ended with status {status} before the moment that the test waits for"
+        assert not ended, (
+            f"the child ended with status {status} before the moment that the test waits for"
+        )
         time.sleep(0.005)
 
 
@@ -107,15 +119,30 @@ def tensors_of(value: Any, path: str = "") -> dict[str, Any]:
         pairs = [(str(index), item) for index, item in enumerate(value)]
     else:
         return {path: value}
-    return {key: leaf for name, item in pairs for key, leaf in tensors_of(item, f"{path}/{name}").items()}
+    return {
+        key: leaf
+        for name, item in pairs
+        for key, leaf in tensors_of(item, f"{path}/{name}").items()
+    }
 
 
 def assert_same_state(run: RunDirectory, other: RunDirectory) -> None:
-    """Bitwise the same networks, optimiser, history and position; only what a clock says may differ."""
+    """Bitwise the same networks, optimiser, history and position.
+
+    Only what a clock says may differ.
+    """
     ours, theirs = (tensors_of(read_checkpoint(one.checkpoint("last"))) for one in (run, other))
     assert ours.keys() == theirs.keys()
     for path, value in ours.items():
-        if path.rpartition("/")[2] in ("seconds", "validation_seconds", "patches_per_s") or path.startswith(("/config", "/random")):
+        if path.rpartition("/")[2] in (
+            "seconds",
+            "validation_seconds",
+            "patches_per_s",
+        ) or path.startswith(("/config", "/random")):
             continue
-        same = torch.equal(value, theirs[path]) if isinstance(value, torch.Tensor) else value == theirs[path]
+        same = (
+            torch.equal(value, theirs[path])
+            if isinstance(value, torch.Tensor)
+            else value == theirs[path]
+        )
         assert same, f"{path}: {value} and {theirs[path]}"

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hemseg_cli.cases import Case
-from hemseg_cli.errors import HemsegError
+from hemseg_cli.core.cases import Case
+from hemseg_cli.core.errors import HemsegError
+from hemseg_cli.imaging.nifti import Volume, read_volume, write_volume
 from hemseg_cli.imaging.preprocess import prepare_image, prepare_label
-from hemseg_cli.imaging.volume import Volume, read_volume, write_volume
 from hemseg_cli.training.cache import PreparedCase, cache_bytes, prepared_cases, preprocess_of
 from tests.training.scans import AFFINE, ball_scan, config_for
 
@@ -26,7 +26,12 @@ def _prepared(root: Path, cases: list[Case], *assignments: str) -> list[Prepared
 
 def test_the_cache_holds_what_preprocessing_gives(tmp_path, folder):
     cases = [ball_scan(folder, "b", seed=1), ball_scan(folder, "a", seed=2)]
-    config = config_for(tmp_path, "train.stored_type=float32", "train.spacing_mm=[0.4, 0.4, 4.0]", "train.keep_spacing_within=1.0")
+    config = config_for(
+        tmp_path,
+        "train.stored_type=float32",
+        "train.spacing_mm=[0.4, 0.4, 4.0]",
+        "train.keep_spacing_within=1.0",
+    )
     prepared = prepared_cases(config, cases, preprocess_of(config.train))
     assert [case.scan for case in prepared] == ["b", "a"]
     image, grid = prepare_image(read_volume(folder / cases[0].image), preprocess_of(config.train))
@@ -88,7 +93,13 @@ def test_an_entry_travels_to_another_process_without_its_arrays(tmp_path, folder
     np.testing.assert_array_equal(pickle.loads(data).image, expected)
 
 
-def _spoil(folder: Path, case: Case, *, image: NDArray[np.generic] | None = None, label: NDArray[np.generic] | None = None) -> None:
+def _spoil(
+    folder: Path,
+    case: Case,
+    *,
+    image: NDArray[np.generic] | None = None,
+    label: NDArray[np.generic] | None = None,
+) -> None:
     for name, array in ((case.image, image), (case.label, label)):
         if array is not None:
             write_volume(folder / name, Volume(array, AFFINE))
@@ -107,7 +118,10 @@ def test_every_bad_scan_is_named_with_its_reason(tmp_path, folder):
     data = (folder / cases["cut"].image).read_bytes()
     (folder / cases["cut"].image).write_bytes(data[: len(data) // 2])
     (folder / cases["gone"].image).unlink()
-    bad = [*(case for name, case in cases.items() if name != "none"), Case("none", split="train", label=cases["none"].label)]
+    bad = [
+        *(case for name, case in cases.items() if name != "none"),
+        Case("none", split="train", label=cases["none"].label),
+    ]
     with pytest.raises(HemsegError) as caught:
         _prepared(tmp_path, bad)
     for reason in (

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from hemseg_cli.errors import UsageError
+from hemseg_cli.core.errors import UsageError
+from hemseg_cli.core.run_directory import RunDirectory
 from hemseg_cli.models.checkpoint import read_checkpoint
-from hemseg_cli.run_directory import RunDirectory
 from hemseg_cli.training.batches import BatchPlan
 from hemseg_cli.training.distributed import World
 from hemseg_cli.training.train import train
@@ -43,7 +43,9 @@ def test_two_processes_train_what_one_does_at_the_same_total_batch_and_resume_ex
         torch.testing.assert_close(theirs["network"][key], weight, rtol=1e-3, atol=1e-5)
     for column, tolerance in (("train_loss", 1e-4), ("val_loss", 1e-3)):
         expected = [row[column] for row in ours["progress"]["history"]]
-        assert [row[column] for row in theirs["progress"]["history"]] == pytest.approx(expected, rel=tolerance)
+        assert [row[column] for row in theirs["progress"]["history"]] == pytest.approx(
+            expected, rel=tolerance
+        )
     assert ours["step"] == theirs["step"] == steps
 
     copy = RunDirectory(config.runs.root / "resumed")
@@ -54,8 +56,12 @@ def test_two_processes_train_what_one_does_at_the_same_total_batch_and_resume_ex
     assert_same_state(run, copy)
 
 
-@pytest.mark.parametrize(("patches", "batch", "size"), [(12, 4, 2), (13, 4, 2), (15, 4, 2), (3, 4, 4), (7, 3, 1)])
-def test_processes_share_every_batch_evenly_and_without_overlap(patches: int, batch: int, size: int) -> None:
+@pytest.mark.parametrize(
+    ("patches", "batch", "size"), [(12, 4, 2), (13, 4, 2), (15, 4, 2), (3, 4, 4), (7, 3, 1)]
+)
+def test_processes_share_every_batch_evenly_and_without_overlap(
+    patches: int, batch: int, size: int
+) -> None:
     plans = [BatchPlan(patches, batch, World(rank, size)) for rank in range(size)]
     seen: list[int] = []
     for number in range(len(plans[0])):
@@ -63,10 +69,14 @@ def test_processes_share_every_batch_evenly_and_without_overlap(patches: int, ba
         assert len({len(share) for share in shares}) == 1
         assert shares[0]
         seen += [index for share in shares for index in share]
-    assert len(seen) == len(set(seen)) == patches - patches % size if len(plans[0]) else patches < size
+    assert (
+        len(seen) == len(set(seen)) == patches - patches % size if len(plans[0]) else patches < size
+    )
 
 
 def test_batch_that_does_not_share_out_is_refused_with_one_that_does() -> None:
-    with pytest.raises(UsageError, match=r"train\.batch_size = 3 does not share out over 2 processes") as caught:
+    with pytest.raises(
+        UsageError, match=r"train\.batch_size = 3 does not share out over 2 processes"
+    ) as caught:
         BatchPlan(12, 3, World(0, 2))
     assert "train.batch_size=4" in caught.value.hint

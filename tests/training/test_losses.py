@@ -5,7 +5,7 @@ from monai.losses.focal_loss import FocalLoss
 from torch.nn import functional
 
 from hemseg_cli.config import load
-from hemseg_cli.config.train import TrainConfig
+from hemseg_cli.config.schema import TrainConfig
 from hemseg_cli.training.losses import dice_loss, make_loss
 
 
@@ -20,10 +20,14 @@ def _train(**loss: float) -> TrainConfig:
     return TrainConfig.model_validate({"loss": {"dice": 0.0, **loss}})
 
 
-@pytest.mark.parametrize("model", ["unet", "vnet", "segresnet", "attention-unet", "unetr", "swin-unetr"])
+@pytest.mark.parametrize(
+    "model", ["unet", "vnet", "segresnet", "attention-unet", "unetr", "swin-unetr"]
+)
 def test_paper_loss_is_monais_dice_loss(model):
     logits, label = _batch()
-    loss = make_loss(load(assignments=["train.recipe=paper", f"train.model={model}"], environ={}).train)
+    loss = make_loss(
+        load(assignments=["train.recipe=paper", f"train.model={model}"], environ={}).train
+    )
     torch.testing.assert_close(loss(logits, label), DiceLoss(sigmoid=True)(logits, label))
 
 
@@ -35,14 +39,21 @@ def test_dice_over_the_batch_is_monais():
 
 def test_focal_loss_is_monais():
     logits, label = _batch()
-    torch.testing.assert_close(make_loss(_train(focal=1.0, focal_gamma=1.5))(logits, label), FocalLoss(gamma=1.5)(logits, label))
+    torch.testing.assert_close(
+        make_loss(_train(focal=1.0, focal_gamma=1.5))(logits, label),
+        FocalLoss(gamma=1.5)(logits, label),
+    )
 
 
 def test_parts_add_up_by_their_weights():
     logits, label = _batch()
-    entropy = functional.binary_cross_entropy_with_logits(logits, label, pos_weight=torch.tensor(3.0))
+    entropy = functional.binary_cross_entropy_with_logits(
+        logits, label, pos_weight=torch.tensor(3.0)
+    )
     expected = 0.5 * DiceLoss(sigmoid=True)(logits, label) + 2 * entropy
-    torch.testing.assert_close(make_loss(_train(dice=0.5, cross_entropy=2.0, positive_weight=3.0))(logits, label), expected)
+    torch.testing.assert_close(
+        make_loss(_train(dice=0.5, cross_entropy=2.0, positive_weight=3.0))(logits, label), expected
+    )
 
 
 def test_deep_supervision_weighs_each_level_half_of_the_one_before():
@@ -50,10 +61,14 @@ def test_deep_supervision_weighs_each_level_half_of_the_one_before():
     coarse, coarser = torch.randn(3, 1, 4, 3, 4), torch.randn(3, 1, 2, 3, 2)
     loss = make_loss(_train(cross_entropy=1.0, deep_supervision=0.5))
     parts = [
-        functional.binary_cross_entropy_with_logits(output, functional.adaptive_avg_pool3d(label, tuple(output.shape[2:])))
+        functional.binary_cross_entropy_with_logits(
+            output, functional.adaptive_avg_pool3d(label, tuple(output.shape[2:]))
+        )
         for output in (logits, coarse, coarser)
     ]
-    torch.testing.assert_close(loss([logits, coarse, coarser], label), (4 * parts[0] + 2 * parts[1] + parts[2]) / 7)
+    torch.testing.assert_close(
+        loss([logits, coarse, coarser], label), (4 * parts[0] + 2 * parts[1] + parts[2]) / 7
+    )
     finest_only = make_loss(_train(cross_entropy=1.0, deep_supervision=0.0))
     torch.testing.assert_close(finest_only([logits, coarse], label), parts[0])
 
@@ -62,9 +77,11 @@ def test_a_perfect_answer_costs_nothing_and_its_gradient_is_finite():
     _logits, label = _batch()
     label[1:, :, 0] = 1
     logits = ((label * 2 - 1) * 40).requires_grad_()
-    loss = make_loss(TrainConfig.model_validate({"loss": {"dice": 1.0, "cross_entropy": 1.0, "focal": 1.0, "dice_over_batch": True}}))(
-        logits, label
-    )
+    loss = make_loss(
+        TrainConfig.model_validate(
+            {"loss": {"dice": 1.0, "cross_entropy": 1.0, "focal": 1.0, "dice_over_batch": True}}
+        )
+    )(logits, label)
     loss.backward()
     assert float(loss.detach()) == pytest.approx(0.0, abs=1e-5)
     assert logits.grad is not None

@@ -9,21 +9,23 @@ import numpy as np
 import pytest
 import torch
 
-from hemseg_cli.cases import Case
 from hemseg_cli.config import Config, load
-from hemseg_cli.config.predict import PredictConfig
-from hemseg_cli.errors import CaseError, FileFormatError, HemsegError
-from hemseg_cli.imaging.volume import Volume, read_volume, write_volume
-from hemseg_cli.inference.members import NnunetMember, load_member
+from hemseg_cli.config.schema import PredictConfig
+from hemseg_cli.core.cases import Case
+from hemseg_cli.core.errors import CaseError, FileFormatError, HemsegError
+from hemseg_cli.core.run_directory import RunDirectory, create_run
+from hemseg_cli.imaging.nifti import Volume, read_volume, write_volume
+from hemseg_cli.inference.ensemble import NnunetMember, load_member
 from hemseg_cli.inference.nnunet import load_nnunet, quiet_stdout
 from hemseg_cli.inference.settings import Settings
 from hemseg_cli.models.checkpoint import read_checkpoint
-from hemseg_cli.run_directory import RunDirectory, create_run
 from hemseg_cli.training.nnunet import train_nnunet
 from hemseg_cli.training.nnunet_dataset import Workspace, write_dataset
 
 pytestmark = [
-    pytest.mark.skipif(importlib.util.find_spec("nnunetv2") is None, reason="extra nnunet is not installed"),
+    pytest.mark.skipif(
+        importlib.util.find_spec("nnunetv2") is None, reason="extra nnunet is not installed"
+    ),
     # nnU-Net's own code and its dependencies warn of what is none of ours.
     pytest.mark.filterwarnings("ignore"),
 ]
@@ -41,11 +43,23 @@ def _draw(folder: Path, scan: str, seed: int, affine: np.ndarray) -> Case:
     hu[label > 0] += 40
     write_volume(folder / "image" / f"{scan}.nii.gz", Volume(hu, affine))
     write_volume(folder / "label" / f"{scan}.nii.gz", Volume(label, affine))
-    return Case(scan=scan, patient=scan, split="train", image=f"image/{scan}.nii.gz", label=f"label/{scan}.nii.gz")
+    return Case(
+        scan=scan,
+        patient=scan,
+        split="train",
+        image=f"image/{scan}.nii.gz",
+        label=f"label/{scan}.nii.gz",
+    )
 
 
 def _config(root: Path, epochs: int) -> Config:
-    keys = {"plans": "default", "memory_gb": 1.0, "iterations_per_epoch": 2, "validation_iterations": 1, "mirror": False}
+    keys = {
+        "plans": "default",
+        "memory_gb": 1.0,
+        "iterations_per_epoch": 2,
+        "validation_iterations": 1,
+        "mirror": False,
+    }
     return load(
         environ={},
         options={
@@ -70,7 +84,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunDirector
     return root, run, cases
 
 
-def test_our_split_and_orientation_reach_nnunet(trained: tuple[Path, RunDirectory, list[Case]]) -> None:
+def test_our_split_and_orientation_reach_nnunet(
+    trained: tuple[Path, RunDirectory, list[Case]],
+) -> None:
     _, run, cases = trained
     workspace = Workspace(run.path / "nnunet")
     [split] = json.loads((workspace.preprocessed / "splits_final.json").read_text())
@@ -84,7 +100,9 @@ def test_our_split_and_orientation_reach_nnunet(trained: tuple[Path, RunDirector
     assert np.allclose(turned.affine @ index, drawn.affine @ mirrored)
 
 
-def test_checkpoint_loads_without_code_and_predicts_on_the_scans_own_grid(trained: tuple[Path, RunDirectory, list[Case]]) -> None:
+def test_checkpoint_loads_without_code_and_predicts_on_the_scans_own_grid(
+    trained: tuple[Path, RunDirectory, list[Case]],
+) -> None:
     root, run, cases = trained
     model = load_nnunet(read_checkpoint(run.checkpoint("best")), Settings(), torch.device("cpu"))
     straight = read_volume(root / "drawn" / cases[1].image)
@@ -93,26 +111,45 @@ def test_checkpoint_loads_without_code_and_predicts_on_the_scans_own_grid(traine
     assert probability.dtype == np.float32
     assert 0 <= probability.min() <= probability.max() <= 1
     # The same scan stored in another orientation gives the same answer in that orientation.
-    index = np.array([[0, 0, -1.0, straight.array.shape[0] - 1], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
+    index = np.array(
+        [[0, 0, -1.0, straight.array.shape[0] - 1], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]]
+    )
     turned = Volume(straight.array.transpose(1, 2, 0)[:, :, ::-1], straight.affine @ index)
-    assert np.allclose(model.probability(turned), probability.transpose(1, 2, 0)[:, :, ::-1], atol=1e-5)
+    assert np.allclose(
+        model.probability(turned), probability.transpose(1, 2, 0)[:, :, ::-1], atol=1e-5
+    )
 
 
-def test_resume_goes_on_where_it_stopped_and_keeps_the_history(trained: tuple[Path, RunDirectory, list[Case]]) -> None:
+def test_resume_goes_on_where_it_stopped_and_keeps_the_history(
+    trained: tuple[Path, RunDirectory, list[Case]],
+) -> None:
     root, run, cases = trained
     before = read_checkpoint(run.checkpoint("last"))
-    steps = list(train_nnunet(_config(root, epochs=2), run, train=cases[:3], val=cases[3:], device=torch.device("cpu"), resume=True))
+    steps = list(
+        train_nnunet(
+            _config(root, epochs=2),
+            run,
+            train=cases[:3],
+            val=cases[3:],
+            device=torch.device("cpu"),
+            resume=True,
+        )
+    )
     assert len(steps) == 1
     assert [row["epoch"] for row in steps[0].rows] == [1, 2]
     after = read_checkpoint(run.checkpoint("last"))
     assert after["epoch"] == 2
-    assert any(not torch.equal(before["model"][key], after["model"][key]) for key in before["model"])
+    assert any(
+        not torch.equal(before["model"][key], after["model"][key]) for key in before["model"]
+    )
     header, *lines = run.history_file.read_text().splitlines()
     assert header.startswith("epoch,seconds,lr,train_loss,val_loss,val_dice,best")
     assert [line.split(",")[0] for line in lines] == ["1", "2"]
 
 
-def test_plans_that_name_foreign_code_are_refused(trained: tuple[Path, RunDirectory, list[Case]]) -> None:
+def test_plans_that_name_foreign_code_are_refused(
+    trained: tuple[Path, RunDirectory, list[Case]],
+) -> None:
     _, run, _ = trained
     checkpoint: dict[str, Any] = read_checkpoint(run.checkpoint("best"))
     plans = json.loads(checkpoint["model_config"]["plans"])
@@ -122,20 +159,28 @@ def test_plans_that_name_foreign_code_are_refused(trained: tuple[Path, RunDirect
         load_nnunet(checkpoint, Settings(), torch.device("cpu"))
 
 
-def test_the_users_settings_win_over_those_of_the_training(trained: tuple[Path, RunDirectory, list[Case]]) -> None:
+def test_the_users_settings_win_over_those_of_the_training(
+    trained: tuple[Path, RunDirectory, list[Case]],
+) -> None:
     root, run, cases = trained
     best, cpu = run.checkpoint("best"), torch.device("cpu")
-    as_trained, mirrored = (load_member(best, config, cpu, None) for config in (PredictConfig(), PredictConfig(tta=True, overlap=0.25)))
+    as_trained, mirrored = (
+        load_member(best, config, cpu, None)
+        for config in (PredictConfig(), PredictConfig(tta=True, overlap=0.25))
+    )
     assert (as_trained.settings.tta, as_trained.settings.overlap) == (False, 0.5)
     assert (mirrored.settings.tta, mirrored.settings.overlap) == (True, 0.25)
 
-    # With mirrored copies, a mirrored scan has the mirrored answer; without them, an untrained network gives another.
+    # With mirrored copies, a mirrored scan has the mirrored answer; without them, an untrained
+    # network gives another.
     scan = read_volume(root / "drawn" / cases[1].image)
     turned = Volume(scan.array[::-1].copy(), scan.affine)
     for member, same in ((mirrored, True), (as_trained, False)):
         assert isinstance(member, NnunetMember)
         answers = member.model.probability(scan), member.model.probability(turned)[::-1]
-        assert (np.abs(answers[0] - answers[1]).mean() < 0.01) == same  # nnU-Net sums logits in half precision
+        assert (
+            np.abs(answers[0] - answers[1]).mean() < 0.01
+        ) == same  # nnU-Net sums logits in half precision
 
 
 def test_missing_image_is_named(tmp_path: Path) -> None:
@@ -147,11 +192,21 @@ def test_missing_image_is_named(tmp_path: Path) -> None:
 def test_without_validation_cases_it_says_how_to_get_some(tmp_path: Path) -> None:
     case = Case(scan="0123456789", split="train")
     with pytest.raises(HemsegError, match="needs training and validation cases") as caught:
-        next(train_nnunet(_config(tmp_path, 1), RunDirectory(tmp_path), train=[case], val=[], device=torch.device("cpu")))
+        next(
+            train_nnunet(
+                _config(tmp_path, 1),
+                RunDirectory(tmp_path),
+                train=[case],
+                val=[],
+                device=torch.device("cpu"),
+            )
+        )
     assert "--fold" in caught.value.hint
 
 
-def test_what_nnunet_prints_goes_to_its_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_nnunet_prints_goes_to_its_log(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     log = tmp_path / "log"
     with quiet_stdout(str(log)):
         print("from python")

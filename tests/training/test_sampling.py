@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from hemseg_cli.config import Config
-from hemseg_cli.errors import HemsegError
-from hemseg_cli.imaging.volume import Volume, write_volume
+from hemseg_cli.core.errors import HemsegError
+from hemseg_cli.imaging.nifti import Volume, write_volume
 from hemseg_cli.training.cache import PreparedCase, prepared_cases, preprocess_of
 from hemseg_cli.training.sampling import PatchDataset
 from tests.training.scans import AFFINE, ball_scan, config_for
@@ -28,11 +28,15 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _cases(root: Path, *assignments: str) -> tuple[Config, list[PreparedCase]]:
     config = config_for(root, *assignments)
     return config, prepared_cases(
-        config, [ball_scan(root / "tiny", f"s{seed}", seed=seed) for seed in range(3)], preprocess_of(config.train)
+        config,
+        [ball_scan(root / "tiny", f"s{seed}", seed=seed) for seed in range(3)],
+        preprocess_of(config.train),
     )
 
 
-def _dataset(root: Path, patch: tuple[int, int, int], *assignments: str, seed: int = 1, epoch: int = 0) -> PatchDataset:
+def _dataset(
+    root: Path, patch: tuple[int, int, int], *assignments: str, seed: int = 1, epoch: int = 0
+) -> PatchDataset:
     config, cases = _cases(root, *assignments)
     return PatchDataset(cases, config.train, patch, seed=seed, epoch=epoch)
 
@@ -42,7 +46,11 @@ def _arrays(dataset: PatchDataset) -> NDArray[np.float32]:
 
 
 def test_a_patch_depends_on_seed_epoch_and_index_alone(root):
-    strong = ("train.augment.rotation_p=0.5", "train.augment.noise_p=0.5", "train.augment.elastic_p=0.5")
+    strong = (
+        "train.augment.rotation_p=0.5",
+        "train.augment.noise_p=0.5",
+        "train.augment.elastic_p=0.5",
+    )
     first = _dataset(root, (16, 16, 8), *strong)
     expected = _arrays(first)
     again = _dataset(root, (16, 16, 8), *strong)
@@ -53,8 +61,12 @@ def test_a_patch_depends_on_seed_epoch_and_index_alone(root):
 
 
 def test_worker_processes_change_nothing(root):
-    dataset = _dataset(root, (16, 16, 8), "train.augment.gamma_p=0.5", "train.augment.rotation_p=0.5")
-    loader: DataLoader[dict[str, Any]] = DataLoader(dataset, batch_size=4, num_workers=2, multiprocessing_context="fork")
+    dataset = _dataset(
+        root, (16, 16, 8), "train.augment.gamma_p=0.5", "train.augment.rotation_p=0.5"
+    )
+    loader: DataLoader[dict[str, Any]] = DataLoader(
+        dataset, batch_size=4, num_workers=2, multiprocessing_context="fork"
+    )
     np.testing.assert_array_equal(torch.cat([batch["image"] for batch in loader]), _arrays(dataset))
 
 
@@ -85,7 +97,10 @@ def test_unaugmented_patches_are_pieces_of_the_scan(root):
 
 
 def test_paper_centres_half_of_the_patches_on_hemorrhage(root):
-    """Patches of one voxel are their own centre: hemorrhage in half of them, and everywhere in it and around it equally often."""
+    """Patches of one voxel are their own centre.
+
+    Hemorrhage in half of them, and everywhere in it and around it equally often.
+    """
     dataset = _dataset(root, (1, 1, 1), *PAPER, "train.patches_per_scan=400")
     hits = [bool(dataset[index]["label"].any()) for index in range(len(dataset))]
     # A binomial of 1200 draws: four standard deviations are 0.058.
@@ -93,7 +108,13 @@ def test_paper_centres_half_of_the_patches_on_hemorrhage(root):
 
 
 def test_strong_shows_hemorrhage_in_more_than_a_third_and_not_always_in_the_middle(root):
-    dataset = _dataset(root, (12, 12, 5), "train.patches_per_scan=60", "train.augment.rotation_p=0", "train.augment.scale_p=0")
+    dataset = _dataset(
+        root,
+        (12, 12, 5),
+        "train.patches_per_scan=60",
+        "train.augment.rotation_p=0",
+        "train.augment.scale_p=0",
+    )
     labels = np.stack([dataset[index]["label"][0].numpy() for index in range(len(dataset))])
     assert labels.any((1, 2, 3)).mean() > 1 / 3
     centred = labels[:, 6, 6, 2].mean()
@@ -102,7 +123,9 @@ def test_strong_shows_hemorrhage_in_more_than_a_third_and_not_always_in_the_midd
 
 @pytest.mark.parametrize(("padding", "outside"), [("air", -1.0), ("zero", 0.0)])
 def test_a_patch_larger_than_the_scan_is_padded_on_both_sides(root, padding, outside):
-    dataset = _dataset(root, (40, 36, 16), *PAPER, f"train.padding={padding}", "train.windows=[[0, 80]]")
+    dataset = _dataset(
+        root, (40, 36, 16), *PAPER, f"train.padding={padding}", "train.windows=[[0, 80]]"
+    )
     item = dataset[0]
     case = next(case for case in dataset.cases if case.scan == item["scan"])
     inner = item["image"][0, 4:36, 4:32, 3:13].numpy()
@@ -115,11 +138,22 @@ def test_a_patch_larger_than_the_scan_is_padded_on_both_sides(root, padding, out
 
 
 def test_swin_unetr_patches_come_from_the_padded_scan_as_published(root):
-    """SpatialPad to 40 x 40 x 16, symmetric, then patches of 32 x 32 x 12 anywhere in it: they begin at -4 to 4, -6 to 2 and -3 to 1."""
+    """SpatialPad to 40 x 40 x 16, symmetric, then patches of 32 x 32 x 12 anywhere in it.
+
+    They begin at -4 to 4, -6 to 2 and -3 to 1.
+    """
     dataset = _dataset(
-        root, (32, 32, 12), *PAPER, "train.pad_to=[40, 40, 16]", "train.patches_per_scan=40", "train.augment.mirror_p=[0, 0, 0]"
+        root,
+        (32, 32, 12),
+        *PAPER,
+        "train.pad_to=[40, 40, 16]",
+        "train.patches_per_scan=40",
+        "train.augment.mirror_p=[0, 0, 0]",
     )
-    rows = [(item["image"][0] != 0).any(2).any(1).nonzero()[:, 0] for item in (dataset[index] for index in range(len(dataset)))]
+    rows = [
+        (item["image"][0] != 0).any(2).any(1).nonzero()[:, 0]
+        for item in (dataset[index] for index in range(len(dataset)))
+    ]
     firsts = {int(found[0]) for found in rows}
     lasts = {31 - int(found[-1]) for found in rows}
     assert firsts == set(range(5))
@@ -134,7 +168,9 @@ def test_an_empty_train_split_is_refused(root):
 
 def test_labels_without_any_hemorrhage(tmp_path):
     cases = [ball_scan(tmp_path / "tiny", "a"), ball_scan(tmp_path / "tiny", "b")]
-    write_volume(tmp_path / "tiny" / cases[1].label, Volume(np.zeros((32, 28, 10), np.uint8), AFFINE))
+    write_volume(
+        tmp_path / "tiny" / cases[1].label, Volume(np.zeros((32, 28, 10), np.uint8), AFFINE)
+    )
     config = config_for(tmp_path)
     prepared = prepared_cases(config, cases, preprocess_of(config.train))
     dataset = PatchDataset(prepared, config.train, (16, 16, 8), seed=0, epoch=0)

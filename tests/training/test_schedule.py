@@ -4,7 +4,7 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, PolynomialLR, StepLR
 
 from hemseg_cli.config import load
-from hemseg_cli.config.train import TrainConfig
+from hemseg_cli.config.schema import TrainConfig
 from hemseg_cli.training.schedule import learning_rate, make_optimizer, make_schedule
 
 
@@ -31,13 +31,18 @@ def test_paper_learning_rates_are_steplrs_epoch_by_epoch():
 
 @pytest.mark.parametrize(
     ("name", "scheduler"),
-    [("poly", lambda o: PolynomialLR(o, 100, 0.9)), ("cosine", lambda o: CosineAnnealingLR(o, 100))],
+    [
+        ("poly", lambda o: PolynomialLR(o, 100, 0.9)),
+        ("cosine", lambda o: CosineAnnealingLR(o, 100)),
+    ],
 )
 def test_poly_and_cosine_are_torchs(name, scheduler):
     reference = _optimizer(0.1)
     expected = scheduler(reference)
     for step in range(100):
-        assert learning_rate(_train(schedule=name), step / 100, total_steps=100) == pytest.approx(reference.param_groups[0]["lr"], abs=1e-9)
+        assert learning_rate(_train(schedule=name), step / 100, total_steps=100) == pytest.approx(
+            reference.param_groups[0]["lr"], abs=1e-9
+        )
         reference.step()
         expected.step()
 
@@ -47,7 +52,9 @@ def test_warm_up_rises_linearly_to_the_highest_rate():
     scheduler = LinearLR(reference, 0.01, 1.0, total_iters=20)
     train = _train(schedule="constant", warmup=0.2)
     for step in range(30):
-        assert learning_rate(train, step / 100, total_steps=100) == pytest.approx(reference.param_groups[0]["lr"])
+        assert learning_rate(train, step / 100, total_steps=100) == pytest.approx(
+            reference.param_groups[0]["lr"]
+        )
         reference.step()
         scheduler.step()
 
@@ -72,8 +79,16 @@ def test_optimisers_have_the_settings_of_the_config():
     network.bias.requires_grad_(False)
     adamw = make_optimizer(network, load(assignments=["train.recipe=paper"], environ={}).train)
     assert isinstance(adamw, torch.optim.AdamW)
-    assert (adamw.defaults["lr"], adamw.defaults["weight_decay"], adamw.defaults["betas"]) == (0.01, 0.01, (0.9, 0.999))
+    assert (adamw.defaults["lr"], adamw.defaults["weight_decay"], adamw.defaults["betas"]) == (
+        0.01,
+        0.01,
+        (0.9, 0.999),
+    )
     assert [len(group["params"]) for group in adamw.param_groups] == [1]
     sgd = make_optimizer(network, _train(optimiser="sgd", momentum=0.99, weight_decay=3e-5))
     assert isinstance(sgd, torch.optim.SGD)
-    assert (sgd.defaults["momentum"], sgd.defaults["nesterov"], sgd.defaults["weight_decay"]) == (0.99, True, 3e-5)
+    assert (sgd.defaults["momentum"], sgd.defaults["nesterov"], sgd.defaults["weight_decay"]) == (
+        0.99,
+        True,
+        3e-5,
+    )

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from hemseg_cli.errors import FileFormatError, HemsegError
+from hemseg_cli.core.errors import FileFormatError, HemsegError
+from hemseg_cli.core.run_directory import RunDirectory
 from hemseg_cli.models import checkpoint
 from hemseg_cli.models.checkpoint import read_checkpoint
-from hemseg_cli.run_directory import RunDirectory
 from hemseg_cli.training import loop, sampling
 from hemseg_cli.training.batches import Loading
 from hemseg_cli.training.distributed import World
-from hemseg_cli.training.material import make_engine, make_material
+from hemseg_cli.training.setup import make_engine, make_material
 from hemseg_cli.training.state import load_last, save_last
 from hemseg_cli.training.train import train
 from tests.training.small_run import exit_code, small_config, start_child, write_config
@@ -26,7 +26,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning"
 
 
 def poison(place: Path, scan: str) -> None:
-    """Put NaN into the preprocessed image, as a failing disk would: the checks on the way in have passed."""
+    """Put NaN into the preprocessed image, as a failing disk would.
+
+    The checks on the way in have passed.
+    """
     (file,) = (place / "data" / "tiny" / ".cache").glob(f"*/{scan}-*/image.npy")
     image = np.load(file)
     image[:] = np.nan
@@ -43,7 +46,14 @@ def test_batches_with_a_loss_that_is_not_finite_are_skipped_and_counted(place: P
     # Batch normalisation would keep the NaN of a skipped batch in its statistics.
     network = ("train.model=attention-unet", "train.network={channels=[4, 8], strides=[[2, 2, 1]]}")
     result = train(
-        small_config(place, "train.non_finite_batches=100", "train.epochs=1", "train.ema_decay=0", network=network), run="poisoned"
+        small_config(
+            place,
+            "train.non_finite_batches=100",
+            "train.epochs=1",
+            "train.ema_decay=0",
+            network=network,
+        ),
+        run="poisoned",
     )
     state = read_checkpoint(result.run.checkpoint("last"))
     assert state["progress"]["history"][0]["skipped"] > 0
@@ -56,11 +66,15 @@ def test_training_stops_after_a_few_bad_batches_in_a_row_and_names_the_scans(pla
     for scan in ("train0", "train1", "train2"):
         poison(place, scan)
     config = small_config(place, "train.non_finite_batches=3")
-    with pytest.raises(HemsegError, match=r"not finite in 3 batches in a row, of the scans .*train\d") as caught:
+    with pytest.raises(
+        HemsegError, match=r"not finite in 3 batches in a row, of the scans .*train\d"
+    ) as caught:
         train(config, run="bad")
     last = config.runs.root / "bad" / "checkpoints" / "last.pt"
     assert str(last) in caught.value.hint
-    assert all(bool(torch.isfinite(tensor).all()) for tensor in read_checkpoint(last)["model"].values())
+    assert all(
+        bool(torch.isfinite(tensor).all()) for tensor in read_checkpoint(last)["model"].values()
+    )
 
 
 def test_kill_at_any_byte_of_a_save_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
@@ -99,7 +113,9 @@ def _kill_myself_after(limit: int) -> None:
     checkpoint._Sink.write = counted  # type: ignore[method-assign]  # in a child that is about to die
 
 
-def test_full_disk_stops_the_training_with_the_old_checkpoint_whole(place: Path, tmp_path: Path) -> None:
+def test_full_disk_stops_the_training_with_the_old_checkpoint_whole(
+    place: Path, tmp_path: Path
+) -> None:
     config = small_config(place, "train.save_minutes=0")
     fill_cache(place)
     marker = tmp_path / "marker"
@@ -108,7 +124,9 @@ def test_full_disk_stops_the_training_with_the_old_checkpoint_whole(place: Path,
         step = loop.train_step
 
         def full(*arguments: object) -> object:
-            if (config.runs.root / "full" / "checkpoints" / "previous.pt").exists():  # two saves were made
+            if (
+                config.runs.root / "full" / "checkpoints" / "previous.pt"
+            ).exists():  # two saves were made
                 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
                 marker.touch()
             return step(*arguments)  # type: ignore[arg-type]  # passed on as they came
@@ -116,7 +134,11 @@ def test_full_disk_stops_the_training_with_the_old_checkpoint_whole(place: Path,
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         loop.train_step = full  # type: ignore[assignment]  # in a child
 
-    child = start_child(["train", "--config", str(write_config(place, config)), "--run", "full"], tmp_path / "out", before=limit_files)
+    child = start_child(
+        ["train", "--config", str(write_config(place, config)), "--run", "full"],
+        tmp_path / "out",
+        before=limit_files,
+    )
     assert exit_code(child) == 1, (tmp_path / "out").read_text()
     assert marker.exists()
     run = RunDirectory(config.runs.root / "full")
@@ -130,15 +152,22 @@ def test_full_disk_stops_the_training_with_the_old_checkpoint_whole(place: Path,
 def test_damaged_last_checkpoint_offers_the_one_before(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     for epoch in (6, 7):
-        save_last(run, {**dict.fromkeys(checkpoint.KEYS, 0), "epoch": epoch, "weights": torch.zeros(1000)})
+        save_last(
+            run, {**dict.fromkeys(checkpoint.KEYS, 0), "epoch": epoch, "weights": torch.zeros(1000)}
+        )
     data = bytearray(run.checkpoint("last").read_bytes())
     run.checkpoint("last").write_bytes(data[: len(data) // 2])
     with pytest.raises(FileFormatError, match=r"last\.pt is damaged") as caught:
         load_last(run)
-    assert f"epoch 6, is whole: mv {run.checkpoint('previous')} {run.checkpoint('last')} &&" in caught.value.hint
+    assert (
+        f"epoch 6, is whole: mv {run.checkpoint('previous')} {run.checkpoint('last')} &&"
+        in caught.value.hint
+    )
 
 
-def test_dead_loader_worker_is_named_with_its_scan(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dead_loader_worker_is_named_with_its_scan(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cut = sampling.PatchDataset.__getitem__
 
     def die_on_train2(self: sampling.PatchDataset, index: int) -> object:
@@ -147,7 +176,9 @@ def test_dead_loader_worker_is_named_with_its_scan(place: Path, monkeypatch: pyt
         return cut(self, index)
 
     monkeypatch.setattr(sampling.PatchDataset, "__getitem__", die_on_train2)
-    with pytest.raises(HemsegError, match="a loader worker died while it was cutting a patch from scan train2"):
+    with pytest.raises(
+        HemsegError, match="a loader worker died while it was cutting a patch from scan train2"
+    ):
         train(small_config(place, "compute.workers=1"), run="dead-worker")
 
 
@@ -173,13 +204,18 @@ def test_death_of_a_worker_is_told_though_its_connection_ends_first() -> None:
     loading.note(0, (0, 7))
     usual = signal.signal(signal.SIGALRM, news_of_death)  # torch's comes with SIGCHLD
     try:
-        with pytest.raises(HemsegError, match="cutting a patch from scan scan7"), loading.deaths_named():
+        with (
+            pytest.raises(HemsegError, match="cutting a patch from scan scan7"),
+            loading.deaths_named(),
+        ):
             read_from_a_dead_worker()
     finally:
         signal.signal(signal.SIGALRM, usual)
 
 
-def test_out_of_memory_names_the_two_settings_to_lower(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_names_the_two_settings_to_lower(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = small_config(place)
     material = make_material(config, torch.device("cpu"), World())
     engine = make_engine(config, material, torch.device("cpu"), World())
@@ -189,7 +225,10 @@ def test_out_of_memory_names_the_two_settings_to_lower(place: Path, monkeypatch:
             return images.new_empty(2**60)  # refused by the system's allocator
 
     engine.parallel = Greedy()
-    with pytest.raises(HemsegError, match=r"out of memory on cpu with train\.batch_size = 2 and train\.patch = \[16, 16, 4\]") as caught:
+    with pytest.raises(
+        HemsegError,
+        match=r"out of memory on cpu with train\.batch_size = 2 and train\.patch = \[16, 16, 4\]",
+    ) as caught:
         next(loop.run_epochs(engine, material, World()))
     assert "--set train.batch_size=1 or --set train.patch=[8, 8, 4]" in caught.value.hint
 

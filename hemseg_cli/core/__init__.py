@@ -1,0 +1,1 @@
+"""What every part stands on: errors, console, files, cases, devices."""

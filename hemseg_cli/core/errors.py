@@ -1,0 +1,65 @@
+"""One family of errors; `app.main` is the one place where they become an exit code.
+
+A message names the value and the place (file, scan, `section.key`); `hint` is the next thing to
+type.
+"""
+
+EXIT_DONE = 0
+EXIT_NOT_DONE = 1
+EXIT_USAGE = 2
+EXIT_BUG = 3
+EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+
+
+class HemsegError(Exception):
+    """The work could not be done, and the user can do something about it (exit code 1)."""
+
+    exit_code = EXIT_NOT_DONE
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  {self.hint}" if self.hint else self.message
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Keyword arguments do not survive the default pickling, and errors come back from worker
+        # processes.
+        return (_rebuild, (type(self), self.message, self.hint))
+
+
+def _rebuild(kind: type[HemsegError], message: str, hint: str) -> HemsegError:
+    return kind(message, hint=hint)
+
+
+class UsageError(HemsegError):
+    """The command line is wrong (exit code 2)."""
+
+    exit_code = EXIT_USAGE
+
+
+class ConfigError(UsageError):
+    """`hemseg.toml`, `--set` or a `HEMSEG_` variable is wrong (exit code 2)."""
+
+
+class CaseError(HemsegError):
+    """One scan cannot be worked on; the others go on."""
+
+
+class FileFormatError(HemsegError):
+    """A file is not what its name or place says it is."""
+
+
+class Stopped(BaseException):
+    """SIGTERM or Ctrl-C was handled and the work saved.
+
+    Outside `Exception`, like `KeyboardInterrupt`, so that nothing on the way swallows it.
+    """
+
+    def __init__(self, exit_code: int, message: str = "") -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+        self.message = message

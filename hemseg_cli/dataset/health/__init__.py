@@ -1,0 +1,1 @@
+"""What `doctor` checks: machine, data set, one scan."""

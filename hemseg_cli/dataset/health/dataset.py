@@ -1,0 +1,338 @@
+"""The health of a data set: what is there, what is wrong (faults.
+
+Numbers would be wrong) and what one should know (warnings).
+"""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hemseg_cli.config import Config
+from hemseg_cli.core import console
+from hemseg_cli.core.cases import (
+    SPLITS,
+    Case,
+    contaminated,
+    patients_across_splits,
+    read_cases,
+    volume_stratum,
+)
+from hemseg_cli.core.errors import HemsegError
+from hemseg_cli.core.executor import map_cases
+from hemseg_cli.dataset.health.scan import (
+    KINDS,
+    Fault,
+    Patient,
+    ScanHealth,
+    examine,
+    image_file,
+    label_file,
+)
+from hemseg_cli.imaging.geometry import TILTED_FROM_DEG
+
+TILT_BINS_DEG = (TILTED_FROM_DEG, 5.0, 10.0, 15.0, 20.0, 25.0)
+STRATA = ("<1", "1-5", "5-30", ">=30")
+_NAMES_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Test scans of one data set that stand in the train or the val split of another.
+
+    Neither may be scored by a model of the latter.
+    """
+
+    trained_on: str
+    tested_on: str
+    in_train: tuple[str, ...]
+    in_val: tuple[str, ...]
+
+    def warning(self) -> str:
+        """One line for a person."""
+        where = f"{len(self.in_train)} in train, {len(self.in_val)} in val"
+        return f"test scans of {self.tested_on} in {self.trained_on}: {where}; no model of {self.trained_on} may be scored on them"
+
+
+@dataclass(frozen=True)
+class DataHealth:
+    """What `check_data` found. Scan ids everywhere; volumes in mL by the true voxel volume."""
+
+    dataset: str
+    folder: Path
+    cases: tuple[Case, ...]
+    scans: tuple[ScanHealth, ...]
+    faults: tuple[Fault, ...]
+    strays: tuple[str, ...]
+    overlaps: tuple[Overlap, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether no number made from these data need be wrong."""
+        return not self.faults
+
+    @property
+    def missing_images(self) -> list[str]:
+        """Scans with a label and no image."""
+        return [scan.scan for scan in self.scans if scan.label and not scan.image]
+
+    @property
+    def missing_labels(self) -> list[str]:
+        """Scans without a label."""
+        return [scan.scan for scan in self.scans if not scan.label]
+
+    @property
+    def empty_labels(self) -> list[str]:
+        """Scans whose label has no hemorrhage."""
+        return [scan.scan for scan in self.scans if scan.empty]
+
+    @property
+    def without_sform(self) -> list[str]:
+        """Scans whose label has a qform alone: some readers then place it otherwise."""
+        return [scan.scan for scan in self.scans if not scan.has_sform]
+
+    @property
+    def tilted(self) -> int:
+        """Scans tilted by more than half a degree."""
+        return sum(
+            abs(scan.tilt_deg) > TILTED_FROM_DEG for scan in self.scans if scan.tilt_deg is not None
+        )
+
+    def leaking_patients(self) -> dict[str, list[str]]:
+        """Patient -> `split/scan` of each scan, for patients in more than one split."""
+        shared = patients_across_splits(case for case in self.cases if case.split)
+        return {
+            patient: [f"{c.split}/{c.scan}" for c in self.cases if c.patient == patient and c.split]
+            for patient in sorted(shared)
+        }
+
+    def splits(self) -> dict[str, dict[str, int]]:
+        """Per split: scans, patients, labels, images."""
+        state = {scan.scan: scan for scan in self.scans}
+        names = [*SPLITS, *sorted({case.split for case in self.cases} - set(SPLITS))]
+        found = {}
+        for name in names:
+            cases = [case for case in self.cases if case.split == name]
+            found[name or "no split"] = {
+                "scans": len(cases),
+                "patients": len({case.patient for case in cases if case.patient}),
+                "labels": sum(state[case.scan].label for case in cases),
+                "images": sum(state[case.scan].image for case in cases),
+            }
+        return found
+
+    def tilts(self) -> dict[str, int]:
+        """Scans per bin of |tilt|."""
+        angles = [abs(scan.tilt_deg) for scan in self.scans if scan.tilt_deg is not None]
+        edges = (0.0, *TILT_BINS_DEG)
+        names = [f"{low:g}-{high:g}" for low, high in itertools.pairwise(edges)] + [
+            f">{edges[-1]:g}"
+        ]
+        counts = Counter(sum(angle > edge for edge in TILT_BINS_DEG) for angle in angles)
+        return {name: counts[number] for number, name in enumerate(names)}
+
+    def strata(self) -> dict[str, dict[str, int]]:
+        """Volume stratum (mL) -> scans per split."""
+        split = {case.scan: case.split or "no split" for case in self.cases}
+        counts = Counter(
+            (volume_stratum(scan.truth_ml), split[scan.scan])
+            for scan in self.scans
+            if scan.truth_ml is not None
+        )
+        return {
+            stratum: {name: counts[stratum, name] for name in self.splits()} for stratum in STRATA
+        }
+
+    def warnings(self) -> list[str]:
+        """What one should know, a line each; none of it fails the check."""
+        leaking = self.leaking_patients()
+        lines = []
+        if leaking:
+            lines.append(f"{len(leaking)} patients stand in more than one split: {_names(leaking)}")
+        lines += [overlap.warning() for overlap in self.overlaps]
+        if self.without_sform:
+            lines.append(
+                f"{len(self.without_sform)} labels have no sform (their qform is used): {_names(self.without_sform)}"
+            )
+        if self.empty_labels:
+            lines.append(f"{len(self.empty_labels)} labels are empty: {_names(self.empty_labels)}")
+        if self.missing_images:
+            lines.append(
+                f"{len(self.missing_images)} scans have no image yet: {_names(self.missing_images)}"
+            )
+        if self.strays:
+            lines.append(
+                f"{len(self.strays)} files belong to no scan of the case table: {_names(self.strays)}"
+            )
+        return lines
+
+    def payload(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        volumes = sorted(scan.truth_ml for scan in self.scans if scan.truth_ml is not None)
+        return {
+            "dataset": self.dataset,
+            "folder": str(self.folder),
+            "healthy": self.ok,
+            "scans": len(self.cases),
+            "labels": sum(scan.label for scan in self.scans),
+            "images": sum(scan.image for scan in self.scans),
+            "splits": self.splits(),
+            "missing_images": self.missing_images,
+            "missing_labels": self.missing_labels,
+            "faults": [asdict(fault) for fault in self.faults],
+            "fault_counts": {
+                kind: sum(fault.kind == kind for fault in self.faults) for kind in KINDS
+            },
+            "tilt_deg": self.tilts(),
+            "tilted": self.tilted,
+            "volume_strata_ml": self.strata(),
+            "truth_ml": {"total": sum(volumes), "median": _median(volumes)},
+            "patients": len({case.patient for case in self.cases if case.patient}),
+            "patients_across_splits": self.leaking_patients(),
+            "overlaps": [asdict(overlap) for overlap in self.overlaps],
+            "empty_labels": self.empty_labels,
+            "labels_without_sform": self.without_sform,
+            "stray_files": list(self.strays),
+            "warnings": self.warnings(),
+        }
+
+    def tables(self) -> list[console.Table]:
+        """All of it for a person."""
+        splits = self.splits()
+        columns = ("scans", "patients", "labels", "images")
+        numbers = frozenset({*columns, *splits, "all"})
+        rows = [
+            [name, *(str(counts[column]) for column in columns)] for name, counts in splits.items()
+        ]
+        rows.append(["all", *(str(self.payload()[column]) for column in columns)])
+        strata = [
+            [f"{name} mL", *(str(n) for n in counts.values()), str(sum(counts.values()))]
+            for name, counts in self.strata().items()
+        ]
+        tables = [
+            console.Table(
+                f"{self.dataset} in {self.folder}", ["split", *columns], rows, right=numbers
+            ),
+            console.Table("Hemorrhage volume", ["", *splits, "all"], strata, right=numbers),
+            console.Table(
+                "Gantry tilt, degrees",
+                list(self.tilts()),
+                [[str(n) for n in self.tilts().values()]],
+                f"{self.tilted} tilted",
+            ),
+        ]
+        if self.leaking_patients():
+            leaks = [
+                [patient, "  ".join(scans)] for patient, scans in self.leaking_patients().items()
+            ]
+            tables.append(
+                console.Table("Patients in more than one split", ["patient", "scans"], leaks)
+            )
+        if self.warnings():
+            tables.append(
+                console.Table("Worth knowing", [""], [[line] for line in self.warnings()])
+            )
+        if self.ok:
+            return [*tables, console.Table("Verdict", [""], [["nothing is wrong"]])]
+        faults = [[fault.scan, fault.kind, fault.message] for fault in self.faults]
+        return [
+            *tables,
+            console.Table(
+                "Wrong: no number made from these scans is to be trusted",
+                ["scan", "what", "detail"],
+                faults,
+            ),
+        ]
+
+
+def check_data(config: Config) -> DataHealth:
+    """Look at every scan of `config.data.folder`, in parallel.
+
+    HemsegError where there is no case table.
+    """
+    folder = config.data.folder
+    cases = read_cases(config.data.cases_file)
+    outcomes = map_cases(
+        examine,
+        [Patient(str(folder), case) for case in cases],
+        workers=config.compute.workers,
+        scheduler=config.compute.scheduler,
+        preload=("nibabel",),
+    )
+    scans: dict[str, ScanHealth] = {}
+    for outcome in console.progress(outcomes, label="doctor", total=len(cases)):
+        scan = outcome.item.case.scan
+        scans[scan] = outcome.value or ScanHealth(
+            scan, (Fault(scan, "unreadable", outcome.error or ""),), label=False, image=False
+        )
+    ordered = [scans[case.scan] for case in cases]
+    return DataHealth(
+        dataset=config.data.dataset,
+        folder=folder,
+        cases=tuple(cases),
+        scans=tuple(ordered),
+        faults=tuple(fault for scan in ordered for fault in scan.faults),
+        strays=tuple(_strays(folder, cases)),
+        overlaps=tuple(_overlaps(config.data.root, config.data.dataset, cases)),
+    )
+
+
+def _strays(folder: Path, cases: Sequence[Case]) -> list[str]:
+    """Images and labels in the folders of the splits that no row names."""
+    known = {
+        path for case in cases for path in (label_file(folder, case), image_file(folder, case))
+    }
+    found = (
+        path
+        for split in SPLITS
+        for kind in ("label", "image")
+        for path in (folder / split / kind).glob("*.nii*")
+    )
+    return sorted(
+        str(path.relative_to(folder))
+        for path in found
+        if path not in known and not path.name.startswith(".")
+    )
+
+
+def _overlaps(root: Path, dataset: str, cases: Sequence[Case]) -> list[Overlap]:
+    """Train scans of one data set below `root` that are test scans of another, with this one on either side."""
+    overlaps = []
+    for table in sorted(root.glob("*/cases.csv")):
+        other = table.parent.name
+        if other == dataset:
+            continue
+        try:
+            others = read_cases(table)
+        except HemsegError as error:
+            console.warn(f"{other} was left out of the comparison: {error.message}")
+            continue
+        for trained, on, tested, at in (
+            (cases, dataset, others, other),
+            (others, other, cases, dataset),
+        ):
+            scored = [case for case in tested if case.split == "test"]
+            seen = contaminated(
+                (case for case in trained if case.split in ("train", "val")), scored
+            )
+            if seen:
+                in_train = contaminated((case for case in trained if case.split == "train"), scored)
+                overlaps.append(
+                    Overlap(on, at, tuple(in_train), tuple(sorted(set(seen) - set(in_train))))
+                )
+    return overlaps
+
+
+def _names(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:_NAMES_SHOWN]) + (
+        f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    )
+
+
+def _median(ordered: Sequence[float]) -> float | None:
+    if not ordered:
+        return None
+    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2

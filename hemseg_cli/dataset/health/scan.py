@@ -1,0 +1,197 @@
+"""One scan under the doctor's eye.
+
+Its label, its image, and whether the two and the case table agree.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemseg_cli.core.cases import Case
+from hemseg_cli.core.errors import FileFormatError
+from hemseg_cli.imaging.geometry import Affine, tilt_deg, true_voxel_volume_mm3
+from hemseg_cli.imaging.nifti import Volume, read_volume
+
+GRID_TOLERANCE = 1e-3  # largest difference between two affines that is still one grid
+_VOLUME_TOLERANCE = 1e-3  # relative; the case table rounds
+_NIFTI1_HEADER_BYTES = 348
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that makes numbers wrong. `kind`: a word of `KINDS`."""
+
+    scan: str
+    kind: str
+    message: str
+
+
+KINDS = ("missing label", "unreadable", "odd values", "grid mismatch", "sform/qform", "case table")
+
+
+@dataclass(frozen=True)
+class Patient:
+    """What one worker looks at: a row of the case table and the data set's folder."""
+
+    folder: str
+    case: Case
+
+
+@dataclass(frozen=True)
+class ScanHealth:
+    """What was found; None where there was nothing to measure.
+
+    `label` and `image`: whether there is such a file.
+    """
+
+    scan: str
+    faults: tuple[Fault, ...]
+    label: bool
+    image: bool
+    empty: bool = False
+    has_sform: bool = True
+    tilt_deg: float | None = None
+    truth_ml: float | None = None
+
+
+def examine(patient: Patient) -> ScanHealth:
+    """Look at one scan. Nothing is raised for a bad file: it becomes a fault."""
+    case, folder = patient.case, Path(patient.folder)
+    label_path, image_path = label_file(folder, case), image_file(folder, case)
+    findings = _Findings(case.scan)
+    label_and_header = findings.read(label_path, "missing label")
+    image_and_header = findings.read(image_path, None)
+    if label_and_header is None:
+        return ScanHealth(
+            case.scan, tuple(findings.faults), label_path.is_file(), image_path.is_file()
+        )
+    label, header = label_and_header
+    if image_and_header is not None:
+        findings.compare_grids(image_and_header[0], label)
+    foreground = findings.check_values(label.array)
+    voxel_volume_mm3 = case.voxel_volume_mm3 or true_voxel_volume_mm3(label.affine)
+    truth_ml = foreground * voxel_volume_mm3 / 1000
+    findings.check_case_table(case, label, truth_ml)
+    return ScanHealth(
+        case.scan,
+        tuple(findings.faults),
+        label=True,
+        image=image_path.is_file(),
+        empty=foreground == 0,
+        has_sform=int(header["sform_code"]) > 0,
+        tilt_deg=tilt_deg(label.affine),
+        truth_ml=truth_ml,
+    )
+
+
+def label_file(folder: Path, case: Case) -> Path:
+    """Where the label of a case lies, also when the table does not say."""
+    return folder / (case.label or f"{case.split}/label/{case.scan}.nii.gz")
+
+
+def image_file(folder: Path, case: Case) -> Path:
+    """Where the image of a case lies or will lie."""
+    return folder / (case.image or f"{case.split}/image/{case.scan}.nii.gz")
+
+
+class _Findings:
+    """The faults of one scan, as they are found."""
+
+    def __init__(self, scan: str) -> None:
+        self._scan = scan
+        self.faults: list[Fault] = []
+
+    def _add(self, kind: str, message: str) -> None:
+        self.faults.append(Fault(self._scan, kind, message))
+
+    def read(self, path: Path, kind_if_missing: str | None) -> tuple[Volume, Any] | None:
+        """The volume and its NIfTI-1 header.
+
+        None where it cannot be read (a fault) or does not exist (a fault of that kind, if any).
+        """
+        if not path.is_file():
+            if kind_if_missing is not None:
+                self._add(kind_if_missing, f"{path} does not exist")
+            return None
+        try:
+            volume = read_volume(path)
+        except FileFormatError as error:
+            self._add("unreadable", error.message)
+            return None
+        header = _header(path)
+        difference = _sform_against_qform(header, volume.array.shape)
+        if difference is not None and difference > GRID_TOLERANCE:
+            self._add(
+                "sform/qform",
+                f"{path}: sform and qform place a corner {difference:.3g} mm apart; readers will disagree",
+            )
+        return volume, header
+
+    def compare_grids(self, image: Volume, label: Volume) -> None:
+        """Image and label of a scan lie on one grid."""
+        if image.array.shape != label.array.shape:
+            self._add("grid mismatch", f"image is {_size(image.array)}, label {_size(label.array)}")
+        elif (off := _largest_difference(image.affine, label.affine)) > GRID_TOLERANCE:
+            self._add("grid mismatch", f"the affines of image and label differ by {off:.3g}")
+
+    def check_values(self, label: NDArray[Any]) -> int:
+        """Voxels that are not 0; anything beside 0 and 1 is a fault."""
+        flat = label.ravel(
+            order="K"
+        )  # a view: in the order of another memory layout this takes ten times as long
+        values = flat[flat != 0]
+        odd = np.unique(values[values != 1])
+        if len(odd):
+            shown = ", ".join(f"{value:g}" for value in odd[:5].tolist()) + (
+                " ..." if len(odd) > 5 else ""
+            )
+            self._add("odd values", f"the label holds {shown} beside 0 and 1")
+        return len(values)
+
+    def check_case_table(self, case: Case, label: Volume, truth_ml: float) -> None:
+        """The table's depth and volume are those of the label."""
+        depth = label.array.shape[2]
+        if case.n_slices is not None and case.n_slices != depth:
+            self._add(
+                "case table", f"{case.n_slices} slices in the case table, {depth} in the label"
+            )
+        if case.truth_ml is not None and abs(case.truth_ml - truth_ml) > max(
+            1e-3, _VOLUME_TOLERANCE * truth_ml
+        ):
+            self._add(
+                "case table",
+                f"truth_ml = {case.truth_ml:g} in the case table, {truth_ml:g} in the label",
+            )
+
+
+def _sform_against_qform(header: Any, shape: tuple[int, ...]) -> float | None:
+    """How far apart the two put a corner of the grid, mm; None where only one is set."""
+    if int(header["sform_code"]) <= 0 or int(header["qform_code"]) <= 0:
+        return None
+    corners = np.array(np.meshgrid(*((0, n - 1) for n in shape))).reshape(3, -1)
+    apart = (header.get_sform() - header.get_qform()) @ np.vstack(
+        [corners, np.ones(corners.shape[1])]
+    )
+    return float(np.linalg.norm(apart[:3], axis=0).max())
+
+
+def _header(path: Path) -> Any:
+    """The NIfTI-1 header of a file that `read_volume` has read."""
+    import nibabel as nib
+    from isal import igzip
+
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    with igzip.open(path, "rb") if packed else path.open("rb") as file:
+        return nib.Nifti1Header(file.read(_NIFTI1_HEADER_BYTES), check=False)
+
+
+def _largest_difference(a: Affine, b: Affine) -> float:
+    return float(np.abs(a - b).max())
+
+
+def _size(array: NDArray[Any]) -> str:
+    return " x ".join(str(n) for n in array.shape)

@@ -1,0 +1,1 @@
+"""Published labels: sources, archive, manifest, splits."""

@@ -1,0 +1,149 @@
+"""The members of a label archive, taken by name from an allow-list.
+
+Nothing is ever extracted by a name that the archive chose.
+"""
+
+import re
+import stat
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from hemseg_cli.core.cases import SPLITS
+from hemseg_cli.core.errors import FileFormatError
+
+MAX_MEMBER_BYTES = 16 * 2**20
+_MAX_MEMBERS = 100_000
+_LABEL = re.compile(
+    rf"(?P<root>[^/]+)/(?P<split>{'|'.join(SPLITS)})/label/(?P<scan>[0-9a-f]{{10}})\.nii\.gz"
+)
+_ENCRYPTED = 0x1
+
+
+@dataclass(frozen=True)
+class LabelMember:
+    """One label of the archive: packed NIfTI of `bytes` bytes with checksum `crc`."""
+
+    scan: str
+    split: str
+    bytes: int
+    crc: int
+    name: str
+
+
+class LabelArchive:
+    """A label archive opened for reading; `members` are its labels by scan id.
+
+    Opening refuses (FileFormatError naming the member): what is no zip, names that are absolute or
+    hold `..` or a backslash, links, names that repeat or differ only in case, encrypted members,
+    labels larger than a label can be, one scan in two places. Members that are no labels (a README)
+    are left alone.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+            raise FileFormatError(
+                f"{path} is not a zip archive: {error}", hint="copy or download it again"
+            ) from None
+        try:
+            self.members = _labels(path, self._zip.infolist())
+        except BaseException:
+            self._zip.close()
+            raise
+
+    def read(self, member: LabelMember) -> bytes:
+        """The member's bytes, checked against its size and checksum.
+
+        FileFormatError if they differ.
+        """
+        try:
+            with self._zip.open(member.name) as file:
+                data = file.read(member.bytes + 1)
+                if file.read(1):
+                    raise FileFormatError(
+                        f"{self._path}: {member.name} unpacks to more than its {member.bytes:,} bytes"
+                    )
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            EOFError,
+            OSError,
+            NotImplementedError,
+            RuntimeError,
+        ) as error:
+            raise FileFormatError(f"{self._path}: {member.name} is damaged: {error}") from None
+        if len(data) != member.bytes or zlib.crc32(data) != member.crc:
+            raise FileFormatError(
+                f"{self._path}: {member.name} is damaged: {len(data):,} bytes, checksum {zlib.crc32(data):08x}"
+            )
+        return data
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._zip.close()
+
+
+def _labels(path: Path, infos: list[zipfile.ZipInfo]) -> dict[str, LabelMember]:
+    if len(infos) > _MAX_MEMBERS:
+        raise FileFormatError(
+            f"{path} has {len(infos):,} members; no label archive has more than {_MAX_MEMBERS:,}"
+        )
+    seen: dict[str, str] = {}
+    labels: dict[str, LabelMember] = {}
+    for info in infos:
+        name = info.orig_filename  # as stored: `filename` has been cut at a NUL
+        _refuse_hostile(path, info, name)
+        if name.lower() in seen:
+            same = "twice" if seen[name.lower()] == name else f"and as {seen[name.lower()]!r}"
+            raise FileFormatError(f"{path}: member {name!r} stands there {same}")
+        seen[name.lower()] = name
+        if match := _LABEL.fullmatch(name):
+            if info.flag_bits & _ENCRYPTED:
+                raise FileFormatError(f"{path}: member {name!r} is encrypted")
+            if info.file_size > MAX_MEMBER_BYTES or info.compress_size > MAX_MEMBER_BYTES:
+                raise FileFormatError(
+                    f"{path}: member {name!r} has {info.file_size:,} bytes; no label has more than {MAX_MEMBER_BYTES:,}"
+                )
+            scan = match["scan"]
+            if scan in labels:
+                raise FileFormatError(
+                    f"{path}: scan {scan} stands there as {labels[scan].name!r} and as {name!r}"
+                )
+            labels[scan] = LabelMember(scan, match["split"], info.file_size, info.CRC, name)
+    if not labels:
+        raise FileFormatError(
+            f"{path} holds no labels",
+            hint="they are named <folder>/{train,val,test}/label/<10 hex digits>.nii.gz",
+        )
+    return labels
+
+
+def _refuse_hostile(path: Path, info: zipfile.ZipInfo, name: str) -> None:
+    if (
+        name.startswith("/")
+        or "\\" in name
+        or "\0" in name
+        or re.match(r"[A-Za-z]:", name)
+        or ".." in name.split("/")
+    ):
+        raise FileFormatError(
+            f"{path}: member {name!r} would leave its folder; nothing was taken from this archive"
+        )
+    mode = info.external_attr >> 16
+    if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise FileFormatError(
+            f"{path}: member {name!r} is a link or device; nothing was taken from this archive"
+        )

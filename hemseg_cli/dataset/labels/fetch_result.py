@@ -1,0 +1,116 @@
+"""What `fetch-labels` did, as plain values and as tables."""
+
+import statistics
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hemseg_cli.core import console
+from hemseg_cli.core.cases import SPLITS, Case, patients_across_splits
+from hemseg_cli.imaging.geometry import TILTED_FROM_DEG
+
+EXCLUDED = "excluded"  # the folder of scans that belong to no split
+
+
+@dataclass(frozen=True)
+class FetchResult:
+    """What is there now, and what this run did about it.
+
+    `differing`: labels that are not the archive's and were kept.
+    """
+
+    dataset: str
+    folder: Path
+    origin: str
+    cases: tuple[Case, ...]
+    written: int
+    restored: tuple[str, ...]
+    differing: tuple[str, ...]
+    failed: tuple[tuple[str, str], ...]
+    warnings: tuple[str, ...]
+
+    def payload(self) -> dict[str, Any]:
+        """The result as plain values."""
+        return {
+            "dataset": self.dataset,
+            "folder": str(self.folder),
+            "source": self.origin,
+            "labels": len(self.cases),
+            "written": self.written,
+            "restored": list(self.restored),
+            "differing": list(self.differing),
+            "failed": dict(self.failed),
+            "splits": self.split_counts(),
+            "patients": len({case.patient for case in self.cases}),
+            "patients_in_several_splits": self.shared(),
+            "tilted": sum(abs(case.tilt_deg or 0.0) > TILTED_FROM_DEG for case in self.cases),
+            "truth_ml_median": self.median_ml(),
+            "warnings": list(self.warnings),
+        }
+
+    def split_counts(self) -> dict[str, int]:
+        """Scans per split; `excluded` where there are such."""
+        counts = Counter(case.split or EXCLUDED for case in self.cases)
+        return {
+            split: counts[split]
+            for split in (*SPLITS, EXCLUDED)
+            if counts[split] or split in SPLITS
+        }
+
+    def shared(self) -> dict[str, list[str]]:
+        """Patient -> `split/scan` of each of their scans, for patients in more than one split."""
+        several = patients_across_splits(case for case in self.cases if case.split)
+        return {
+            patient: [
+                f"{case.split}/{case.scan}"
+                for case in self.cases
+                if case.patient == patient and case.split
+            ]
+            for patient in sorted(several)
+        }
+
+    def median_ml(self) -> float | None:
+        """The median hemorrhage, mL."""
+        volumes = [case.truth_ml for case in self.cases if case.truth_ml is not None]
+        return round(statistics.median(volumes), 3) if volumes else None
+
+    def tables(self) -> list[console.Table]:
+        """The result for a person."""
+        counts = self.split_counts()
+        did = f"{self.written} written" + (
+            f", {len(self.restored)} restored" if self.restored else ""
+        )
+        there = len(self.cases) - self.written - len(self.restored)
+        rows = [
+            ["folder", str(self.folder)],
+            ["labels", f"{len(self.cases)} ({did}, {there} already there)"],
+            ["splits", "  ".join(f"{split} {count}" for split, count in counts.items())],
+            [
+                "patients",
+                f"{len({case.patient for case in self.cases})}, {len(self.shared())} of them in more than one split",
+            ],
+            [
+                "tilted gantry",
+                f"{self.payload()['tilted']} scans by more than {TILTED_FROM_DEG} degrees",
+            ],
+            ["hemorrhage", f"median {self.median_ml()} mL"],
+        ]
+        tables = [console.Table(f"{self.dataset}", ["", ""], rows)]
+        if self.shared():
+            patients = [[patient, "  ".join(scans)] for patient, scans in self.shared().items()]
+            tables.append(
+                console.Table(
+                    "Patients in more than one split",
+                    ["patient", "scans"],
+                    patients,
+                    caption="hemseg fetch-labels --splits patient   moves them out of train and val",
+                )
+            )
+        if self.failed:
+            tables.append(
+                console.Table(
+                    "Not laid out", ["scan", "reason"], [list(pair) for pair in self.failed]
+                )
+            )
+        return tables

@@ -1,0 +1,125 @@
+"""Manifests: which DICOM slices make a scan. Both published schemas in, one normalised form out."""
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hemseg_cli.core.errors import FileFormatError, HemsegError
+from hemseg_cli.core.run_directory import write_text
+
+SLICE_ID = re.compile(r"[0-9a-f]{9}")
+SCAN_ID = re.compile(r"[0-9a-f]{10}")
+_PATIENT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_SCHEMAS = (
+    ("patient", "scan_", "slice_list"),
+    ("patient_name", "scan_name", "slice_list"),
+    ("patient", "scan", "slices"),
+)
+_MAX_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class ManifestRow:
+    """One scan: its patient and its slice ids, each once, in the file's order.
+
+    An id has been matched against its pattern.
+    """
+
+    scan: str
+    patient: str
+    slices: tuple[str, ...]
+
+
+def read_manifest(path: Path) -> list[ManifestRow]:
+    """Read a manifest file (HemSeg-200's schema, HemSeg-500's, or ours), sorted as the file is.
+
+    A byte order mark, CRLF and blank lines are taken. Raises HemsegError where there is no file,
+    FileFormatError naming the line: not JSON (a cut last line), another schema, a malformed id, a
+    scan without slices, two rows with one scan id.
+    """
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise FileFormatError(
+                f"{path} is too large for a manifest: {path.stat().st_size:,} bytes"
+            )
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise HemsegError(f"no manifest {path}", hint="hemseg fetch-labels   writes it") from None
+    return parse_manifest(data, str(path))
+
+
+def parse_manifest(data: bytes, place: str) -> list[ManifestRow]:
+    """`read_manifest` for bytes; `place` stands in messages."""
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FileFormatError(f"{place} is not UTF-8 text (byte {error.start})") from None
+    rows: dict[str, ManifestRow] = {}
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        row = _row(line, f"{place}, line {number}")
+        if row.scan in rows:
+            raise FileFormatError(
+                f"{place}, line {number}: scan {row.scan} stands in an earlier row too"
+            )
+        rows[row.scan] = row
+    if not rows:
+        raise FileFormatError(f"{place} holds no scans")
+    return list(rows.values())
+
+
+def write_manifest(path: Path, rows: Iterable[ManifestRow]) -> None:
+    """Write the normalised form, `{"scan", "patient", "slices"}` per line."""
+    lines = [
+        json.dumps({"scan": row.scan, "patient": row.patient, "slices": row.slices}) for row in rows
+    ]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def _row(line: str, place: str) -> ManifestRow:
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise FileFormatError(
+            f"{place} is not valid JSON: {error}",
+            hint="a cut line means a cut download: fetch the file again",
+        ) from None
+    if not isinstance(values, dict):
+        raise FileFormatError(f"{place} is not a JSON object")
+    for patient_key, scan_key, slices_key in _SCHEMAS:
+        if scan_key in values and slices_key in values:
+            patient = _text(values.get(patient_key), _PATIENT_ID, f"{place}: {patient_key}")
+            scan = _text(values[scan_key], SCAN_ID, f"{place}: {scan_key}")
+            slices = tuple(
+                _text(value, SLICE_ID, f"{place}: {slices_key}")
+                for value in _ordered(values[slices_key], place)
+            )
+            if not slices:
+                raise FileFormatError(f"{place}: scan {scan} has no slices")
+            return ManifestRow(scan, patient, tuple(dict.fromkeys(slices)))
+    keys = ", ".join(sorted(values)[:6])
+    raise FileFormatError(
+        f"{place}: neither HemSeg-200's nor HemSeg-500's keys, but {keys or 'none'}"
+    )
+
+
+def _ordered(slices: Any, place: str) -> list[Any]:
+    """The list, or HemSeg-500's dict whose keys count as numbers ("10" comes after "2")."""
+    if isinstance(slices, list):
+        return slices
+    if isinstance(slices, dict) and all(re.fullmatch(r"[0-9]{1,6}", key) for key in slices):
+        numbers = [int(key) for key in slices]
+        if len(set(numbers)) < len(numbers):
+            raise FileFormatError(f"{place}: slice_list counts one number twice")
+        return [slices[key] for key in sorted(slices, key=int)]
+    raise FileFormatError(f"{place}: slice_list is neither a list nor a dict of numbers")
+
+
+def _text(value: Any, pattern: re.Pattern[str], place: str) -> str:
+    if not isinstance(value, str) or not pattern.fullmatch(value):
+        raise FileFormatError(f"{place} = {str(value)[:80]!r} is not an id ({pattern.pattern})")
+    return value

@@ -1,0 +1,1 @@
+"""Drawn head CTs with known truth: head, scanner, DICOM, data set."""

@@ -1,0 +1,1 @@
+"""Where DICOM slices come from: folder, zip, remote zip, Kaggle; downloads."""

@@ -1,0 +1,279 @@
+"""The whole pipeline on a generated phantom data set, through the functions behind the six commands."""
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hemseg_cli.core import console
+from hemseg_cli.core.errors import HemsegError
+
+if TYPE_CHECKING:
+    from hemseg_cli.config import Config
+
+PHANTOM_FOLDER = Path("phantom")
+PHANTOM_PATIENTS = 26
+PHANTOM_MATRIX = 128
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo made: its folder, its page, and the results of training and evaluation."""
+
+    folder: Path
+    page: Path
+    seconds: float
+    train: Any
+    evaluate: Any
+
+    @property
+    def failed(self) -> bool:
+        """Never: a stage that fails ends the demo with an error."""
+        return False
+
+    def payload(self) -> dict[str, Any]:
+        """The JSON object of `--json`."""
+        return {
+            "folder": str(self.folder.resolve()),
+            "report": str(self.page.resolve()),
+            "seconds": round(self.seconds, 1),
+            "train": self.train.payload(),
+            "evaluate": self.evaluate.payload(),
+        }
+
+    def tables(self) -> list[console.Table]:
+        """The metrics, and what to do next."""
+        done = console.Table(
+            "Done",
+            ["what", "where"],
+            [
+                ["report", str(self.page)],
+                ["try again by hand", f"cd {self.folder}; hemseg evaluate --bootstrap 5000"],
+            ],
+        )
+        return [*self.evaluate.tables(), done]
+
+
+def run_demo(folder: Path, *, model: str, seed: int, minutes: float) -> DemoResult:
+    """Draw a phantom data set into `folder` and take it through every stage, training for `minutes`.
+
+    HemsegError naming the stage where one fails.
+    """
+    from hemseg_cli.models.registry import entry
+
+    entry(model)
+    start = time.monotonic()
+    _make_folder(folder)
+    with contextlib.chdir(folder):
+        config = _write_config(model=model, seed=seed, minutes=minutes)
+        results = {
+            stage.name: _run(stage, number) for number, stage in enumerate(_stages(config, seed), 1)
+        }
+    return DemoResult(
+        folder=folder,
+        page=folder / results["report"].html,
+        seconds=time.monotonic() - start,
+        train=results["train"],
+        evaluate=results["evaluate"],
+    )
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """One stage: what it does, what a user would type for it, and the function behind that command."""
+
+    name: str
+    does: str
+    typed: str
+    work: Callable[[], Any]
+
+
+def _stages(config: "Config", seed: int) -> list[_Stage]:
+    return [
+        _Stage(
+            "phantom",
+            "draws head CTs with hemorrhages as RSNA-shaped DICOM slices",
+            "(the demo's own)",
+            lambda: _phantom(seed),
+        ),
+        _Stage(
+            "fetch-labels",
+            "verifies and lays out the labels, writes the case table",
+            "hemseg fetch-labels",
+            lambda: _fetch(config),
+        ),
+        _Stage(
+            "convert",
+            "DICOM to one NIfTI per scan, on the label's grid",
+            "hemseg convert",
+            lambda: _convert(config),
+        ),
+        _Stage(
+            "train",
+            f"trains {config.train.model} for {config.train.max_minutes:g} min",
+            "hemseg train",
+            lambda: _train(config),
+        ),
+        _Stage(
+            "predict",
+            "masks, volumes and previews of the test split",
+            "hemseg predict",
+            lambda: _predict(config),
+        ),
+        _Stage(
+            "evaluate",
+            "Dice, IoU, HD95, volumes, with bootstrap intervals",
+            "hemseg evaluate",
+            lambda: _evaluate(config),
+        ),
+        _Stage("report", "one page to look at", "hemseg report", lambda: _report(config)),
+    ]
+
+
+def _run(stage: _Stage, number: int) -> Any:
+    console.say(f"{number}/7  {stage.typed:22} {stage.does}")
+    start = time.monotonic()
+    result = stage.work()
+    failed = getattr(result, "failed", ())
+    if failed:
+        raise HemsegError(
+            f"{stage.name}: {len(failed)} cases failed: {failed}",
+            hint="hemseg doctor --data   says more",
+        )
+    console.say(f"     done in {time.monotonic() - start:.1f} s")
+    return result
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HemsegError(
+            f"cannot create {folder}: {error.strerror}", hint="--dir DIR names another place"
+        ) from None
+
+
+def _write_config(*, model: str, seed: int, minutes: float) -> "Config":
+    """Write the demo's `hemseg.toml` into the current folder and load it, as every command typed there will."""
+    from hemseg_cli.config import load
+    from hemseg_cli.core.run_directory import write_text
+
+    text = _CONFIG.format(
+        model=model,
+        seed=seed,
+        minutes=minutes,
+        phantom=PHANTOM_FOLDER,
+        patch=_PATCHES.get(model, "[96, 96, 16]"),
+    )
+    write_text(Path("hemseg.toml"), text + _SMALL_NETWORKS.get(model, ""))
+    return load(Path("hemseg.toml"), environ={})
+
+
+_CONFIG = """\
+# Written by hemseg demo. hemseg config show prints every key.
+[data]
+dataset = "phantom"
+
+[fetch]
+source = "{phantom}"
+
+[convert]
+dicom = "{phantom}"
+
+[train]
+model = "{model}"
+seed = {seed}
+max_minutes = {minutes}
+# Small: the phantom's slices are 128 x 128, and a laptop has minutes, not days.
+patch = {patch}
+patches_per_scan = 4
+validation_every = 1000
+validation_cases = 2
+ema_decay = 0.95
+"""
+_PATCHES = {"dynunet": "[64, 64, 8]", "swin-unetr": "[96, 96, 32]"}  # others need multiples of 16
+_SMALL_NETWORKS = {
+    "dynunet": """\
+lr = 0.005
+
+[train.network]
+channels = [8, 16, 32, 64]
+strides = [[1, 1, 1], [2, 2, 1], [2, 2, 1], [2, 2, 2]]
+kernels = [[3, 3, 1], [3, 3, 1], [3, 3, 3], [3, 3, 3]]
+supervised_levels = 1
+""",
+    "unet": """
+[train.network]
+channels = [8, 16, 32, 64]
+strides = [2, 2, 2]
+""",
+    "attention-unet": """
+[train.network]
+channels = [8, 16, 32, 64]
+strides = [2, 2, 2]
+""",
+    "unetr": """
+[train.network]
+feature_size = 8
+hidden_size = 96
+mlp_dim = 384
+num_heads = 4
+""",
+    "swin-unetr": """
+[train.network]
+feature_size = 12
+""",
+    "nnunet": """
+[train.nnunet]
+memory_gb = 1.0
+iterations_per_epoch = 25
+validation_iterations = 5
+mirror = false
+""",
+}
+
+
+def _phantom(seed: int) -> None:
+    from hemseg_cli.dataset.phantom.dataset import make_phantom
+
+    make_phantom(
+        PHANTOM_FOLDER, seed=seed, patients=PHANTOM_PATIENTS, matrix=PHANTOM_MATRIX, workers=None
+    )
+
+
+def _fetch(config: "Config") -> Any:
+    from hemseg_cli.dataset.labels.fetch import fetch_labels
+
+    return fetch_labels(config)
+
+
+def _convert(config: "Config") -> Any:
+    from hemseg_cli.dataset.conversion.convert import convert
+
+    return convert(config)
+
+
+def _train(config: "Config") -> Any:
+    from hemseg_cli.training.train import train
+
+    return train(config)
+
+
+def _predict(config: "Config") -> Any:
+    from hemseg_cli.inference.predict import predict
+
+    return predict(config)
+
+
+def _evaluate(config: "Config") -> Any:
+    from hemseg_cli.evaluation.evaluate import evaluate
+
+    return evaluate(config)
+
+
+def _report(config: "Config") -> Any:
+    from hemseg_cli.reporting.report import report
+
+    return report(config)

@@ -1,0 +1,249 @@
+"""Where masks and truth come from: runs with their data set, or two folders.
+
+Always joined by scan id, never by order.
+"""
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hemseg_cli.config import Config, config_of_run, data_of
+from hemseg_cli.config.schema import DataConfig
+from hemseg_cli.core.cases import Case, cases_in_split, contaminated, read_cases
+from hemseg_cli.core.errors import FileFormatError, HemsegError
+from hemseg_cli.core.run_directory import open_run
+from hemseg_cli.evaluation.scoring import CaseFiles
+
+_MASK_SUFFIX = "_mask"
+_PROBABILITY_SUFFIX = "_probability"
+_NAMED_AT_MOST = 8
+_CLASS_FILES = ("scan_class.csv", "train_set.csv", "val_set.csv", "test_set.csv")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One set of predictions with its truth.
+
+    `cases_file` and `summary_file`: where the evaluation is written.
+    """
+
+    name: str
+    split: str
+    cases: tuple[CaseFiles, ...]
+    cases_file: Path
+    summary_file: Path
+    warnings: tuple[str, ...] = field(default=())
+
+
+def run_source(config: Config, name: str | None, *, allow_missing: bool) -> Source:
+    """The predictions of a run (None: the newest) for the split.
+
+    HemsegError names what is missing and the command that makes it.
+    """
+    run = open_run(config.runs.root, name)
+    split = config.evaluate.split
+    trained = config_of_run(config, run.config_file)
+    data = data_of(config, trained)
+    table = read_cases(data.cases_file)
+    chosen = cases_in_split(table, split)
+    masks = _masks(run.predictions(split)) if run.predictions(split).is_dir() else {}
+    if not masks:
+        raise HemsegError(
+            f"run {run.path} has no predictions of split {split}",
+            hint=f"hemseg predict --run {run.name} --split {split}   makes them",
+        )
+    _refuse_missing(
+        [case.scan for case in chosen], masks, run.predictions(split), allow_missing=allow_missing
+    )
+    classes = scan_classes(data.folder)
+    cases = tuple(
+        _case_files(config, data, case, masks.get(case.scan), classes.get(case.scan, ""))
+        for case in chosen
+    )
+    return Source(
+        run.name,
+        split,
+        cases,
+        run.evaluation_cases_file(split),
+        run.evaluation_summary_file(split),
+        (
+            *leakage_warnings(chosen, split, trained),
+            *_contamination_warnings(chosen, data, trained),
+            *_unused(masks, chosen),
+        ),
+    )
+
+
+def folder_source(
+    config: Config, predictions: Path, labels: Path, *, allow_missing: bool
+) -> Source:
+    """Masks of any tool against a folder of labels, joined by file name (`<name>.nii.gz` or `<name>_mask.nii.gz`).
+
+    Patients and true voxel volumes come from the case table where `labels` lies inside the
+    configured data set, else from the headers.
+    """
+    for option, folder in (("--predictions", predictions), ("--labels", labels)):
+        if not folder.is_dir():
+            raise HemsegError(f"{option} {folder} is not a folder")
+    truth, masks = _masks(labels), _masks(predictions)
+    if not truth:
+        raise HemsegError(
+            f"no .nii or .nii.gz in {labels}", hint="--labels names the folder of the label files"
+        )
+    if not masks:
+        raise HemsegError(
+            f"no .nii or .nii.gz in {predictions}",
+            hint="--predictions names the folder of the masks",
+        )
+    _refuse_missing(sorted(truth), masks, predictions, allow_missing=allow_missing)
+    inside = config.data.cases_file.is_file() and labels.resolve().is_relative_to(
+        config.data.folder.resolve()
+    )
+    known = {case.scan: case for case in read_cases(config.data.cases_file)} if inside else {}
+    rows = [known.get(scan, Case(scan)) for scan in sorted(truth)]
+    classes = scan_classes(config.data.folder) if inside else {}
+    cases = tuple(
+        _case_files(
+            config,
+            config.data,
+            case,
+            masks.get(case.scan),
+            classes.get(case.scan, ""),
+            label=truth[case.scan],
+        )
+        for case in rows
+    )
+    out = predictions / "evaluation"
+    splits = {case.split for case in rows}
+    split = splits.pop() if len(splits) == 1 else ""
+    return Source(
+        str(predictions),
+        split,
+        cases,
+        out / "cases.csv",
+        out / "summary.json",
+        tuple(_unused(masks, rows)),
+    )
+
+
+def scan_classes(folder: Path) -> dict[str, str]:
+    """Scan -> scan-level class, from `scan_class.csv` or the published `{train,val,test}_set.csv` in the data set's folder.
+
+    Two columns with a header: scan id (a file name will do) and class. Empty where there is no such
+    file.
+    """
+    classes: dict[str, str] = {}
+    for path in (folder / name for name in _CLASS_FILES):
+        if not path.is_file():
+            continue
+        try:
+            with path.open(newline="", encoding="utf-8-sig") as file:
+                rows = [row for row in csv.reader(file, strict=True) if row]
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise FileFormatError(f"{path} is not a CSV file: {error}") from None
+        for number, row in enumerate(rows[1:], 2):
+            if len(row) < 2:
+                raise FileFormatError(f"{path}, line {number}: two cells wanted, scan and class")
+            classes[_stem(row[0].strip())] = row[1].strip()
+    return classes
+
+
+def leakage_warnings(chosen: Sequence[Case], split: str, trained: Config) -> Iterable[str]:
+    """What makes the split easier than a new patient would be."""
+    if split == "train" or (split == "val" and trained.train.fold is not None):
+        yield f"the run was trained on split {split}: these numbers say nothing about new patients"
+    shared = [case.scan for case in chosen if case.shares_patient_with]
+    if shared:
+        yield f"{len(shared)} of {len(chosen)} scans share a patient with another split: {named(shared)}"
+
+
+def _contamination_warnings(
+    chosen: Sequence[Case], data: DataConfig, trained: Config
+) -> Iterable[str]:
+    """Scans of another data set's split that this run has seen in training or validation."""
+    if data.folder == trained.data.folder or not trained.data.cases_file.is_file():
+        return
+    others = read_cases(trained.data.cases_file)
+    for used in ("train", "val"):
+        known = [case for case in others if case.split == used]
+        patients = {case.patient for case in known if case.patient}
+        scans = contaminated(known, chosen)
+        of_patients = [
+            case.scan for case in chosen if case.scan not in scans and case.patient in patients
+        ]
+        for seen, what in ((scans, "scans are"), (of_patients, "scans are of patients")):
+            if seen:
+                yield (
+                    f"contaminated: {len(seen)} of {len(chosen)} {what} in split {used} of {trained.data.dataset}, "
+                    f"the data set of the run: {named(seen)}"
+                )
+
+
+def named(scans: Sequence[str]) -> str:
+    """The first few ids, and how many more."""
+    more = f" and {len(scans) - _NAMED_AT_MOST} more" if len(scans) > _NAMED_AT_MOST else ""
+    return ", ".join(scans[:_NAMED_AT_MOST]) + more
+
+
+def _case_files(
+    config: Config,
+    data: DataConfig,
+    case: Case,
+    prediction: Path | None,
+    scan_class: str,
+    *,
+    label: Path | None = None,
+) -> CaseFiles:
+    return CaseFiles(
+        scan=case.scan,
+        label=label or data.folder / (case.label or f"{case.split}/label/{case.scan}.nii.gz"),
+        prediction=prediction,
+        patient=case.patient,
+        split=case.split,
+        voxel_volume_mm3=case.voxel_volume_mm3,
+        tilt_deg=case.tilt_deg,
+        scan_class=scan_class,
+        tolerance_mm=config.evaluate.nsd_tolerance_mm,
+        paper=config.evaluate.protocol == "paper",
+    )
+
+
+def _masks(folder: Path) -> dict[str, Path]:
+    """Scan id -> mask file. HemsegError where two files would be the same scan's."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        scan = _stem(path.name)
+        if (
+            not path.name.endswith((".nii", ".nii.gz"))
+            or path.name.startswith(".")
+            or scan.endswith(_PROBABILITY_SUFFIX)
+        ):
+            continue
+        if scan in found:
+            raise HemsegError(
+                f"{found[scan]} and {path} are both masks of scan {scan}", hint="keep one of them"
+            )
+        found[scan] = path
+    return found
+
+
+def _stem(name: str) -> str:
+    return name.removesuffix(".gz").removesuffix(".nii").removesuffix(_MASK_SUFFIX)
+
+
+def _refuse_missing(
+    scans: Sequence[str], masks: Mapping[str, Path], folder: Path, *, allow_missing: bool
+) -> None:
+    missing = [scan for scan in scans if scan not in masks]
+    if missing and not allow_missing:
+        raise HemsegError(
+            f"{len(missing)} of {len(scans)} scans have no mask in {folder}: {named(missing)}",
+            hint="predict them, or count them as missed with --allow-missing",
+        )
+
+
+def _unused(masks: Mapping[str, Path], chosen: Iterable[Case]) -> Iterable[str]:
+    extra = sorted(set(masks) - {case.scan for case in chosen})
+    if extra:
+        yield f"{len(extra)} masks belong to no label of the split and were not scored: {named(extra)}"

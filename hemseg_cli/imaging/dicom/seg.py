@@ -1,0 +1,204 @@
+"""DICOM SEG: a mask as a segmentation object that refers to the slices it was made from (PS3.3 A.51), tilted series included.
+
+Every frame carries its slice's own position and orientation, so the shear of a tilted gantry is
+kept. Of the source's header only the identifiers that tie the object to its study are taken over:
+no name, birth date or institution.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset, dcmread
+from pydicom.dataset import FileMetaDataset
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+from hemseg_cli import __version__
+from hemseg_cli.core.errors import CaseError, FileFormatError, HemsegError
+from hemseg_cli.core.run_directory import atomic_path
+from hemseg_cli.imaging.dicom.slice import quiet_pydicom
+
+INSTALL_HINT = "pip install 'hemseg[dicom]'"
+_HINT = "--format nifti   writes the mask as NIfTI"
+_TYPE_2 = (
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "AccessionNumber",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "ReferringPhysicianName",
+)
+_GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns")
+
+
+def require_highdicom() -> None:
+    """HemsegError naming what to install, where highdicom is not there."""
+    import importlib.util
+
+    if importlib.util.find_spec("highdicom") is None:
+        raise HemsegError("--format dicom-seg needs highdicom", hint=INSTALL_HINT)
+
+
+def write_seg(path: Path, mask: NDArray[np.uint8], slices: Sequence[Path], *, model: str) -> None:
+    """Write the mask [i, j, k] of the series whose k-th slice is the file `slices[k]`, atomically.
+
+    `model`: the name of what made it, for the description. The same mask of the same files gives
+    the same identifiers. Raises CaseError where mask and slices do not fit, HemsegError without the
+    extra, FileFormatError naming a slice that cannot be read.
+    """
+    require_highdicom()
+    if mask.shape[2] != len(slices):
+        raise CaseError(
+            f"the mask has {mask.shape[2]} slices, the series {len(slices)}", hint=_HINT
+        )
+    with quiet_pydicom():
+        sources = [_source(file) for file in slices]
+        _give_thickness(sources)
+        frames = np.ascontiguousarray(mask.transpose(2, 1, 0))
+        if frames.shape[1:] != (sources[0].Rows, sources[0].Columns):
+            raise CaseError(
+                f"the mask is {frames.shape[1:]}, the slices {(sources[0].Rows, sources[0].Columns)}",
+                hint=_HINT,
+            )
+        segmentation = _segmentation(frames, sources, model)
+        with atomic_path(path) as temporary:
+            segmentation.save_as(temporary, enforce_file_format=True)
+
+
+def read_seg(path: Path) -> tuple[NDArray[np.uint8], list[str], NDArray[np.float64]]:
+    """A binary SEG with one segment.
+
+    Mask [i, j, k], the SOP instance that each k refers to, and its position, LPS mm [k, 3].
+
+    Slices come in order along their normal, as `dicom.assemble` stacks them, whatever the order of
+    the file's frames; those without any mask are among them, as `write_seg` writes them.
+    FileFormatError if the file is none.
+    """
+    require_highdicom()
+    from highdicom.seg import segread
+
+    with quiet_pydicom():
+        try:
+            segmentation = segread(path)
+        except (InvalidDicomError, OSError, ValueError, TypeError, AttributeError) as error:
+            raise FileFormatError(f"{path} is no DICOM segmentation: {error}") from None
+        pixels = np.atleast_3d(segmentation.pixel_array)
+        frames = segmentation.PerFrameFunctionalGroupsSequence
+        names = [
+            str(frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID)
+            for frame in frames
+        ]
+        positions = np.array(
+            [frame.PlanePositionSequence[0].ImagePositionPatient for frame in frames],
+            dtype=np.float64,
+        )
+        shared = (
+            segmentation.SharedFunctionalGroupsSequence[0]
+            .PlaneOrientationSequence[0]
+            .ImageOrientationPatient
+        )
+    order = np.argsort(positions @ _normal(shared), kind="stable")
+    mask = np.ascontiguousarray(pixels[order].transpose(2, 1, 0)).astype(np.uint8)
+    return mask, [names[k] for k in order], positions[order]
+
+
+def valid_uid(identifier: str) -> UID:
+    """A UID as it is, or, for an identifier that is none (RSNA's `ID_...`), the same valid one every time."""
+    uid = UID(str(identifier))
+    return uid if uid.is_valid else generate_uid(entropy_srcs=[str(identifier)])
+
+
+def _source(file: Path) -> Dataset:
+    """The header of a slice, with what a SEG must take from it.
+
+    Identifiers made valid, the rest blank.
+    """
+    try:
+        read = dcmread(file, stop_before_pixels=True, force=True)
+    except (InvalidDicomError, OSError, ValueError) as error:
+        raise FileFormatError(f"{file} cannot be read: {error}") from None
+    header = Dataset()
+    for keyword in _GEOMETRY:
+        if keyword not in read:
+            raise FileFormatError(f"{file} has no {keyword}", hint=_HINT)
+        setattr(header, keyword, getattr(read, keyword))
+    for keyword in _TYPE_2:
+        setattr(header, keyword, "")
+    header.PatientID = str(read.get("PatientID", ""))
+    header.StudyInstanceUID = valid_uid(read.get("StudyInstanceUID", "study"))
+    header.SeriesInstanceUID = valid_uid(read.get("SeriesInstanceUID", "series"))
+    header.SOPInstanceUID = valid_uid(read.get("SOPInstanceUID", file.name))
+    header.SOPClassUID = UID(read.get("SOPClassUID", CTImageStorage))
+    header.FrameOfReferenceUID = valid_uid(
+        read.get("FrameOfReferenceUID", f"frame of {header.SeriesInstanceUID}")
+    )
+    header.Modality = "CT"
+    header.InstanceNumber = 1
+    header.SliceThickness = read.get("SliceThickness") or None
+    header.file_meta = FileMetaDataset()
+    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    return header
+
+
+def _normal(orientation: Sequence[float]) -> NDArray[np.float64]:
+    row, column = np.array(orientation, dtype=np.float64).reshape(2, 3)
+    return np.asarray(np.cross(row, column))
+
+
+def _give_thickness(sources: Sequence[Dataset]) -> None:
+    """Where the slices do not say how thick they are, their distance along the normal is taken."""
+    first, last = (
+        np.array(source.ImagePositionPatient, dtype=np.float64)
+        for source in (sources[0], sources[-1])
+    )
+    distance_mm = abs(float(_normal(sources[0].ImageOrientationPatient) @ (last - first))) / max(
+        1, len(sources) - 1
+    )
+    for source in sources:
+        source.SliceThickness = source.SliceThickness or round(distance_mm, 4) or 1.0
+
+
+def _segmentation(frames: NDArray[np.uint8], sources: Sequence[Dataset], model: str) -> Any:
+    import highdicom
+    from highdicom.seg import Segmentation, SegmentDescription
+    from pydicom.sr.codedict import codes
+
+    description = SegmentDescription(
+        segment_number=1,
+        segment_label="Intracerebral hemorrhage",
+        segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
+        segmented_property_type=codes.SCT.Hemorrhage,
+        algorithm_type="AUTOMATIC",
+        algorithm_identification=highdicom.AlgorithmIdentificationSequence(
+            name=f"hemseg {model}"[:64],
+            family=codes.DCM.ArtificialIntelligence,
+            version=__version__,
+        ),
+    )
+    seed = [
+        sources[0].SeriesInstanceUID,
+        model,
+        frames.tobytes().hex()[:4096],
+        str(int(frames.sum())),
+    ]
+    return Segmentation(
+        source_images=list(sources),
+        pixel_array=frames,
+        segmentation_type="BINARY",
+        segment_descriptions=[description],
+        series_instance_uid=generate_uid(entropy_srcs=["series", *seed]),
+        series_number=900,
+        sop_instance_uid=generate_uid(entropy_srcs=["instance", *seed]),
+        instance_number=1,
+        manufacturer="hemseg",
+        manufacturer_model_name="hemseg",
+        software_versions=__version__,
+        device_serial_number="0",
+        omit_empty_frames=False,
+        series_description="Hemorrhage (research use only)",
+    )

@@ -1,0 +1,172 @@
+"""A head CT from DICOM slices.
+
+Read, checked, put in order, in Hounsfield units on the grid that ITK's reader would give.
+
+The pieces: `dicom_slice` (one file), `dicom_stack` (order, geometry, what has to agree), `dicom_hu`
+(rescale and repairs).
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hemseg_cli.core.errors import CaseError, FileFormatError, HemsegError
+from hemseg_cli.imaging import geometry as geometry_of
+from hemseg_cli.imaging.dicom.hounsfield import AIR_HU, to_hu
+from hemseg_cli.imaging.dicom.slice import Slice, quiet_pydicom, read_slice
+from hemseg_cli.imaging.dicom.stack import Faults, Stack, stack
+from hemseg_cli.imaging.dicom.tree import Series, Tree, find_series
+from hemseg_cli.imaging.nifti import Volume
+from hemseg_cli.imaging.resampling import resample_planes
+from hemseg_cli.imaging.upright import image_on, upright_grid
+
+Sidecar = dict[str, Any]
+
+
+def read_slices(scan: str, ids: Iterable[str], read: Callable[[str], bytes]) -> list[Slice]:
+    """The slices of a scan, `read` giving the bytes of each.
+
+    CaseError names every one that cannot be used, and why.
+    """
+    slices, faults = [], Faults()
+    with quiet_pydicom():
+        for name in dict.fromkeys(ids):
+            try:
+                slices.append(read_slice(read(name), name))
+            except (FileFormatError, CaseError) as error:
+                faults.add(
+                    error.message.removeprefix(f"slice {name}").lstrip(": "), [name], error.hint
+                )
+            except OSError as error:
+                faults.add(f"cannot be read ({error.strerror or error})", [name])
+    faults.raise_if_any(scan)
+    return slices
+
+
+def assemble(
+    scan: str, slices: list[Slice], *, patient: str = "", uneven: str = "refuse"
+) -> tuple[Volume, Sidecar]:
+    """One volume [i, j, k], int16 HU, on ITK's grid (RAS affine), and what is known of it beyond that grid.
+
+    CaseError where the slices do not make one volume (see `dicom_stack`). `slices` is emptied: each
+    one's bytes are let go once used.
+    """
+    ordered = stack(scan, slices, uneven=uneven)
+    given = len(slices)
+    slices.clear()
+    hu, summary, notes = to_hu(ordered.slices)
+    if not ordered.even:
+        notes.append(
+            f"uneven slice steps: {hu.shape[0]} slices interpolated to {ordered.even_count} at even steps"
+        )
+        hu = resample_planes(
+            hu, ordered.distances_mm, np.linspace(0.0, ordered.length_mm, ordered.even_count)
+        )
+    volume = Volume(hu.transpose(2, 1, 0), ordered.label_affine(ordered.even_count))
+    return volume, _sidecar(scan, patient, volume, ordered, given, asdict(summary), notes)
+
+
+def read_series_folder(
+    folder: Path, *, uneven: str = "refuse"
+) -> list[tuple[str, Volume, Sidecar]]:
+    """Every CT series of a folder (or zip) as (name, volume, sidecar), with all checks of `convert`, by name.
+
+    HemsegError where there is none; CaseError for the first series that cannot be read.
+    """
+    with Tree(folder) as tree:
+        listing = find_series(tree)
+        if not listing.series:
+            why = (
+                ", ".join(sorted({reason for _name, reason in listing.left_out})[:6]) or "no files"
+            )
+            raise HemsegError(
+                f"{folder} holds no CT series ({why})", hint="give a folder or zip of DICOM slices"
+            )
+        return [
+            (series.name, *read_series(tree, series, uneven=uneven)) for series in listing.series
+        ]
+
+
+def read_series(
+    tree: Tree, series: Series, *, uneven: str = "refuse", geometry: str = "label"
+) -> tuple[Volume, Sidecar]:
+    """One series of a tree as a volume with its sidecar; CaseError names the files at fault.
+
+    `geometry`: label for ITK's grid, true for an upright one (a scan without tilt is the same in
+    both).
+    """
+    if series.unreadable:
+        faults = Faults()
+        for name, reason in series.unreadable:
+            faults.add(
+                f"a file beside the series, perhaps one of its slices: {reason}",
+                [name],
+                "copy the file again, or remove it",
+            )
+        faults.raise_if_any(series.name)
+    volume, sidecar = assemble(
+        series.name, read_slices(series.name, series.files, tree.read), uneven=uneven
+    )
+    return upright(volume, sidecar) if geometry == "true" else (volume, sidecar)
+
+
+def upright(volume: Volume, sidecar: Sidecar) -> tuple[Volume, Sidecar]:
+    """A volume of `assemble` on an upright grid, outside it air, and the sidecar of that.
+
+    Without tilt nothing is resampled.
+    """
+    true = np.array(sidecar["true_affine"])
+    if not geometry_of.is_sheared(true):
+        return volume, sidecar | {"geometry": "true"}
+    i, j, k = volume.array.shape
+    grid = upright_grid((i, j, k), true)
+    image = image_on(grid, Volume(volume.array, true), outside=AIR_HU)
+    changed: Sidecar = {
+        "shape": list(grid.shape),
+        "spacing_mm": [round(step, 6) for step in geometry_of.spacing_mm(grid.affine)],
+        "tilt_deg": round(geometry_of.tilt_deg(grid.affine), 4),
+        "gantry_tilt_deg": sidecar["tilt_deg"],
+        "slice_distance_mm": round(geometry_of.spacing_mm(grid.affine)[2], 6),
+        "voxel_volume_mm3": geometry_of.header_voxel_volume_mm3(grid.affine),
+        "affine": np.round(grid.affine, 9).tolist(),
+        "true_affine": np.round(grid.affine, 9).tolist(),
+        "geometry": "true",
+        "warnings": [
+            *sidecar["warnings"],
+            f"tilted by {sidecar['tilt_deg']:g} degrees: resampled onto an upright grid",
+        ],
+    }
+    return Volume(image, grid.affine), sidecar | changed
+
+
+def _sidecar(
+    scan: str,
+    patient: str,
+    volume: Volume,
+    ordered: Stack,
+    given: int,
+    summary: dict[str, Any],
+    notes: list[str],
+) -> Sidecar:
+    true = ordered.true_affine(ordered.even_count)
+    return {
+        "scan": scan,
+        "patient": patient,
+        "shape": list(volume.array.shape),
+        "spacing_mm": [round(step, 6) for step in geometry_of.spacing_mm(volume.affine)],
+        "tilt_deg": round(geometry_of.tilt_deg(true), 4),
+        "slice_distance_mm": round(ordered.length_mm / (ordered.even_count - 1), 6),
+        "voxel_volume_mm3": geometry_of.header_voxel_volume_mm3(true),
+        "affine": np.round(volume.affine, 9).tolist(),
+        "true_affine": np.round(true, 9).tolist(),
+        **summary,
+        "source_slices": [one.name for one in ordered.slices],
+        "slices_given": given,
+        "slice_positions_mm": np.round(ordered.distances_mm, 4).tolist(),
+        "interpolated": not ordered.even,
+        "geometry": "label",
+        "warnings": [*ordered.warnings, *notes],
+    }

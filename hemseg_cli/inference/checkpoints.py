@@ -1,0 +1,157 @@
+"""From `--run` to checkpoint files.
+
+A run, a run with folds, the runs of all folds, or several of these.
+"""
+
+import glob
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hemseg_cli.config import Config, validate_file
+from hemseg_cli.core.errors import HemsegError
+from hemseg_cli.core.run_directory import RunDirectory, open_run
+from hemseg_cli.models.archive import is_archive
+
+_ENSEMBLE = "-ensemble"
+
+
+@dataclass(frozen=True)
+class Models:
+    """What predicts: the runs and the checkpoint files of all their networks.
+
+    `name`: of the run that an ensemble's masks go into.
+    """
+
+    name: str
+    runs: tuple[RunDirectory, ...]
+    checkpoints: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What one `--run` names."""
+
+    name: str
+    runs: list[RunDirectory]
+    checkpoints: list[Path]
+
+
+def find_models(config: Config, names: Sequence[str] | None) -> Models:
+    """The networks of these runs (None: the newest run).
+
+    HemsegError if a run is not there or was not trained yet.
+
+    NAME stands for all of NAME-fold0, NAME-fold1 ... where there is no run of that name itself, and
+    so does their NAME-ensemble.
+    """
+    found = [_find(config, name) for name in names or (None,)]
+    name = (
+        f"{found[0].name}{_ENSEMBLE}"
+        if len(found) == 1
+        else "ensemble-" + "+".join(one.name for one in found)
+    )
+    return Models(
+        name,
+        tuple(run for one in found for run in one.runs),
+        tuple(file for one in found for file in one.checkpoints),
+    )
+
+
+def _find(config: Config, name: str | None) -> _Found:
+    """A run with its checkpoint files.
+
+    A model archive is its own checkpoint, and its run is named after it.
+    """
+    if name is not None and is_archive(Path(name)) and Path(name).is_file():
+        run = RunDirectory(config.runs.root / Path(name).stem)
+        return _Found(run.name, [run], [Path(name)])
+    which = config.predict.checkpoint
+    stem = _cross_validation(config, name) if name is not None else None
+    folds = _fold_runs(config, stem) if stem is not None else []
+    if stem is not None and folds:
+        return _Found(
+            Path(stem).name, folds, [file for run in folds for file in _checkpoints(run, which)]
+        )
+    run = open_run(config.runs.root, name)
+    return _Found(run.name, [run], _checkpoints(run, which))
+
+
+def _places(config: Config, name: str) -> list[Path]:
+    return [config.runs.root / name, Path(name)]
+
+
+def _cross_validation(config: Config, name: str) -> str | None:
+    """The NAME whose folds are meant.
+
+    Where there is no such run, or only the masks that the ensemble of the folds made.
+    """
+    there = [place for place in _places(config, name) if place.is_dir()]
+    if not there:
+        return name
+    without_networks = not any((place / "checkpoints").is_dir() for place in there)
+    return name.removesuffix(_ENSEMBLE) if name.endswith(_ENSEMBLE) and without_networks else None
+
+
+def _fold_runs(config: Config, name: str) -> list[RunDirectory]:
+    """The runs that `train --fold all --run NAME` made, by fold.
+
+    HemsegError if a fold is missing.
+    """
+    for place in _places(config, name):
+        found = {
+            path.name.rpartition("-fold")[2]: path
+            for path in place.parent.glob(f"{glob.escape(place.name)}-fold*")
+            if path.is_dir()
+        }
+        folds = {
+            int(number): RunDirectory(path) for number, path in found.items() if number.isdecimal()
+        }
+        if folds:
+            _refuse_missing_folds(name, folds)
+            return [folds[number] for number in sorted(folds)]
+    return []
+
+
+def _refuse_missing_folds(name: str, folds: Mapping[int, RunDirectory]) -> None:
+    """As many folds as the first one's config says; without one, no gap."""
+    first = folds[min(folds)]
+    count = (
+        validate_file(first.config_file).train.folds
+        if first.config_file.is_file()
+        else max(folds) + 1
+    )
+    missing = [str(number) for number in range(count) if number not in folds]
+    if missing:
+        raise HemsegError(
+            f"{name} is a cross-validation of {count} folds, and fold {', '.join(missing)} is not trained",
+            hint=f"hemseg train --fold all --folds {count} --resume --run {name}   trains the rest; or name each run that is to be used",
+        )
+
+
+def ensemble_run(config: Config, models: Models) -> RunDirectory:
+    """The run that a split's masks go into.
+
+    The run itself, or one named after all of an ensemble's.
+    """
+    return (
+        models.runs[0]
+        if len(models.runs) == 1
+        else RunDirectory(config.runs.root / models.name[:200])
+    )
+
+
+def _checkpoints(run: RunDirectory, which: str) -> list[Path]:
+    own = run.checkpoint(which)
+    if own.is_file():
+        return [own]
+    folds = sorted(run.path.glob(f"fold*/checkpoints/{which}.pt"))
+    if folds:
+        return folds
+    other = [name for name in ("best", "last") if run.checkpoint(name).is_file()]
+    hint = (
+        f"--checkpoint {other[0]}   is there"
+        if other
+        else f"hemseg train --run {run.name} --resume   trains it"
+    )
+    raise HemsegError(f"run {run.path} has no checkpoint {own.name}", hint=hint)

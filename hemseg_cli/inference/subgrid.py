@@ -1,0 +1,127 @@
+"""Parts of the network's grid.
+
+A scan prepared there and nowhere else, and probabilities brought back from there.
+
+Equal to `imaging.preprocess.prepare_image` and `restore_probability` on the part, without
+resampling the rest.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemseg_cli.imaging.nifti import Volume
+from hemseg_cli.imaging.orientation import Reorientation, from_canonical
+from hemseg_cli.imaging.preprocess import Grid, Preprocess, normalise
+from hemseg_cli.imaging.resampling import resample
+
+Range = tuple[int, int]
+Part = tuple[Range, Range, Range]
+
+
+@dataclass(frozen=True)
+class Probability:
+    """Probabilities on a part of a scan's canonical grid; outside of it they are 0.
+
+    `values`: float32 [i, j, k].
+    """
+
+    values: NDArray[np.float32]
+    part: Part
+    canonical_shape: tuple[int, int, int]
+    reorientation: Reorientation
+
+    def full(self) -> NDArray[np.float32]:
+        """float32 [i, j, k] on the scan's own grid."""
+        return self.embed(self.values)
+
+    def embed(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Values on the part, in zeros on the scan's own grid."""
+        whole = np.zeros(self.canonical_shape, dtype=values.dtype, order="F")
+        whole[box_of(self.part)] = values
+        return from_canonical(whole, self.reorientation)
+
+
+def box_of(part: Part) -> tuple[slice, slice, slice]:
+    """The slices of a part."""
+    i, j, k = part
+    return slice(*i), slice(*j), slice(*k)
+
+
+def prepare_part(
+    canonical: Volume, grid: Grid, settings: Preprocess, part: Part
+) -> NDArray[np.float32]:
+    """HU -> float32 [c, i, j, k] on the part of the network's grid."""
+    origin, needed = [], []
+    for (start, stop), old, new, extent in zip(
+        part, grid.canonical_spacing_mm, grid.spacing_mm, canonical.array.shape, strict=True
+    ):
+        low = min(max(math.floor(start * new / old + 1e-6), 0), extent - 1)
+        high = min(math.ceil((stop - 1) * new / old - 1e-6) + 1, extent)
+        needed.append((low, max(high, low + 1)))
+        origin.append(_near_zero(start * new - low * old))
+    i, j, k = needed
+    shape = [stop - start for start, stop in part]
+    source = canonical.array[box_of((i, j, k))]
+    hu = resample(
+        source, grid.canonical_spacing_mm, grid.spacing_mm, shape, linear=True, origin_mm=origin
+    )
+    return normalise(hu, settings)
+
+
+def restore_part(values: NDArray[np.float32], grid: Grid, part: Part) -> Probability:
+    """Probabilities [i, j, k] on a part of the network's grid -> on the scan's canonical voxels whose centres lie in it."""
+    origin, inside = [], []
+    for (start, stop), old, new, extent, whole in zip(
+        part,
+        grid.canonical_spacing_mm,
+        grid.spacing_mm,
+        grid.canonical_shape,
+        grid.shape,
+        strict=True,
+    ):
+        low = 0 if start == 0 else min(math.ceil(start * new / old - 1e-6), extent - 1)
+        high = (
+            extent if stop == whole else min(math.floor((stop - 1) * new / old + 1e-6) + 1, extent)
+        )
+        inside.append((low, max(high, low + 1)))
+        origin.append(_near_zero(low * old - start * new))
+    i, j, k = inside
+    shape = [high - low for low, high in inside]
+    own = resample(
+        values, grid.spacing_mm, grid.canonical_spacing_mm, shape, linear=True, origin_mm=origin
+    )
+    return Probability(own, (i, j, k), grid.canonical_shape, grid.reorientation)
+
+
+def combined(answers: Sequence[Probability]) -> tuple[Probability, Probability | None]:
+    """Mean and standard deviation of several networks' answers for one scan, on the smallest part that holds all of theirs."""
+    if len(answers) == 1:
+        return answers[0], None
+    i, j, k = (
+        (min(one.part[axis][0] for one in answers), max(one.part[axis][1] for one in answers))
+        for axis in range(3)
+    )
+    mean = np.zeros([stop - start for start, stop in (i, j, k)], dtype=np.float32)
+    squares = np.zeros_like(mean)
+    for one in answers:
+        a, b, c = (
+            (low - corner[0], high - corner[0])
+            for (low, high), corner in zip(one.part, (i, j, k), strict=True)
+        )
+        mean[box_of((a, b, c))] += one.values
+        squares[box_of((a, b, c))] += one.values**2
+    mean /= np.float32(len(answers))
+    deviation = np.sqrt(np.maximum(squares / np.float32(len(answers)) - mean**2, 0))
+    first = answers[0]
+    return replace(first, values=mean, part=(i, j, k)), replace(
+        first, values=deviation, part=(i, j, k)
+    )
+
+
+def _near_zero(offset: float) -> float:
+    return 0.0 if abs(offset) < 1e-6 else offset

@@ -1,5 +1,0 @@
-"""Augmentation of training patches, on the CPU, as they are cut from the memory maps."""
-
-from hemseg_cli.training.augment.patches import augmented_patch
-
-__all__ = ["augmented_patch"]

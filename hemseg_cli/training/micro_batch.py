@@ -1,0 +1,92 @@
+"""The gradient of a batch. Where no patch depends on another, the batch goes through the network in parts: the memory of a part only."""
+
+import contextlib
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+
+from hemseg_cli.core.errors import UsageError
+from hemseg_cli.training.batches import Batch
+from hemseg_cli.training.losses import Loss
+from hemseg_cli.training.state import Engine
+
+if TYPE_CHECKING:
+    from hemseg_cli.config.schema import TrainConfig
+
+# On a CPU: as many voxels as keep both cores busy; more gain nothing, and their memory costs time
+# (`benchmarks/train.py epoch`).
+_CPU_VOXELS = 4 * 256 * 256 * 16
+_CPU_FEWEST = 2
+
+
+def what_binds(train: "TrainConfig", network: nn.Module) -> str | None:
+    """Why the patches of a batch depend on each other, so that it cannot be taken in parts.
+
+    None if they do not.
+    """
+    if train.loss.dice > 0 and train.loss.dice_over_batch:
+        return "the Dice is over the batch (train.loss.dice_over_batch)"
+    if any(isinstance(layer, _BatchNorm) for layer in network.modules()):
+        return f"{train.model} normalises over the batch"
+    return None
+
+
+def patches_at_once(train: "TrainConfig", network: nn.Module, device: torch.device) -> int:
+    """`train.patches_at_once`, or where it is not set what the device is best at.
+
+    UsageError where a batch cannot be taken in parts.
+    """
+    bound = what_binds(train, network)
+    if train.patches_at_once is None:
+        few = max(_CPU_FEWEST, _CPU_VOXELS // math.prod(train.patch))
+        return few if device.type == "cpu" and bound is None else train.batch_size
+    if train.patches_at_once < train.batch_size and bound is not None:
+        raise UsageError(
+            f"train.patches_at_once = {train.patches_at_once} with train.batch_size = {train.batch_size}: {bound}",
+            hint="leave it out, or lower train.batch_size   to save memory",
+        )
+    return train.patches_at_once
+
+
+def add_gradient(engine: Engine, batch: Batch, loss: Loss) -> float:
+    """Add the gradient of the batch's loss to the weights' (scaled by the gradient scaler, if it is on); returns the loss."""
+    total = 0.0
+    parts = list(
+        zip(batch.images.split(engine.at_once), batch.labels.split(engine.at_once), strict=True)
+    )
+    for number, (images, labels) in enumerate(parts):
+        with _averaged(engine.parallel, now=number + 1 == len(parts)):
+            share = len(images) / len(batch.images)
+            part = share * loss(
+                _forward(engine, images), labels.to(engine.device, non_blocking=True)
+            )
+            engine.scaler.scale(part).backward()
+        total += float(part.detach())
+    return total
+
+
+def _forward(engine: Engine, images: Tensor) -> Any:
+    """The logits in float32: one tensor, or a list where the network supervises several levels."""
+    images = images.to(engine.device, non_blocking=True)
+    if engine.device.type == "cuda":
+        images = images.contiguous(memory_format=torch.channels_last_3d)
+    with torch.autocast(
+        engine.device.type, dtype=engine.precision, enabled=engine.precision != torch.float32
+    ):
+        output = engine.parallel(images)
+    return (
+        [level.float() for level in output] if isinstance(output, list | tuple) else output.float()
+    )
+
+
+def _averaged(network: nn.Module, *, now: bool) -> contextlib.AbstractContextManager[None]:
+    """Several processes average their gradients once a batch."""
+    return (
+        network.no_sync()
+        if isinstance(network, DistributedDataParallel) and not now
+        else contextlib.nullcontext()
+    )

@@ -1,0 +1,134 @@
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom import dcmread
+
+from hemseg_cli.core.errors import CaseError, FileFormatError
+from hemseg_cli.dataset.phantom.dataset import make_phantom
+from hemseg_cli.imaging.dicom.seg import read_seg, valid_uid, write_seg
+from hemseg_cli.imaging.dicom.series import assemble, read_slices
+
+pytestmark = [
+    pytest.mark.skipif(
+        importlib.util.find_spec("highdicom") is None, reason="extra dicom is not installed"
+    ),
+    pytest.mark.filterwarnings(
+        "ignore::UserWarning"
+    ),  # pydicom of the phantom's ID_... identifiers
+]
+
+
+@pytest.fixture(scope="module")
+def series(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> list[tuple[float, list[Path], tuple[int, ...], list[str]]]:
+    """Every phantom scan: tilt, slice files in order along the normal, shape, slice ids."""
+    folder = tmp_path_factory.mktemp("phantom")
+    found = []
+    for scan in make_phantom(folder, seed=3, patients=6, matrix=32, slices=(5, 8)):
+        slices = read_slices(
+            scan.scan,
+            scan.slices,
+            lambda name: (folder / "stage_2_train" / f"ID_{name}.dcm").read_bytes(),
+        )
+        volume, sidecar = assemble(scan.scan, slices)
+        names = sidecar["source_slices"]
+        found.append(
+            (
+                scan.tilt_deg,
+                [folder / "stage_2_train" / f"ID_{name}.dcm" for name in names],
+                volume.array.shape,
+                names,
+            )
+        )
+    return found
+
+
+def test_mask_of_every_series_tilted_or_not_reads_back_voxel_by_voxel(
+    series: list[tuple[float, list[Path], tuple[int, ...], list[str]]], tmp_path: Path
+) -> None:
+    assert any(abs(tilt) > 5 for tilt, *_ in series)
+    for number, (_, files, shape, _) in enumerate(series):
+        mask = (np.random.default_rng(number).random(shape) > 0.7).astype(np.uint8)
+        mask[:, :, 0] = 0  # an empty slice stays in its place
+        write_seg(tmp_path / "seg.dcm", mask, files, model="unet")
+        got, names, positions = read_seg(tmp_path / "seg.dcm")
+        headers = [dcmread(file, stop_before_pixels=True) for file in files]
+        assert np.array_equal(got, mask)
+        assert names == [valid_uid(header.SOPInstanceUID) for header in headers]
+        assert np.allclose(positions, [header.ImagePositionPatient for header in headers])
+
+
+def test_another_reader_finds_the_same_frames(
+    series: list[tuple[float, list[Path], tuple[int, ...], list[str]]], tmp_path: Path
+) -> None:
+    sitk = pytest.importorskip("SimpleITK")
+    _, files, shape, _ = series[0]
+    mask = np.zeros(shape, dtype=np.uint8)
+    mask[4:9, 10:12, 2:4] = 1
+    write_seg(tmp_path / "seg.dcm", mask, files, model="unet")
+    frames = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "seg.dcm")))
+    assert sorted(np.count_nonzero(frames, axis=(1, 2)).tolist()) == sorted(
+        np.count_nonzero(mask, axis=(0, 1)).tolist()
+    )
+    dataset = dcmread(tmp_path / "seg.dcm")
+    assert dataset.Modality == "SEG"
+    assert (
+        dataset.SegmentSequence[0].SegmentedPropertyTypeCodeSequence[0].CodeMeaning == "Hemorrhage"
+    )
+
+
+def test_same_mask_gives_the_same_identifiers(
+    series: list[tuple[float, list[Path], tuple[int, ...], list[str]]], tmp_path: Path
+) -> None:
+    _, files, shape, _ = series[0]
+    for name in ("a.dcm", "b.dcm"):
+        write_seg(tmp_path / name, np.ones(shape, dtype=np.uint8), files, model="unet")
+    assert dcmread(tmp_path / "a.dcm").SOPInstanceUID == dcmread(tmp_path / "b.dcm").SOPInstanceUID
+
+
+def test_no_name_birth_date_or_institution_is_taken_over(
+    series: list[tuple[float, list[Path], tuple[int, ...], list[str]]], tmp_path: Path
+) -> None:
+    _, files, shape, _ = series[0]
+    marked = []
+    for file in files:
+        dataset = dcmread(file)
+        dataset.PatientName, dataset.PatientBirthDate, dataset.InstitutionName = (
+            "CANARY^NAME",
+            "19010203",
+            "CANARY HOSPITAL",
+        )
+        dataset.save_as(tmp_path / file.name)
+        marked.append(tmp_path / file.name)
+    write_seg(tmp_path / "seg.dcm", np.ones(shape, dtype=np.uint8), marked, model="unet")
+    content = (tmp_path / "seg.dcm").read_bytes()
+    assert b"CANARY" not in content
+    assert b"19010203" not in content
+
+
+def test_mask_that_does_not_fit_the_slices_is_refused(
+    series: list[tuple[float, list[Path], tuple[int, ...], list[str]]], tmp_path: Path
+) -> None:
+    _, files, shape, _ = series[0]
+    with pytest.raises(CaseError, match="slices, the series"):
+        write_seg(
+            tmp_path / "seg.dcm",
+            np.zeros((*shape[:2], shape[2] + 1), dtype=np.uint8),
+            files,
+            model="unet",
+        )
+    with pytest.raises(CaseError, match="the mask is"):
+        write_seg(
+            tmp_path / "seg.dcm", np.zeros((4, 4, shape[2]), dtype=np.uint8), files, model="unet"
+        )
+    assert not (tmp_path / "seg.dcm").exists()
+
+
+def test_file_that_is_no_segmentation_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.dcm").write_text(json.dumps({}))
+    with pytest.raises(FileFormatError, match=r"x\.dcm is no DICOM segmentation"):
+        read_seg(tmp_path / "x.dcm")

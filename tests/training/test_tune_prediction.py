@@ -1,0 +1,158 @@
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hemseg_cli.config import Config
+from hemseg_cli.config.schema import PredictConfig, TrainConfig
+from hemseg_cli.core.cases import Case
+from hemseg_cli.core.errors import Stopped
+from hemseg_cli.imaging.nifti import Volume, write_volume
+from hemseg_cli.inference.predictor import Predictor
+from hemseg_cli.models.checkpoint import read_checkpoint
+from hemseg_cli.training import tune_prediction as choice
+from hemseg_cli.training.train import train
+from hemseg_cli.training.tune_prediction import Choice, choose_settings, store
+from tests.inference.small_model import config_in, make_run, scan, truth
+from tests.training.small_run import small_config, small_data
+
+SPECK = (5, 5, 1)  # a bright voxel of 0.125 mL that is no hemorrhage
+
+
+def cases_in(config: Config, count: int = 3, *, speck: bool = False) -> list[Case]:
+    cases = []
+    for number in range(count):
+        image = scan(seed=number)
+        if speck:
+            image.array[SPECK] = 70
+        case = Case(
+            f"s{number}",
+            patient=f"p{number}",
+            split="val",
+            label=f"s{number}-label.nii.gz",
+            image=f"s{number}.nii.gz",
+        )
+        write_volume(config.data.folder / case.image, image)
+        write_volume(
+            config.data.folder / case.label,
+            Volume(truth(image.array.shape).astype(np.uint8), image.affine),
+        )
+        cases.append(case)
+    return cases
+
+
+def choice_of(checkpoint: Path, config: Config, cases: list[Case]) -> Choice:
+    *steps, last = choose_settings(checkpoint, config, cases, torch.device("cpu"))
+    assert steps == [None] * len(cases) * choice.passes(config)
+    assert last is not None
+    return last
+
+
+def test_threshold_that_finds_the_hemorrhage_is_chosen(tmp_path: Path) -> None:
+    # 70 HU is 0.75 in the window: the logit is 8 (0.75 - 0.5 - 0.3) = -0.4, the probability 0.401.
+    config = config_in(tmp_path)
+    chosen = choice_of(make_run(tmp_path, shift=0.3), config, cases_in(config))
+    assert chosen.settings.threshold in (0.3, 0.4)
+    assert (chosen.dice_before, chosen.dice, chosen.scans) == (0.0, 1.0, 3)
+
+
+def test_smallest_component_that_drops_false_pieces_is_chosen(tmp_path: Path) -> None:
+    config = config_in(tmp_path)
+    cases = cases_in(config, speck=True)
+    chosen = choice_of(make_run(tmp_path), config, cases)
+    assert chosen.settings.min_component_ml in (0.25, 0.5)
+    found = int(truth((24, 20, 6)).sum())
+    assert chosen.dice_before == pytest.approx(2 * found / (2 * found + 1))
+    assert chosen.dice == 1.0
+
+
+def test_what_gains_nothing_is_not_chosen_and_what_the_user_set_is_kept(tmp_path: Path) -> None:
+    config = config_in(tmp_path, predict=PredictConfig(threshold=0.5, overlap=0.1))
+    checkpoint = make_run(tmp_path, shift=0.3)
+    chosen = choice_of(checkpoint, config, cases_in(config))
+    assert (
+        chosen.settings.threshold,
+        chosen.settings.overlap,
+        chosen.settings.tta,
+        chosen.settings.weighting,
+    ) == (
+        0.5,
+        0.1,
+        False,
+        "constant",
+    )
+    assert chosen.dice == chosen.dice_before == 0.0
+
+
+def test_mirrored_copies_are_chosen_where_they_help(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Predictor.answer
+
+    def answer(self: Predictor, volume: Volume, head: object = None) -> object:
+        if not self.settings.tta:
+            volume = Volume(np.full_like(volume.array, 30), volume.affine)  # finds nothing
+        return real(self, volume)
+
+    monkeypatch.setattr(Predictor, "answer", answer)
+    config = config_in(tmp_path)
+    chosen = choice_of(make_run(tmp_path), config, cases_in(config, 1))
+    assert (chosen.settings.tta, chosen.dice_before, chosen.dice) == (True, 0.0, 1.0)
+    mask_only = config_in(tmp_path, train=TrainConfig(choose="mask"))
+    assert not choice_of(make_run(tmp_path), mask_only, cases_in(config, 1)).settings.tta
+
+
+def test_what_takes_too_long_is_not_tried(tmp_path: Path) -> None:
+    config = config_in(tmp_path)
+    *steps, chosen = choose_settings(
+        make_run(tmp_path), config, cases_in(config, 1), torch.device("cpu"), seconds=0.0
+    )
+    assert steps == [None]  # the way of the training alone, of four
+    assert chosen is not None
+    assert not chosen.settings.tta
+
+
+def test_stored_settings_are_those_that_prediction_uses(tmp_path: Path) -> None:
+    config = config_in(tmp_path)
+    checkpoint = make_run(tmp_path, shift=0.3)
+    before = read_checkpoint(checkpoint)
+    chosen = choice_of(checkpoint, config, cases_in(config))
+    store(checkpoint, chosen.settings)
+    assert Predictor.load([checkpoint], config.predict, device="cpu").settings == chosen.settings
+    after = read_checkpoint(checkpoint)
+    assert {**after, "model": None, "predict": None} == {**before, "model": None, "predict": None}
+    assert all(torch.equal(after["model"][key], value) for key, value in before["model"].items())
+
+
+def test_training_stores_its_choice_and_survives_a_stop_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_data(tmp_path)
+    trained = train(small_config(tmp_path, "train.epochs=1"), run="chosen")
+    assert set(read_checkpoint(trained.run.checkpoint("best"))["predict"]) == {
+        "overlap",
+        "tta",
+        "weighting",
+        "threshold",
+        "min_component_ml",
+    }
+    assert "prediction settings chosen on 2 val scans" in trained.run.log_file.read_text()
+
+    real = choice._dice_of
+
+    def interrupted(*arguments: object) -> list[float]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments)  # type: ignore[arg-type]  # passed on
+
+    monkeypatch.setattr(choice, "_dice_of", interrupted)
+    with pytest.raises(
+        Stopped, match="is trained, and predicts with the settings of its training"
+    ) as stopped:
+        train(small_config(tmp_path, "train.epochs=1"), run="stopped")
+    assert stopped.value.exit_code == 143
+    run = tmp_path / "runs" / "stopped" / "checkpoints"
+    assert read_checkpoint(run / "last.pt")["progress"]["finished"]
+    assert read_checkpoint(run / "best.pt")["predict"]["threshold"] in (0.3, 0.4, 0.5, 0.6, 0.7)
