@@ -2,7 +2,7 @@
 
 Read, checked, put in order, in Hounsfield units on the grid that ITK's reader would give.
 
-The pieces: `dicom_slice` (one file), `dicom_stack` (order, geometry, what has to agree), `dicom_hu`
+The pieces: `slice` (one file), `stack` (order, geometry, what has to agree), `dicom_hu`
 (rescale and repairs).
 """
 
@@ -51,7 +51,7 @@ def assemble(
 ) -> tuple[Volume, Sidecar]:
     """One volume [i, j, k], int16 HU, on ITK's grid (RAS affine), and what is known of it beyond that grid.
 
-    CaseError where the slices do not make one volume (see `dicom_stack`). `slices` is emptied: each
+    CaseError where the slices do not make one volume (see `stack`). `slices` is emptied: each
     one's bytes are let go once used.
     """
     ordered = stack(scan, slices, uneven=uneven)

@@ -107,7 +107,7 @@ class Slice:
     def wraps(self) -> bool:
         """Whether values below zero were wrapped to 12 unsigned bits.
 
-        No intercept leaves room for air (RSNA-2019, see `dicom_hu`).
+        No intercept leaves room for air (RSNA-2019, see `hounsfield`).
         """
         return self.bits_stored == 12 and not self.signed and self.intercept > -100
 

@@ -10,8 +10,8 @@ from hemseg_cli.config import Config
 from hemseg_cli.core.errors import FileFormatError, HemsegError
 from hemseg_cli.dataset.slices.kaggle import archive_url, authorization
 from hemseg_cli.dataset.slices.sources import open_source
+from tests.dataset.converted import convert_config, slice_zip, slices
 from tests.dataset.loopback import Site, running
-from tests.dataset.slices import convert_config, slice_zip, slices
 
 FILES = slices()
 PATH = "api/v1/competitions/data/download-all/rsna-intracranial-hemorrhage-detection"

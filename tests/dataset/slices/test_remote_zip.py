@@ -8,8 +8,8 @@ import pytest
 
 from hemseg_cli.core.errors import CaseError, FileFormatError, HemsegError
 from hemseg_cli.dataset.slices.sources import open_source
+from tests.dataset.converted import convert_config, slice_zip, slices
 from tests.dataset.loopback import Site, running
-from tests.dataset.slices import convert_config, slice_zip, slices
 
 FILES = slices(40, size=20_000)
 IDS = list(FILES)

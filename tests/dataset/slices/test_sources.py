@@ -6,7 +6,7 @@ import pytest
 
 from hemseg_cli.core.errors import CaseError, FileFormatError, HemsegError, UsageError
 from hemseg_cli.dataset.slices.sources import open_source
-from tests.dataset.slices import convert_config, slice_zip, slices
+from tests.dataset.converted import convert_config, slice_zip, slices
 
 FILES = slices()
 IDS = list(FILES)

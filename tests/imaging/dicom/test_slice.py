@@ -21,8 +21,8 @@ from pydicom.uid import (
 )
 
 from hemseg_cli.core.errors import CaseError, FileFormatError, HemsegError
+from hemseg_cli.imaging.dicom import slice as dicom_slice
 from hemseg_cli.imaging.dicom.series import assemble, read_slices
-from hemseg_cli.imaging.dicom.series import slice as dicom_slice
 from hemseg_cli.imaging.dicom.slice import quiet_pydicom, read_slice
 from tests.dicom_files import SIZE, head, head_pixels, slice_bytes
 
