@@ -34,7 +34,7 @@ def predict(
         ),
     ] = None,
     tta: Annotated[
-        bool | None, typer.Option("--tta/--no-tta", help="Average over mirrored copies.")
+        bool | None, typer.Option("--tta/--no-tta", help="Average over test-time augmentation.")
     ] = None,
     out: Annotated[
         Path | None,

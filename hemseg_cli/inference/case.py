@@ -16,26 +16,27 @@ from hemseg_cli.config.schema import PredictConfig
 from hemseg_cli.core.errors import CaseError
 from hemseg_cli.imaging.head_mask import Head, find_head
 from hemseg_cli.imaging.orientation import to_canonical
-from hemseg_cli.inference.inputs import Scan, Source, read_scan
-from hemseg_cli.inference.intake import checked_scan
+from hemseg_cli.inference.inputs.checking import checked_scan
+from hemseg_cli.inference.inputs.finding import ScanInput
+from hemseg_cli.inference.inputs.reading import Scan, read_scan
 from hemseg_cli.inference.masks import mask_of, write_mask, write_probability
+from hemseg_cli.inference.measures import Measured, lesion_rows, measure, row_of
 from hemseg_cli.inference.outputs import OutputFolder, claim, identity, write_record
-from hemseg_cli.inference.predictor import Answer, Predictor
+from hemseg_cli.inference.predictor import EnsembleOutput, Predictor
 from hemseg_cli.inference.preview import write_preview
-from hemseg_cli.inference.volumes import Measured, lesion_rows, measure, row_of
 
 
 @dataclass(frozen=True)
-class Job:
+class PredictionTask:
     """One scan to predict, with all that a worker process needs."""
 
-    source: Source
+    source: ScanInput
     folder: OutputFolder
     checkpoints: tuple[Path, ...]
     config: PredictConfig
     device: str
     memory_mb: int | None
-    mark: str
+    settings_hash: str
     inputs: frozenset[Path]
     force: bool = False
     threads: int | None = None
@@ -55,7 +56,7 @@ class Computed:
 
     scan: Scan
     mask: NDArray[np.uint8]
-    answer: Answer
+    answer: EnsembleOutput
     measured: Measured
     warnings: tuple[str, ...]
 
@@ -71,7 +72,7 @@ class Predicted:
     warnings: tuple[str, ...]
 
 
-def read_case(job: Job) -> Ready:
+def read_case(job: PredictionTask) -> Ready:
     """Claim the scan's name in the output folder, read the scan, check it, find the head."""
     if job.config.format == "dicom-seg" and job.source.kind != "dicom":
         raise CaseError(
@@ -84,7 +85,7 @@ def read_case(job: Job) -> Ready:
             f"{job.source.path}: the slices are interpolated to even steps, and a DICOM SEG refers to the slices themselves",
             hint="--format nifti   writes the mask on the interpolated grid",
         )
-    claim(job.folder, job.source, job.mark, inputs=job.inputs, force=job.force)
+    claim(job.folder, job.source, job.settings_hash, inputs=job.inputs, force=job.force)
     scan = checked_scan(scan)
     head = find_head(to_canonical(scan.volume)[0])
     if not head.is_head:
@@ -95,10 +96,10 @@ def read_case(job: Job) -> Ready:
     return Ready(scan, head)
 
 
-def compute_case(job: Job, ready: Ready) -> Computed:
+def compute_case(job: PredictionTask, ready: Ready) -> Computed:
     """The probability, the mask and its volumes."""
     predictor, scan = predictor_of(job), ready.scan
-    answer = predictor.answer(scan.volume, ready.head)
+    answer = predictor.infer(scan.volume, ready.head)
     mask = mask_of(answer.probability, predictor.settings, scan.voxel_volume_mm3)
     measured = measure(
         job.source.name,
@@ -113,7 +114,7 @@ def compute_case(job: Job, ready: Ready) -> Computed:
     return Computed(scan, mask, answer, measured, (*scan.warnings, *predictor.notes()))
 
 
-def write_case(job: Job, computed: Computed) -> Predicted:
+def write_case(job: PredictionTask, computed: Computed) -> Predicted:
     """Write every output of the scan, its record last."""
     name, folder = job.source.name, job.folder
     if job.config.previews:
@@ -131,7 +132,7 @@ def write_case(job: Job, computed: Computed) -> Predicted:
         name,
         {
             "done": True,
-            "fingerprint": job.mark,
+            "settings": job.settings_hash,
             "source": identity(job.source),
             "volumes": row,
             "lesions": lesion_rows(computed.measured),
@@ -141,25 +142,25 @@ def write_case(job: Job, computed: Computed) -> Predicted:
     return Predicted(row, computed.warnings)
 
 
-def _write_segmentation(job: Job, computed: Computed) -> None:
+def _write_segmentation(job: PredictionTask, computed: Computed) -> None:
     from hemseg_cli.imaging.dicom.seg import write_seg  # pydicom and highdicom are slow to import
 
-    model = "+".join(member.name for member in predictor_of(job).members)
+    model = "+".join(network.name for network in predictor_of(job).networks)
     write_seg(
         job.folder.segmentation(job.source.name), computed.mask, computed.scan.slices, model=model
     )
 
 
-def predict_case(job: Job) -> Predicted:
+def predict_case(job: PredictionTask) -> Predicted:
     """All three stages, for a worker process."""
     return write_case(job, compute_case(job, read_case(job)))
 
 
-def predictor_of(job: Job) -> Predictor:
+def predictor_of(job: PredictionTask) -> Predictor:
     """The networks of a job; loaded once per process, and anew where the files changed (a cluster's workers outlive a command)."""
     return _loaded(
         job.checkpoints,
-        job.mark,
+        job.settings_hash,
         job.config.model_dump_json(),
         job.device,
         job.memory_mb,
@@ -170,13 +171,13 @@ def predictor_of(job: Job) -> Predictor:
 @functools.lru_cache(maxsize=1)
 def _loaded(
     checkpoints: tuple[Path, ...],
-    mark: str,
+    settings_hash: str,
     config: str,
     device: str,
     memory_mb: int | None,
     threads: int | None,
 ) -> Predictor:
-    del mark  # distinguishes files of one name in the cache
+    del settings_hash  # distinguishes files of one name in the cache
     if threads is not None:
         import torch
 

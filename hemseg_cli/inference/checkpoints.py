@@ -17,7 +17,7 @@ _ENSEMBLE = "-ensemble"
 
 
 @dataclass(frozen=True)
-class Models:
+class TrainedModels:
     """What predicts: the runs and the checkpoint files of all their networks.
 
     `name`: of the run that an ensemble's masks go into.
@@ -37,7 +37,7 @@ class _Found:
     checkpoints: list[Path]
 
 
-def find_models(config: Config, names: Sequence[str] | None) -> Models:
+def find_models(config: Config, names: Sequence[str] | None) -> TrainedModels:
     """The networks of these runs (None: the newest run).
 
     HemsegError if a run is not there or was not trained yet.
@@ -51,7 +51,7 @@ def find_models(config: Config, names: Sequence[str] | None) -> Models:
         if len(found) == 1
         else "ensemble-" + "+".join(one.name for one in found)
     )
-    return Models(
+    return TrainedModels(
         name,
         tuple(run for one in found for run in one.runs),
         tuple(file for one in found for file in one.checkpoints),
@@ -129,7 +129,7 @@ def _refuse_missing_folds(name: str, folds: Mapping[int, RunDirectory]) -> None:
         )
 
 
-def ensemble_run(config: Config, models: Models) -> RunDirectory:
+def ensemble_run(config: Config, models: TrainedModels) -> RunDirectory:
     """The run that a split's masks go into.
 
     The run itself, or one named after all of an ensemble's.

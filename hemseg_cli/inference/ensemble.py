@@ -19,8 +19,14 @@ from hemseg_cli.imaging.orientation import to_canonical
 from hemseg_cli.imaging.preprocess import Grid, Preprocess, network_grid
 from hemseg_cli.inference.nnunet import NnunetModel, load_nnunet
 from hemseg_cli.inference.settings import Settings, chosen_settings
-from hemseg_cli.inference.sliding_window import Engine, Size, Window, regular_windows, run_windows
-from hemseg_cli.inference.subgrid import Probability, prepare_part, restore_part
+from hemseg_cli.inference.sliding_window import (
+    ForwardOptions,
+    Size,
+    WindowBox,
+    regular_windows,
+    run_windows,
+)
+from hemseg_cli.inference.subgrid import Probability, prepare_subgrid, restore_subgrid
 from hemseg_cli.inference.window_memory import most_voxels
 from hemseg_cli.inference.windows import WindowRule, covered, plan_windows, shifted, whole_grid
 from hemseg_cli.models.archive import read_model
@@ -31,7 +37,7 @@ _LEAST_OF_PATCH = 16
 
 
 @dataclass
-class Member:
+class EnsembleNetwork:
     """A network with everything that it needs. `air`: what it is padded with, per channel.
 
     `rule` asks for smaller windows once the device has run out of memory.
@@ -44,7 +50,7 @@ class Member:
     settings: Settings
     air: tuple[float, ...]
 
-    def answer(
+    def infer(
         self, volume: Volume, head: Head, config: PredictConfig, device: torch.device
     ) -> Probability:
         """Probabilities of one scan in HU; 0 where no window lies.
@@ -55,7 +61,7 @@ class Member:
         while True:
             windows = self.windows(head, grid, config)
             part = covered(windows, grid.shape) if config.crop else whole_grid(grid)
-            image = torch.from_numpy(prepare_part(canonical, grid, self.preprocess, part))
+            image = torch.from_numpy(prepare_subgrid(canonical, grid, self.preprocess, part))
             try:
                 probability = self._run(
                     image, [shifted(window, part) for window in windows], config, device
@@ -63,16 +69,16 @@ class Member:
             except torch.OutOfMemoryError:
                 self._ask_for_less(windows, device, config)
                 continue
-            return restore_part(probability.cpu().numpy(), grid, part)
+            return restore_subgrid(probability.cpu().numpy(), grid, part)
 
     def _run(
         self,
         image: torch.Tensor,
-        windows: list[Window],
+        windows: list[WindowBox],
         config: PredictConfig,
         device: torch.device,
     ) -> torch.Tensor:
-        engine = Engine(
+        options = ForwardOptions(
             device,
             config.batch,
             self.settings.tta,
@@ -83,13 +89,13 @@ class Member:
             self.network,
             image,
             windows,
-            engine=engine,
+            options=options,
             weighting=self.settings.weighting,
             pad_value=self.air,
         )
 
     def _ask_for_less(
-        self, windows: list[Window], device: torch.device, config: PredictConfig
+        self, windows: list[WindowBox], device: torch.device, config: PredictConfig
     ) -> None:
         """Halve the windows from here on.
 
@@ -114,7 +120,7 @@ class Member:
         if device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def windows(self, head: Head, grid: Grid, config: PredictConfig) -> list[Window]:
+    def windows(self, head: Head, grid: Grid, config: PredictConfig) -> list[WindowBox]:
         """The windows that are computed, on the network's grid."""
         rule = self.rule
         if config.crop:
@@ -123,14 +129,14 @@ class Member:
 
 
 @dataclass(frozen=True)
-class NnunetMember:
+class NnunetNetwork:
     """nnU-Net, which prepares and slides by itself."""
 
     name: str
     model: NnunetModel
     settings: Settings
 
-    def answer(
+    def infer(
         self, volume: Volume, head: Head, config: PredictConfig, device: torch.device
     ) -> Probability:
         """Probabilities of one scan in HU.
@@ -145,9 +151,9 @@ class NnunetMember:
         )
 
 
-def load_member(
+def load_network(
     path: Path, config: PredictConfig, device: torch.device, memory_mb: int | None
-) -> Member | NnunetMember:
+) -> EnsembleNetwork | NnunetNetwork:
     """The network of a checkpoint file.
 
     HemsegError or FileFormatError naming the file if it cannot be used.
@@ -157,11 +163,11 @@ def load_member(
     kind = entry(name)
     settings = chosen_settings(config, checkpoint.get("predict"))
     if not kind.factory:
-        return NnunetMember(name, load_nnunet(checkpoint, settings, device), settings)
+        return NnunetNetwork(name, load_nnunet(checkpoint, settings, device), settings)
     patch = checkpoint["patch"]
     if len(patch) != 3:
         raise FileFormatError(f"{path}: the patch {patch} has not three sizes")
-    return network_member(
+    return ensemble_network(
         network_of(checkpoint),
         kind,
         checkpoint["model_config"],
@@ -175,7 +181,7 @@ def load_member(
     )
 
 
-def network_member(
+def ensemble_network(
     network: torch.nn.Module,
     kind: ModelEntry,
     model_config: Mapping[str, Any],
@@ -187,7 +193,7 @@ def network_member(
     memory_mb: int | None,
     *,
     padding: str = "air",
-) -> Member:
+) -> EnsembleNetwork:
     """A network at hand as a member. `padding`: air, or zero as the published baselines pad."""
     network = network.to(device).eval()
     multiple = kind.patch_multiple(model_config)
@@ -198,7 +204,7 @@ def network_member(
         i, j, _ = (size * math.ceil(32 / size) if size < 32 else size for size in multiple)
         most = most_voxels(network, channels, (i * 2, j, patch[2]), device, memory_mb)
     rule = WindowRule(patch, multiple, resizable, most, settings.overlap)
-    return Member(
+    return EnsembleNetwork(
         kind.name,
         network,
         preprocess,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hemseg_cli.imaging.components import label_components
 from hemseg_cli.imaging.nifti import Volume, write_volume
-from hemseg_cli.inference.inputs import Scan
+from hemseg_cli.inference.inputs.reading import Scan
 from hemseg_cli.inference.settings import Settings
 from hemseg_cli.inference.subgrid import Probability
 

@@ -56,7 +56,7 @@ def load_nnunet(
 ) -> NnunetModel:
     """The nnU-Net of a checkpoint that `train --model nnunet` wrote.
 
-    Overlap, weighting and mirrored copies are those of `settings`.
+    Overlap, weighting and test-time augmentation are those of `settings`.
 
     Raises HemsegError where the extra is missing, FileFormatError where the plans are not nnU-Net's
     or the weights do not fit them.

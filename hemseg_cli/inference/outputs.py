@@ -18,8 +18,8 @@ from typing import Any
 from hemseg_cli.config.schema import PredictConfig
 from hemseg_cli.core.errors import CaseError, HemsegError
 from hemseg_cli.core.run_directory import write_text
-from hemseg_cli.inference.inputs import Source
-from hemseg_cli.inference.volumes import write_lesions, write_volumes
+from hemseg_cli.inference.inputs.finding import ScanInput
+from hemseg_cli.inference.measures import write_lesions, write_volumes
 
 _RECORDS = ".cases"
 _OUTPUT_KEYS = {"format", "save_probabilities", "previews", "split", "checkpoint"}
@@ -63,7 +63,7 @@ class OutputFolder:
         return files + ([self.preview(name)] if config.previews else [])
 
 
-def fingerprint(checkpoints: Sequence[Path], config: PredictConfig) -> str:
+def settings_hash_of(checkpoints: Sequence[Path], config: PredictConfig) -> str:
     """What a mask depends on besides its scan: the checkpoint files and the settings."""
     files = [
         (str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in checkpoints
@@ -72,19 +72,26 @@ def fingerprint(checkpoints: Sequence[Path], config: PredictConfig) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def is_done(folder: OutputFolder, source: Source, config: PredictConfig, mark: str) -> bool:
+def is_done(
+    folder: OutputFolder, source: ScanInput, config: PredictConfig, settings_hash: str
+) -> bool:
     """Whether all outputs of the scan are there, made from this very input with these networks and settings."""
     record = read_record(folder, source.name)
     return (
         record.get("done") is True
-        and record.get("fingerprint") == mark
+        and record.get("settings") == settings_hash
         and record.get("source") == identity(source)
         and all(file.is_file() for file in folder.expected(source.name, config))
     )
 
 
 def claim(
-    folder: OutputFolder, source: Source, mark: str, *, inputs: frozenset[Path], force: bool
+    folder: OutputFolder,
+    source: ScanInput,
+    settings_hash: str,
+    *,
+    inputs: frozenset[Path],
+    force: bool,
 ) -> None:
     """Say that the name is this input's.
 
@@ -109,7 +116,7 @@ def claim(
         )
     _clear(folder, source.name)
     write_record(
-        folder, source.name, {"done": False, "fingerprint": mark, "source": identity(source)}
+        folder, source.name, {"done": False, "settings": settings_hash, "source": identity(source)}
     )
 
 
@@ -130,7 +137,7 @@ def _remove_partial(file: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def identity(source: Source) -> dict[str, Any]:
+def identity(source: ScanInput) -> dict[str, Any]:
     """The input as a record names it: path, size in bytes and time of change (of a series.
 
     Of its files together).

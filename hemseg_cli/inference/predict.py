@@ -17,16 +17,16 @@ from hemseg_cli.core.errors import HemsegError, UsageError
 from hemseg_cli.core.executor import Outcome, default_workers, map_cases
 from hemseg_cli.core.run_directory import RunDirectory, write_text
 from hemseg_cli.inference.case import (
-    Job,
     Predicted,
+    PredictionTask,
     compute_case,
     predict_case,
     read_case,
     write_case,
 )
-from hemseg_cli.inference.checkpoints import Models, ensemble_run, find_models
-from hemseg_cli.inference.inputs import Inputs, Source, path_sources, split_sources
-from hemseg_cli.inference.outputs import OutputFolder, fingerprint, is_done, rebuild_volumes
+from hemseg_cli.inference.checkpoints import TrainedModels, ensemble_run, find_models
+from hemseg_cli.inference.inputs.finding import Inputs, ScanInput, path_inputs, split_inputs
+from hemseg_cli.inference.outputs import OutputFolder, is_done, rebuild_volumes, settings_hash_of
 from hemseg_cli.inference.pipeline import pipelined
 
 DEFAULT_OUT = Path("predictions")
@@ -125,17 +125,19 @@ def predict(
     models = find_models(config, runs)
     run = ensemble_run(config, models)
     found = (
-        path_sources(inputs, uneven=config.convert.uneven)
+        path_inputs(inputs, uneven=config.convert.uneven)
         if inputs
         else Inputs(_split_sources(config, models))
     )
     sources = found.sources
     _say_left_out(found)
     folder = _folder(config, run, inputs, out)
-    mark = fingerprint(models.checkpoints, config.predict)
+    settings_hash = settings_hash_of(models.checkpoints, config.predict)
     mine = sources[share[0] :: share[1]]
     waiting = (
-        mine if force else [source for source in mine if not _done(folder, source, config, mark)]
+        mine
+        if force
+        else [source for source in mine if not _done(folder, source, config, settings_hash)]
     )
     names = {source.name for source in waiting}
     result = PredictResult(
@@ -147,7 +149,9 @@ def predict(
     if not inputs and len(models.runs) > 1 and out is None:
         _describe_ensemble(run, models)
     resolved = frozenset(source.path.resolve() for source in sources)
-    jobs = [_job(config, models, folder, source, mark, resolved, force) for source in waiting]
+    jobs = [
+        _job(config, models, folder, source, settings_hash, resolved, force) for source in waiting
+    ]
     for outcome in console.progress(_outcomes(config, jobs), label="predict", total=len(jobs)):
         _note(result, outcome)
     rebuild_volumes(folder)
@@ -165,12 +169,14 @@ def _say_left_out(inputs: Inputs) -> None:
         console.say(f"left out, {reason}: {', '.join(files[:_NAMED_AT_MOST])}{more}")
 
 
-def _split_sources(config: Config, models: Models) -> list[Source]:
+def _split_sources(config: Config, models: TrainedModels) -> list[ScanInput]:
     trained = config_of_run(config, models.runs[0].config_file)
-    return split_sources(data_of(config, trained), config.predict.split)
+    return split_inputs(data_of(config, trained), config.predict.split)
 
 
-def _outcomes(config: Config, jobs: Sequence[Job]) -> Iterator[Outcome[Job, Predicted]]:
+def _outcomes(
+    config: Config, jobs: Sequence[PredictionTask]
+) -> Iterator[Outcome[PredictionTask, Predicted]]:
     """Here with reading and writing beside the computing; or in worker processes.
 
     Or on a cluster.
@@ -183,23 +189,23 @@ def _outcomes(config: Config, jobs: Sequence[Job]) -> Iterator[Outcome[Job, Pred
 
 def _job(
     config: Config,
-    models: Models,
+    models: TrainedModels,
     folder: OutputFolder,
-    source: Source,
-    mark: str,
+    source: ScanInput,
+    settings_hash: str,
     inputs: frozenset[Path],
     force: bool,
-) -> Job:
+) -> PredictionTask:
     workers = config.compute.workers or 0
     # Absolute paths: a worker may stand in another folder.
-    return Job(
+    return PredictionTask(
         replace(source, path=source.path.absolute()),
         folder,
         tuple(path.absolute() for path in models.checkpoints),
         config.predict,
         _device(config.compute.device),
         _memory_mb(config, workers),
-        mark,
+        settings_hash,
         inputs,
         force,
         threads=max(1, default_workers() // workers) if workers > 1 else None,
@@ -218,7 +224,7 @@ def _memory_mb(config: Config, workers: int) -> int | None:
     return max(64, total // workers)
 
 
-def _note(result: PredictResult, outcome: Outcome[Job, Predicted]) -> None:
+def _note(result: PredictResult, outcome: Outcome[PredictionTask, Predicted]) -> None:
     name = outcome.item.source.name
     if outcome.value is None:
         result.failed.append(Failure(name, outcome.error or "", outcome.hint))
@@ -239,14 +245,14 @@ def _folder(
     return OutputFolder(run.predictions(config.predict.split).absolute())
 
 
-def _done(folder: OutputFolder, source: Source, config: Config, mark: str) -> bool:
+def _done(folder: OutputFolder, source: ScanInput, config: Config, settings_hash: str) -> bool:
     try:
-        return is_done(folder, source, config.predict, mark)
+        return is_done(folder, source, config.predict, settings_hash)
     except HemsegError:  # the input cannot be read: said when its turn comes
         return False
 
 
-def _describe_ensemble(run: RunDirectory, models: Models) -> None:
+def _describe_ensemble(run: RunDirectory, models: TrainedModels) -> None:
     """An ensemble's folder is a run of its own, which evaluate and report take."""
     first = models.runs[0].config_file
     if first.is_file():

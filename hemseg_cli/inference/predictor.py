@@ -17,13 +17,13 @@ from hemseg_cli.core.errors import UsageError
 from hemseg_cli.imaging.head_mask import Head, find_head
 from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.imaging.orientation import to_canonical
-from hemseg_cli.inference.ensemble import Member, NnunetMember, load_member
+from hemseg_cli.inference.ensemble import EnsembleNetwork, NnunetNetwork, load_network
 from hemseg_cli.inference.settings import Settings, joint_settings
 from hemseg_cli.inference.subgrid import Probability, combined
 
 
 @dataclass(frozen=True)
-class Answer:
+class EnsembleOutput:
     """The mean of the members' probabilities, and their standard deviation where there are several."""
 
     probability: Probability
@@ -34,7 +34,7 @@ class Answer:
 class Predictor:
     """Networks loaded once, for any number of scans."""
 
-    members: tuple[Member | NnunetMember, ...]
+    networks: tuple[EnsembleNetwork | NnunetNetwork, ...]
     config: PredictConfig
     device: torch.device
 
@@ -54,7 +54,7 @@ class Predictor:
         target = torch_device(device)
         keep_memory(target)
         return cls(
-            tuple(load_member(path, config, target, memory_mb) for path in checkpoints),
+            tuple(load_network(path, config, target, memory_mb) for path in checkpoints),
             config,
             target,
         )
@@ -62,20 +62,20 @@ class Predictor:
     @property
     def settings(self) -> Settings:
         """Threshold and smallest component for the mask."""
-        return joint_settings([member.settings for member in self.members])
+        return joint_settings([network.settings for network in self.networks])
 
-    def answer(self, volume: Volume, head: Head | None = None) -> Answer:
+    def infer(self, volume: Volume, head: Head | None = None) -> EnsembleOutput:
         """What the networks say of one scan in HU; `head`: where it is found already."""
         found = head or find_head(to_canonical(volume)[0])
-        return Answer(
+        return EnsembleOutput(
             *combined(
-                [member.answer(volume, found, self.config, self.device) for member in self.members]
+                [network.infer(volume, found, self.config, self.device) for network in self.networks]
             )
         )
 
     def probability(self, volume: Volume) -> NDArray[np.float32]:
         """The mean of the members' probabilities, float32 [i, j, k] on the volume's own grid."""
-        return self.answer(volume).probability.full()
+        return self.infer(volume).probability.full()
 
     def notes(self) -> list[str]:
         """What there is to say of how the networks are run.
@@ -83,10 +83,11 @@ class Predictor:
         Windows smaller than the training patch, for want of memory.
         """
         return [
-            f"memory for {member.rule.most_voxels} voxels at once: {member.name} is computed in windows smaller than its training patch "
-            f"{list(member.rule.patch)}"
-            for member in self.members
-            if isinstance(member, Member) and member.rule.most_voxels < np.prod(member.rule.patch)
+            f"memory for {network.rule.most_voxels} voxels at once: {network.name} is computed in windows smaller than its training patch "
+            f"{list(network.rule.patch)}"
+            for network in self.networks
+            if isinstance(network, EnsembleNetwork)
+            and network.rule.most_voxels < np.prod(network.rule.patch)
         ]
 
 

@@ -13,7 +13,7 @@ from hemseg_cli.core.run_directory import atomic_path
 from hemseg_cli.imaging.geometry import spacing_mm
 from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.imaging.orientation import to_canonical
-from hemseg_cli.inference.volumes import Volumes
+from hemseg_cli.inference.measures import ScanMeasures
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,7 +28,7 @@ _CONTOUR = (255, 76, 64)
 _TEXT, _FAINT, _ALERT = (240, 240, 240), (160, 166, 173), (255, 196, 84)
 
 
-def write_preview(path: Path, scan: Volume, mask: NDArray[np.uint8], volumes: Volumes) -> None:
+def write_preview(path: Path, scan: Volume, mask: NDArray[np.uint8], volumes: ScanMeasures) -> None:
     """A PNG of up to six axial slices from foot to head, as radiology shows them.
 
     The patient's right on the left, anterior on top.
@@ -110,7 +110,7 @@ def _tile(
     return tile
 
 
-def _write_header(picture: "Image", volumes: Volumes) -> None:
+def _write_header(picture: "Image", volumes: ScanMeasures) -> None:
     from PIL import ImageDraw
 
     draw = ImageDraw.Draw(picture)

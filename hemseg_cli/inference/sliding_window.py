@@ -17,13 +17,13 @@ Weighting = Literal["gaussian", "constant"]
 Network = Callable[[Tensor], Any]
 Size = tuple[int, int, int]
 
-# Every combination of the three axes: the identity and seven mirrored copies.
-_MIRRORED = tuple(axes for count in range(4) for axes in itertools.combinations((2, 3, 4), count))
+# Every combination of the three axes: the identity and seven test-time augmentation.
+_TTA_FLIPS = tuple(axes for count in range(4) for axes in itertools.combinations((2, 3, 4), count))
 _SIGMA_SCALE = 0.125  # MONAI's
 
 
 @dataclass(frozen=True)
-class Window:
+class WindowBox:
     """A box of voxels; where it reaches beyond the image (`start` may be negative) the image is padded."""
 
     start: Size
@@ -47,7 +47,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Engine:
+class ForwardOptions:
     """How windows are computed.
 
     `precision`: float32, or a half precision for autocast; `channels_last`: memory format of the
@@ -80,12 +80,12 @@ def sliding_window(
     `network`: [n, c, i, j, k] -> logits [n, 1, i, j, k], in eval mode. `image`: float32 [c, i, j,
     k]; axes shorter than the window are padded with `pad_value` (one number, or one per channel) on
     both sides. `overlap`: share of a window that overlaps the next one, 0 to below 1. `device`:
-    where the network stands (None: where the image is). `tta`: the mean over mirrored copies of
+    where the network stands (None: where the image is). `tta`: the mean over test-time augmentation of
     each window. `occupied`: bool [i, j, k]; windows without a True voxel are skipped, and a voxel
     that no window covers has probability 0.
     """
     i, j, k = (int(n) for n in patch)
-    engine = Engine(
+    options = ForwardOptions(
         torch.device(device) if device is not None else image.device, batch, tta, precision
     )
     windows = [
@@ -94,11 +94,11 @@ def sliding_window(
         if occupied is None or bool(occupied[window.inside(image.shape[1:])].any())
     ]
     return run_windows(
-        network, image, windows, engine=engine, weighting=weighting, pad_value=pad_value
+        network, image, windows, options=options, weighting=weighting, pad_value=pad_value
     )
 
 
-def regular_windows(shape: Sequence[int], patch: Size, overlap: float) -> Iterator[Window]:
+def regular_windows(shape: Sequence[int], patch: Size, overlap: float) -> Iterator[WindowBox]:
     """MONAI's windows: a fixed step, the last one moved back to end with the image.
 
     An image smaller than the window in its middle.
@@ -113,15 +113,15 @@ def regular_windows(shape: Sequence[int], patch: Size, overlap: float) -> Iterat
     )
     for box in dense_patch_slices(tuple(padded), patch, steps):
         i, j, k = (int(part.start) - pad for part, pad in zip(box, before, strict=True))
-        yield Window((i, j, k), patch)
+        yield WindowBox((i, j, k), patch)
 
 
 def run_windows(
     network: Network,
     image: Tensor,
-    windows: Sequence[Window],
+    windows: Sequence[WindowBox],
     *,
-    engine: Engine,
+    options: ForwardOptions,
     weighting: Weighting = "gaussian",
     pad_value: float | Sequence[float] = 0.0,
 ) -> Tensor:
@@ -131,26 +131,28 @@ def run_windows(
     """
     shape = image.shape[1:]
     fill = torch.as_tensor(pad_value, dtype=image.dtype, device=image.device).expand(image.shape[0])
-    half = engine.precision != torch.float32
+    half = options.precision != torch.float32
     with (
         torch.inference_mode(),
-        torch.autocast(engine.device.type, dtype=engine.precision if half else None, enabled=half),
+        torch.autocast(
+            options.device.type, dtype=options.precision if half else None, enabled=half
+        ),
     ):
         if len(windows) == 1:
             window = windows[0]
             probability = torch.zeros(tuple(shape), dtype=torch.float32, device=image.device)
-            logits = _logits(network, [_view(image, window, fill)], engine)[0]
+            logits = _logits(network, [_view(image, window, fill)], options)[0]
             probability[window.inside(shape)] = torch.sigmoid_(logits).to(image.device)[
                 window.own(shape)
             ]
             return probability
-        total = torch.zeros(tuple(shape), dtype=torch.float32, device=engine.device)
+        total = torch.zeros(tuple(shape), dtype=torch.float32, device=options.device)
         weights = torch.zeros_like(total)
-        for some in _batches(windows, engine.batch):
-            weight = _weight(some[0].size, weighting, engine.device)
+        for some in _batches(windows, options.batch):
+            weight = _weight(some[0].size, weighting, options.device)
             for window, logits in zip(
                 some,
-                _logits(network, [_view(image, one, fill) for one in some], engine),
+                _logits(network, [_view(image, one, fill) for one in some], options),
                 strict=True,
             ):
                 inside, own = window.inside(shape), window.own(shape)
@@ -165,7 +167,7 @@ def run_windows(
         )
 
 
-def _batches(windows: Sequence[Window], batch: int) -> Iterator[list[Window]]:
+def _batches(windows: Sequence[WindowBox], batch: int) -> Iterator[list[WindowBox]]:
     """Up to `batch` windows of one size at a time, in their order."""
     for _, same in itertools.groupby(windows, key=lambda window: window.size):
         alike = list(same)
@@ -173,23 +175,23 @@ def _batches(windows: Sequence[Window], batch: int) -> Iterator[list[Window]]:
             yield alike[start : start + batch]
 
 
-def _logits(network: Network, views: Sequence[Tensor], engine: Engine) -> Tensor:
-    """float32 [n, i, j, k]: the network's answer to each view, the mean of the mirrored copies with `tta`."""
-    inputs = (torch.stack(list(views)) if len(views) > 1 else views[0][None]).to(engine.device)
-    if engine.channels_last:
+def _logits(network: Network, views: Sequence[Tensor], options: ForwardOptions) -> Tensor:
+    """float32 [n, i, j, k]: the network's answer to each view, the mean of the test-time augmentation with `tta`."""
+    inputs = (torch.stack(list(views)) if len(views) > 1 else views[0][None]).to(options.device)
+    if options.channels_last:
         inputs = inputs.contiguous(memory_format=torch.channels_last_3d)
-    if not engine.tta:
+    if not options.tta:
         answer: Tensor = network(inputs)[:, 0].float()
         return answer
     total = torch.zeros(
-        (inputs.shape[0], *inputs.shape[2:]), dtype=torch.float32, device=engine.device
+        (inputs.shape[0], *inputs.shape[2:]), dtype=torch.float32, device=options.device
     )
-    for axes in _MIRRORED:
+    for axes in _TTA_FLIPS:
         total += network(inputs.flip(axes)).float().flip(axes)[:, 0]
-    return total.div_(len(_MIRRORED))
+    return total.div_(len(_TTA_FLIPS))
 
 
-def _view(image: Tensor, window: Window, fill: Tensor) -> Tensor:
+def _view(image: Tensor, window: WindowBox, fill: Tensor) -> Tensor:
     shape = image.shape[1:]
     inside = window.inside(shape)
     part = image[:, *inside]

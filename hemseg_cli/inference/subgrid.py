@@ -20,7 +20,7 @@ from hemseg_cli.imaging.preprocess import Grid, Preprocess, normalise
 from hemseg_cli.imaging.resampling import resample
 
 Range = tuple[int, int]
-Part = tuple[Range, Range, Range]
+Subgrid = tuple[Range, Range, Range]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Probability:
     """
 
     values: NDArray[np.float32]
-    part: Part
+    part: Subgrid
     canonical_shape: tuple[int, int, int]
     reorientation: Reorientation
 
@@ -46,14 +46,14 @@ class Probability:
         return from_canonical(whole, self.reorientation)
 
 
-def box_of(part: Part) -> tuple[slice, slice, slice]:
+def box_of(part: Subgrid) -> tuple[slice, slice, slice]:
     """The slices of a part."""
     i, j, k = part
     return slice(*i), slice(*j), slice(*k)
 
 
-def prepare_part(
-    canonical: Volume, grid: Grid, settings: Preprocess, part: Part
+def prepare_subgrid(
+    canonical: Volume, grid: Grid, settings: Preprocess, part: Subgrid
 ) -> NDArray[np.float32]:
     """HU -> float32 [c, i, j, k] on the part of the network's grid."""
     origin, needed = [], []
@@ -73,7 +73,7 @@ def prepare_part(
     return normalise(hu, settings)
 
 
-def restore_part(values: NDArray[np.float32], grid: Grid, part: Part) -> Probability:
+def restore_subgrid(values: NDArray[np.float32], grid: Grid, part: Subgrid) -> Probability:
     """Probabilities [i, j, k] on a part of the network's grid -> on the scan's canonical voxels whose centres lie in it."""
     origin, inside = [], []
     for (start, stop), old, new, extent, whole in zip(

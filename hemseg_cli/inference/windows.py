@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from hemseg_cli.imaging.head_mask import Head
 from hemseg_cli.imaging.preprocess import Grid
-from hemseg_cli.inference.sliding_window import Size, Window, regular_windows
-from hemseg_cli.inference.subgrid import Part, Range
+from hemseg_cli.inference.sliding_window import Size, WindowBox, regular_windows
+from hemseg_cli.inference.subgrid import Range, Subgrid
 
 _SHARED_SLICES = 2
 
@@ -35,13 +35,15 @@ class WindowRule:
     overlap: float
 
 
-def whole_grid(grid: Grid) -> Part:
+def whole_grid(grid: Grid) -> Subgrid:
     """All of the network's grid."""
     i, j, k = grid.shape
     return (0, i), (0, j), (0, k)
 
 
-def head_part(head: Head, grid: Grid, margin_mm: float, within: Part | None = None) -> Part | None:
+def head_subgrid(
+    head: Head, grid: Grid, margin_mm: float, within: Subgrid | None = None
+) -> Subgrid | None:
     """The smallest part of the network's grid that holds the head that lies in `within`, and a margin; None where there is none."""
     part = within or whole_grid(grid)
     low = [start * step for (start, _), step in zip(part, grid.spacing_mm, strict=True)]
@@ -61,9 +63,11 @@ def head_part(head: Head, grid: Grid, margin_mm: float, within: Part | None = No
     return ranges[0], ranges[1], ranges[2]
 
 
-def plan_windows(head: Head, grid: Grid, rule: WindowRule, *, margin_mm: float) -> list[Window]:
+def plan_windows(head: Head, grid: Grid, rule: WindowRule, *, margin_mm: float) -> list[WindowBox]:
     """The windows on the network's grid that together hold the head."""
-    part = _at_least(head_part(head, grid, margin_mm) or whole_grid(grid), rule.patch, grid.shape)
+    part = _at_least(
+        head_subgrid(head, grid, margin_mm) or whole_grid(grid), rule.patch, grid.shape
+    )
     slabs = list(
         regular_windows((*rule.patch[:2], part[2][1] - part[2][0]), rule.patch, rule.overlap)
     )
@@ -74,7 +78,7 @@ def plan_windows(head: Head, grid: Grid, rule: WindowRule, *, margin_mm: float) 
     ]
 
 
-def covered(windows: Sequence[Window], shape: Size) -> Part:
+def covered(windows: Sequence[WindowBox], shape: Size) -> Subgrid:
     """The smallest part of a grid that holds all windows as far as they lie in it."""
     insides = [window.inside(shape) for window in windows]
     i, j, k = (
@@ -84,12 +88,12 @@ def covered(windows: Sequence[Window], shape: Size) -> Part:
     return i, j, k
 
 
-def shifted(window: Window, part: Part) -> Window:
+def shifted(window: WindowBox, part: Subgrid) -> WindowBox:
     """The window in voxels of the part."""
-    return Window(_moved(window.start, [-start for start, _ in part]), window.size)
+    return WindowBox(_moved(window.start, [-start for start, _ in part]), window.size)
 
 
-def split(window: Window, rule: WindowRule) -> Iterator[Window]:
+def split(window: WindowBox, rule: WindowRule) -> Iterator[WindowBox]:
     """The window itself, or as few overlapping ones as keep to `most_voxels`.
 
     The axis with the most patches in it is cut first.
@@ -109,7 +113,7 @@ def split(window: Window, rule: WindowRule) -> Iterator[Window]:
         first[axis] += start
         pieces[axis] = piece
         yield from split(
-            Window((first[0], first[1], first[2]), (pieces[0], pieces[1], pieces[2])), rule
+            WindowBox((first[0], first[1], first[2]), (pieces[0], pieces[1], pieces[2])), rule
         )
 
 
@@ -118,10 +122,10 @@ def _slab(
     grid: Grid,
     rule: WindowRule,
     margin_mm: float,
-    part: Part,
-    slabs: Sequence[Window],
+    part: Subgrid,
+    slabs: Sequence[WindowBox],
     number: int,
-) -> Iterator[Window]:
+) -> Iterator[WindowBox]:
     """The windows of one step along k.
 
     The steps at both ends answer only for what their neighbour does not cover (and two slices of
@@ -139,18 +143,18 @@ def _slab(
         else start + depth
     )
     low, high = max(low, part[2][0]), min(high, part[2][1])
-    own = head_part(head, grid, margin_mm, (part[0], part[1], (low, high)))
+    own = head_subgrid(head, grid, margin_mm, (part[0], part[1], (low, high)))
     if own is None:
         return
     i, j, _ = _at_least(own, rule.patch, grid.shape)
     for window in _in_plane(i, j, start, rule, grid.shape):
         if _holds_head(
-            head, grid, Window((*window.start[:2], low), (*window.size[:2], high - low))
+            head, grid, WindowBox((*window.start[:2], low), (*window.size[:2], high - low))
         ):
             yield window
 
 
-def _in_plane(i: Range, j: Range, start: int, rule: WindowRule, shape: Size) -> Iterator[Window]:
+def _in_plane(i: Range, j: Range, start: int, rule: WindowRule, shape: Size) -> Iterator[WindowBox]:
     """The windows from slice `start` on that hold the rectangle.
 
     As few as memory allows, or those of the training.
@@ -161,10 +165,10 @@ def _in_plane(i: Range, j: Range, start: int, rule: WindowRule, shape: Size) -> 
     for window in regular_windows(
         (i[1] - i[0], j[1] - j[0], rule.patch[2]), rule.patch, rule.overlap
     ):
-        yield Window((window.start[0] + i[0], window.start[1] + j[0], start), rule.patch)
+        yield WindowBox((window.start[0] + i[0], window.start[1] + j[0], start), rule.patch)
 
 
-def _fitted(i: Range, j: Range, start: int, rule: WindowRule, shape: Size) -> Window:
+def _fitted(i: Range, j: Range, start: int, rule: WindowRule, shape: Size) -> WindowBox:
     """The rectangle, from slice `start` on, grown to sizes that the network takes, inside the grid where there is room."""
     depth = rule.patch[2]
     sizes = [
@@ -177,10 +181,10 @@ def _fitted(i: Range, j: Range, start: int, rule: WindowRule, shape: Size) -> Wi
         _placed(own, size, extent)
         for own, size, extent in zip((i, j), sizes, shape[:2], strict=True)
     )
-    return Window((first, second, start), (sizes[0], sizes[1], depth))
+    return WindowBox((first, second, start), (sizes[0], sizes[1], depth))
 
 
-def _at_least(part: Part, least: Size, shape: Size) -> Part:
+def _at_least(part: Subgrid, least: Size, shape: Size) -> Subgrid:
     """The part grown to at least these sizes, as far as the grid reaches."""
     grown = []
     for own, size, extent in zip(part, least, shape, strict=True):
@@ -201,7 +205,7 @@ def _placed(own: Range, size: int, extent: int) -> int:
     return min(max(start, 0), extent - size)
 
 
-def _holds_head(head: Head, grid: Grid, window: Window) -> bool:
+def _holds_head(head: Head, grid: Grid, window: WindowBox) -> bool:
     inside = window.inside(grid.shape)
     low = [part.start * step for part, step in zip(inside, grid.spacing_mm, strict=True)]
     high = [(part.stop - 1) * step for part, step in zip(inside, grid.spacing_mm, strict=True)]

@@ -149,7 +149,7 @@ def _dice_of(
     """
     scan = read_volume(config.data.folder / case.image)
     truth: NDArray[np.bool_] = read_volume(config.data.folder / case.label).array > 0
-    probability = np.ascontiguousarray(predictor.answer(scan).probability.full())
+    probability = np.ascontiguousarray(predictor.infer(scan).probability.full())
     voxel_ml = true_voxel_volume_mm3(scan.affine) / 1000
     pieces = {
         threshold: _pieces(probability, truth, threshold)

@@ -5,10 +5,10 @@ import pytest
 from PIL import Image
 
 from hemseg_cli.imaging.nifti import Volume
+from hemseg_cli.inference.measures import ScanMeasures
 from hemseg_cli.inference.preview import chosen_slices, write_preview
-from hemseg_cli.inference.volumes import Volumes
 
-EMPTY = Volumes("scan", 0.0, 0, 0.0, 0.0, None, 0.0, 0.0, 0.0, False, "")
+EMPTY = ScanMeasures("scan", 0.0, 0, 0.0, 0.0, None, 0.0, 0.0, 0.0, False, "")
 
 
 def test_chosen_slices_spread_over_the_hemorrhage_and_hold_the_largest() -> None:

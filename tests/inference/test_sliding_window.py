@@ -6,7 +6,12 @@ import torch
 from monai.inferers import sliding_window_inference
 from torch import nn
 
-from hemseg_cli.inference.sliding_window import Engine, Window, run_windows, sliding_window
+from hemseg_cli.inference.sliding_window import (
+    ForwardOptions,
+    WindowBox,
+    run_windows,
+    sliding_window,
+)
 
 
 @pytest.fixture(scope="module")
@@ -99,12 +104,12 @@ def test_windows_without_anything_to_see_are_not_computed(network: nn.Module) ->
 def test_windows_of_different_sizes_share_a_voxel_by_weight() -> None:
     image = torch.zeros((1, 8, 4, 4))
     answers = iter([torch.full((1, 1, 8, 4, 4), 1.0), torch.full((1, 1, 4, 4, 4), 3.0)])
-    windows = [Window((0, 0, 0), (8, 4, 4)), Window((6, 0, 0), (4, 4, 4))]
+    windows = [WindowBox((0, 0, 0), (8, 4, 4)), WindowBox((6, 0, 0), (4, 4, 4))]
     probability = run_windows(
         lambda _: next(answers),
         image,
         windows,
-        engine=Engine(torch.device("cpu")),
+        options=ForwardOptions(torch.device("cpu")),
         weighting="constant",
     )
     torch.testing.assert_close(probability[0, 0, 0], torch.sigmoid(torch.tensor(1.0)))

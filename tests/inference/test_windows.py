@@ -18,12 +18,12 @@ from hemseg_cli.imaging.preprocess import (
     prepare_image,
     restore_probability,
 )
-from hemseg_cli.inference.ensemble import Member
+from hemseg_cli.inference.ensemble import EnsembleNetwork
 from hemseg_cli.inference.predictor import Predictor
-from hemseg_cli.inference.sliding_window import Window
-from hemseg_cli.inference.subgrid import box_of, combined, prepare_part, restore_part
+from hemseg_cli.inference.sliding_window import WindowBox
+from hemseg_cli.inference.subgrid import box_of, combined, prepare_subgrid, restore_subgrid
 from hemseg_cli.inference.window_memory import bytes_per_voxel
-from hemseg_cli.inference.windows import WindowRule, head_part, plan_windows, split
+from hemseg_cli.inference.windows import WindowRule, head_subgrid, plan_windows, split
 from hemseg_cli.models.checkpoint import write_checkpoint
 from hemseg_cli.models.registry import build_network
 
@@ -56,7 +56,7 @@ def test_box_holds_the_brain_but_not_the_table() -> None:
     volume = _head_scan()
     head = find_head(volume)
     grid = _grid(volume, Preprocess())
-    part = head_part(head, grid, 2.0)
+    part = head_subgrid(head, grid, 2.0)
     brain = [(int(hits.min()), int(hits.max())) for hits in np.nonzero(volume.array == 35)]
     assert head.is_head
     assert part is not None
@@ -82,22 +82,22 @@ def test_a_part_is_prepared_and_restored_as_in_the_whole(settings: Preprocess) -
     )
     whole, grid = prepare_image(volume, settings)
     part = tuple((n // 4, n - n // 5) for n in grid.shape)
-    ours = prepare_part(volume, grid, settings, part)  # type: ignore[arg-type]  # three ranges
+    ours = prepare_subgrid(volume, grid, settings, part)  # type: ignore[arg-type]  # three ranges
     np.testing.assert_allclose(ours, whole[:, *box_of(part)], atol=1e-4)  # type: ignore[arg-type]  # three ranges
     probability = rng.random(grid.shape).astype(np.float32)
-    back = restore_part(probability[box_of(part)], grid, part)  # type: ignore[arg-type]  # three ranges
+    back = restore_subgrid(probability[box_of(part)], grid, part)  # type: ignore[arg-type]  # three ranges
     reference = restore_probability(probability, grid)
     np.testing.assert_allclose(
         back.full()[box_of(back.part)], reference[box_of(back.part)], atol=1e-4
     )
-    everything = restore_part(probability, grid, tuple((0, n) for n in grid.shape))  # type: ignore[arg-type]  # three ranges
+    everything = restore_subgrid(probability, grid, tuple((0, n) for n in grid.shape))  # type: ignore[arg-type]  # three ranges
     np.testing.assert_allclose(everything.full(), reference, atol=1e-5)
 
 
 def test_mean_and_deviation_of_two_answers_on_different_parts() -> None:
     grid = _grid(Volume(np.zeros((8, 8, 4), np.int16), np.eye(4)), Preprocess())
-    one = restore_part(np.full((4, 8, 4), 0.8, np.float32), grid, ((0, 4), (0, 8), (0, 4)))
-    two = restore_part(np.full((6, 8, 4), 0.4, np.float32), grid, ((2, 8), (0, 8), (0, 4)))
+    one = restore_subgrid(np.full((4, 8, 4), 0.8, np.float32), grid, ((0, 4), (0, 8), (0, 4)))
+    two = restore_subgrid(np.full((6, 8, 4), 0.4, np.float32), grid, ((2, 8), (0, 8), (0, 4)))
     mean, deviation = combined([one, two])
     assert deviation is not None
     np.testing.assert_allclose(
@@ -134,7 +134,7 @@ def test_windows_hold_all_of_the_head_and_sizes_that_the_network_takes(
 
 
 def test_one_window_where_memory_allows_and_smaller_ones_where_not() -> None:
-    window = Window((0, 0, 0), (64, 32, 16))
+    window = WindowBox((0, 0, 0), (64, 32, 16))
     rule = WindowRule((16, 16, 8), (4, 4, 4), True, 64 * 32 * 16, 0.25)
     assert list(split(window, rule)) == [window]
     pieces = list(split(window, WindowRule((16, 16, 8), (4, 4, 4), True, 10_000, 0.25)))
@@ -194,8 +194,8 @@ def test_out_of_memory_on_the_device_halves_the_windows(
     volume = _head_scan(40, 12)
     _random_unet(tmp_path / "model.pt")
     predictor = Predictor.load([tmp_path / "model.pt"], PredictConfig(overlap=0.25), device="cpu")
-    member = predictor.members[0]
-    assert isinstance(member, Member)
+    member = predictor.networks[0]
+    assert isinstance(member, EnsembleNetwork)
     network, seen = member.network, []
 
     def small(image: torch.Tensor) -> torch.Tensor:
@@ -223,8 +223,8 @@ def test_no_memory_even_for_small_windows_is_said(tmp_path: Path) -> None:
     def none(_image: torch.Tensor) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    member = predictor.members[0]
-    assert isinstance(member, Member)
+    member = predictor.networks[0]
+    assert isinstance(member, EnsembleNetwork)
     member.network = none  # type: ignore[assignment]  # called, no more
     with pytest.raises(
         CaseError, match=r"cpu has no memory left for a window of \d+ voxels of unet"

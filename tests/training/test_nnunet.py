@@ -15,7 +15,7 @@ from hemseg_cli.core.cases import Case
 from hemseg_cli.core.errors import CaseError, FileFormatError, HemsegError
 from hemseg_cli.core.run_directory import RunDirectory, create_run
 from hemseg_cli.imaging.nifti import Volume, read_volume, write_volume
-from hemseg_cli.inference.ensemble import NnunetMember, load_member
+from hemseg_cli.inference.ensemble import NnunetNetwork, load_network
 from hemseg_cli.inference.nnunet import load_nnunet, quiet_stdout
 from hemseg_cli.inference.settings import Settings
 from hemseg_cli.models.checkpoint import read_checkpoint
@@ -165,7 +165,7 @@ def test_the_users_settings_win_over_those_of_the_training(
     root, run, cases = trained
     best, cpu = run.checkpoint("best"), torch.device("cpu")
     as_trained, mirrored = (
-        load_member(best, config, cpu, None)
+        load_network(best, config, cpu, None)
         for config in (PredictConfig(), PredictConfig(tta=True, overlap=0.25))
     )
     assert (as_trained.settings.tta, as_trained.settings.overlap) == (False, 0.5)
@@ -176,7 +176,7 @@ def test_the_users_settings_win_over_those_of_the_training(
     scan = read_volume(root / "drawn" / cases[1].image)
     turned = Volume(scan.array[::-1].copy(), scan.affine)
     for member, same in ((mirrored, True), (as_trained, False)):
-        assert isinstance(member, NnunetMember)
+        assert isinstance(member, NnunetNetwork)
         answers = member.model.probability(scan), member.model.probability(turned)[::-1]
         assert (
             np.abs(answers[0] - answers[1]).mean() < 0.01

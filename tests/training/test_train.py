@@ -12,7 +12,7 @@ from hemseg_cli.config.schema import PredictConfig
 from hemseg_cli.core import console
 from hemseg_cli.core.errors import HemsegError, UsageError
 from hemseg_cli.core.run_directory import RunDirectory, open_run
-from hemseg_cli.inference.ensemble import Member
+from hemseg_cli.inference.ensemble import EnsembleNetwork
 from hemseg_cli.inference.predictor import Predictor
 from hemseg_cli.models.checkpoint import network_of, read_checkpoint
 from hemseg_cli.training import loop, validation
@@ -82,8 +82,8 @@ def test_checkpoints_carry_what_the_recipe_pads_with(place: Path, straight: Trai
     for run, padding, values in ((straight.run, "air", (-1.0, -1.0)), (paper.run, "zero", (0.0,))):
         for which in ("best", "last"):
             assert read_checkpoint(run.checkpoint(which))["padding"] == padding
-        (member,) = Predictor.load([run.checkpoint("best")], PredictConfig(), device="cpu").members
-        assert isinstance(member, Member)
+        (member,) = Predictor.load([run.checkpoint("best")], PredictConfig(), device="cpu").networks
+        assert isinstance(member, EnsembleNetwork)
         assert member.air == values
 
 

@@ -90,14 +90,14 @@ def test_what_gains_nothing_is_not_chosen_and_what_the_user_set_is_kept(tmp_path
 def test_mirrored_copies_are_chosen_where_they_help(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Predictor.answer
+    real = Predictor.infer
 
-    def answer(self: Predictor, volume: Volume, head: object = None) -> object:
+    def infer(self: Predictor, volume: Volume, head: object = None) -> object:
         if not self.settings.tta:
             volume = Volume(np.full_like(volume.array, 30), volume.affine)  # finds nothing
         return real(self, volume)
 
-    monkeypatch.setattr(Predictor, "answer", answer)
+    monkeypatch.setattr(Predictor, "infer", infer)
     config = config_in(tmp_path)
     chosen = choice_of(make_run(tmp_path), config, cases_in(config, 1))
     assert (chosen.settings.tta, chosen.dice_before, chosen.dice) == (True, 0.0, 1.0)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hemseg_cli.core.errors import CaseError
 from hemseg_cli.imaging.nifti import Volume
-from hemseg_cli.inference.inputs import Scan
+from hemseg_cli.inference.inputs.reading import Scan
 
 _AIR_HU = -1024
 _TISSUE_FROM_HU = -200

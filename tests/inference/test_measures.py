@@ -8,8 +8,7 @@ import pytest
 from hemseg_cli.imaging.geometry import true_voxel_volume_mm3
 from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.imaging.orientation import to_canonical
-from hemseg_cli.inference.subgrid import Probability
-from hemseg_cli.inference.volumes import (
+from hemseg_cli.inference.measures import (
     Measured,
     lesion_rows,
     measure,
@@ -17,6 +16,7 @@ from hemseg_cli.inference.volumes import (
     write_lesions,
     write_volumes,
 )
+from hemseg_cli.inference.subgrid import Probability
 
 
 def _measured(mask: np.ndarray, affine: np.ndarray, probability: float = 0.9) -> Measured:

@@ -22,7 +22,7 @@ from hemseg_cli.inference.subgrid import Probability, box_of
 
 
 @dataclass(frozen=True)
-class Volumes:
+class ScanMeasures:
     """One row of `volumes.csv`.
 
     ML by the true geometry, 26-connected lesions, HU, and how sure the networks are.
@@ -49,7 +49,7 @@ class Volumes:
 class Measured:
     """A scan's row, and its lesions, largest first."""
 
-    volumes: Volumes
+    volumes: ScanMeasures
     lesions: tuple[Lesion, ...]
 
 
@@ -89,7 +89,7 @@ def measure(
         mean_hu=mean_hu,
         warnings=tuple(warnings),
     )
-    row = Volumes(
+    row = ScanMeasures(
         scan=name,
         predicted_ml=predicted_ml,
         lesions=len(lesions),
@@ -105,7 +105,7 @@ def measure(
     return Measured(row, tuple(lesions))
 
 
-def row_of(volumes: Volumes) -> dict[str, Any]:
+def row_of(volumes: ScanMeasures) -> dict[str, Any]:
     """The row as plain values."""
     return asdict(volumes)
 
@@ -144,7 +144,7 @@ def write_volumes(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write `volumes.csv`, sorted by scan; numbers with four decimals."""
     _write(
         path,
-        [field.name for field in fields(Volumes)],
+        [field.name for field in fields(ScanMeasures)],
         sorted(rows, key=lambda row: str(row["scan"])),
     )
 
