@@ -69,7 +69,10 @@ class Predictor:
         found = head or find_head(to_canonical(volume)[0])
         return EnsembleOutput(
             *combined(
-                [network.infer(volume, found, self.config, self.device) for network in self.networks]
+                [
+                    network.infer(volume, found, self.config, self.device)
+                    for network in self.networks
+                ]
             )
         )
 
