@@ -210,7 +210,6 @@ def dice_of_run(file: Path, cases_file: Path, device: str) -> dict[str, Any]:
     from hemseg_cli.imaging.preprocess import Preprocess, prepare_image, restore_probability
     from hemseg_cli.inference.predictor import Predictor
     from hemseg_cli.models.checkpoint import network_of, read_checkpoint
-    from hemseg_cli.models.cpu_layers import use_torchs_layers
 
     checkpoint = read_checkpoint(file)
     predictor = Predictor.load(
@@ -222,7 +221,6 @@ def dice_of_run(file: Path, cases_file: Path, device: str) -> dict[str, Any]:
         network_of(checkpoint).to(device).eval(),
         Preprocess.from_dict(checkpoint["preprocess"]),
     )
-    use_torchs_layers(network)
     own, other = [], []
     for case in cases_in_split(read_cases(cases_file), "test"):
         scan, truth = (
@@ -282,11 +280,9 @@ def reference(work: Path, device: str) -> dict[str, float]:
     import torch
 
     from hemseg_cli.models.checkpoint import network_of, read_checkpoint
-    from hemseg_cli.models.cpu_layers import use_torchs_layers
 
     checkpoint = read_checkpoint(work / "runs" / "bench" / "checkpoints" / "best.pt")
     network = network_of(checkpoint).to(device)
-    use_torchs_layers(network)
     with torch.inference_mode():
         reference_scan(network, checkpoint, work / "piece.nii.gz", work / "warm_reference", device)
         start = time.perf_counter()

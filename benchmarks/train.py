@@ -41,7 +41,6 @@ from hemseg_cli.core.cases import cases_in_split, read_cases
 from hemseg_cli.core.errors import HemsegError
 from hemseg_cli.evaluation.evaluate import evaluate
 from hemseg_cli.inference.predict import predict
-from hemseg_cli.models.cpu_layers import use_torchs_layers
 from hemseg_cli.models.registry import build_network, full_config
 from hemseg_cli.training.distributed import World
 from hemseg_cli.training.loop import StepDone, run_epochs
@@ -193,7 +192,6 @@ def _median_epoch(marks: list[float], steps: int) -> float:
 def _gflop(patch: list[int], patches: int) -> float:
     """Of forward and backward passes through the U-Net as it is published, 10^9."""
     network = build_network("unet", full_config("unet", {}, patch), 1)
-    use_torchs_layers(network)
     with FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, 1, *patch)).sum().backward()
     return counter.get_total_flops() * patches / 1e9

@@ -332,7 +332,7 @@ class TrainConfig(Section):
     )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
-        description="of the network's arithmetic; auto: bfloat16 where the hardware gains by it, else float32",
+        description="of the network's arithmetic; auto: bfloat16 on a GPU that gains by it, else float32",
     )
     prior: float = Field(
         0.0,

@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 
 from hemseg_cli.config.schema import PredictConfig
-from hemseg_cli.core.devices import keep_memory
 from hemseg_cli.core.errors import UsageError
 from hemseg_cli.imaging.head_mask import Head, find_head
 from hemseg_cli.imaging.nifti import Volume
@@ -52,7 +51,6 @@ class Predictor:
         HemsegError or FileFormatError naming a file that cannot be used.
         """
         target = torch_device(device)
-        keep_memory(target)
         return cls(
             tuple(load_network(path, config, target, memory_mb) for path in checkpoints),
             config,

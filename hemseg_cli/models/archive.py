@@ -19,7 +19,7 @@ import torch
 from hemseg_cli.core.errors import FileFormatError, HemsegError
 from hemseg_cli.core.run_directory import atomic_path
 from hemseg_cli.models.checkpoint import read_checkpoint
-from hemseg_cli.models.registry import MODELS, NNUNET, build_network
+from hemseg_cli.models.registry import MODELS, NNUNET, build_network, without_memory
 
 FORMAT = 1
 _WEIGHTS = "model.safetensors"
@@ -210,7 +210,7 @@ def _check_weights(
     if settings["model_name"] == NNUNET:
         return
     try:
-        with torch.device("meta"):
+        with without_memory():
             network = build_network(
                 str(settings["model_name"]),
                 dict(settings["model_config"]),

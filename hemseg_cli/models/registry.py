@@ -5,11 +5,12 @@ A factory, its arguments, and the rule for the patch sizes it takes.
 Nothing heavy is imported here: `hemseg train --list` and every usage error do without torch.
 """
 
+import contextlib
 import difflib
 import importlib
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -254,8 +255,6 @@ def build_network(name: str, model_config: Mapping[str, Any], in_channels: int) 
             f"{name} takes {', '.join(map(str, model.input_channels))} input channels, not {in_channels}",
             hint="the number of windows in train.windows is the number of channels",
         )
-    from hemseg_cli.models.cpu_layers import use_cpu_layers
-
     module, _, attribute = model.factory.partition(":")
     factory = getattr(importlib.import_module(module), attribute)
     arguments = {**model.model_config, **model_config}
@@ -275,13 +274,32 @@ def build_network(name: str, model_config: Mapping[str, Any], in_channels: int) 
             f"{name} cannot be built with {arguments}: {error}",
             hint="see the table train.network of the config",
         ) from error
-    use_cpu_layers(network)
     return network
 
 
-def count_parameters(network: "nn.Module") -> int:
-    """The number of trainable numbers in a network."""
-    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+@contextlib.contextmanager
+def without_memory() -> Iterator[None]:
+    """Draw the weights of networks built inside on torch's meta device: shapes without numbers.
+
+    Only what holds weights goes there. `torch.device("meta")` moves every new tensor, also the
+    drop-path rates that MONAI's Swin transformer computes and reads back, and fails at them.
+    """
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    of_weights = {torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn}
+
+    class OnMeta(TorchFunctionMode):
+        def __torch_function__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            kwargs = dict(kwargs or {})
+            if func in of_weights:
+                kwargs["device"] = "meta"
+            return func(*args, **kwargs)
+
+    with OnMeta():
+        yield
 
 
 def _check_arguments(name: str, factory: Callable[..., Any], arguments: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ import torch
 from hemseg_cli.config import Config
 from hemseg_cli.core import console
 from hemseg_cli.core.cases import Case, cases_in_split, contaminated, patient_folds, read_cases
-from hemseg_cli.core.devices import keep_memory, precision_for
+from hemseg_cli.core.devices import training_precision
 from hemseg_cli.core.errors import HemsegError, UsageError
 from hemseg_cli.core.executor import default_workers
 from hemseg_cli.models.registry import build_network, check_patch, entry, full_config
@@ -107,7 +107,6 @@ def make_material(config: Config, device: torch.device, world: World) -> Materia
 def make_engine(config: Config, material: Material, device: torch.device, world: World) -> Engine:
     """A new network, from the seed alone, with its optimiser and schedule, on the device."""
     train = config.train
-    keep_memory(device)
     preprocess = preprocess_of(train)
     model_config = full_config(train.model, train.network, train.patch)
     torch.manual_seed(step_seed(train.seed))
@@ -119,7 +118,7 @@ def make_engine(config: Config, material: Material, device: torch.device, world:
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # not in torch's annotations
     mean = WeightMean(network, train.ema_decay)
     parallel = world.parallel(network, device, idle_weights=not entry(train.model).convolutional)
-    precision = precision_for(train.precision, device)
+    precision = training_precision(train.precision, device)
     optimizer = make_optimizer(
         network, train, fused=precision != torch.float16 and device.type in ("cpu", "cuda")
     )

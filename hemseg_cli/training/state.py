@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from hemseg_cli.config import Config
-from hemseg_cli.core.devices import precision_for
+from hemseg_cli.core.devices import training_precision
 from hemseg_cli.core.errors import FileFormatError, HemsegError
 from hemseg_cli.core.run_directory import RunDirectory
 from hemseg_cli.imaging.preprocess import Preprocess
@@ -141,7 +141,7 @@ class Engine:
             self.optimizer.load_state_dict(checkpoint["optimizer"])
             self.schedule.load_state_dict(checkpoint["schedule"])
             self.scaler.load_state_dict(checkpoint["scaler"])
-            self.precision = precision_for(checkpoint["precision"], self.device)
+            self.precision = training_precision(checkpoint["precision"], self.device)
             self.predict = dict(checkpoint["predict"])
             self.progress = Progress(**checkpoint["progress"])
             _set_random_states(checkpoint["random"])

@@ -1,13 +1,7 @@
-import os
-import platform
-import resource
-import subprocess
-import sys
-
 import pytest
 import torch
 
-from hemseg_cli.core.devices import precision_for
+from hemseg_cli.core.devices import precision_for, training_precision
 
 CPU = torch.device("cpu")
 
@@ -41,41 +35,10 @@ def test_what_is_asked_for_is_taken(name: str) -> None:
     assert precision_for(name, CPU) is getattr(torch, name)
 
 
-_PASSES_OF_A_NETWORK = """
-import resource, sys, torch
-from hemseg_cli.core.devices import keep_memory
-if sys.argv[1] == "keep":
-    keep_memory(torch.device("cpu"))
-network = torch.nn.Sequential(torch.nn.Conv3d(1, 16, 3), torch.nn.ReLU(), torch.nn.Conv3d(16, 1, 3))
-image = torch.zeros(1, 1, 96, 96, 96)
-with torch.inference_mode():
-    for number in range(13):
-        if number == 3:
-            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        network(image)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
-
-
-def _pages_asked_for(what: str) -> int:
-    environment = {
-        key: value
-        for key, value in os.environ.items()
-        if not key.startswith(("MALLOC_", "GLIBC_", "THP_"))
-    }
-    answer = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", _PASSES_OF_A_NETWORK, what],
-        check=True,
-        capture_output=True,
-        text=True,
-        env=environment,
-    )
-    return int(answer.stdout)
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
-def test_network_takes_the_memory_that_its_last_pass_has_freed() -> None:
-    left, kept = _pages_asked_for("leave"), _pages_asked_for("keep")
-    pages_of_a_layer = 16 * 96**3 * 4 // resource.getpagesize()
-    assert left > 9 * pages_of_a_layer  # ten passes
-    assert kept < left / 3
+def test_training_on_a_processor_is_float32_unless_asked_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert precision_for("auto", CPU) is torch.bfloat16
+    assert training_precision("auto", CPU) is torch.float32
+    assert training_precision("bfloat16", CPU) is torch.bfloat16

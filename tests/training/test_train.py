@@ -145,19 +145,12 @@ def test_stopped_anywhere_and_resumed_is_bitwise_the_straight_run(
     assert len(rows_of(resumed.run)) == 2
 
 
-def test_resumed_run_keeps_its_arithmetic(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def engine() -> Engine:
-        config, device = small_config(place, "train.precision=auto"), torch.device("cpu")
-        return make_engine(config, make_material(config, device, World()), device, World())
-
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    state = engine().state()
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
-    moved = engine()
-    assert moved.precision is torch.bfloat16
-    moved.restore(state)
+def test_resumed_run_keeps_its_arithmetic(place: Path) -> None:
+    config, device = small_config(place, "train.precision=auto"), torch.device("cpu")
+    moved = make_engine(config, make_material(config, device, World()), device, World())
     assert moved.precision is torch.float32
+    moved.restore({**moved.state(), "precision": "bfloat16"})
+    assert moved.precision is torch.bfloat16
 
 
 def test_resume_of_a_finished_run_is_refused(place: Path, straight: TrainResult) -> None:
