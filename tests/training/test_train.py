@@ -18,7 +18,6 @@ from hemseg_cli.models.checkpoint import network_of, read_checkpoint
 from hemseg_cli.training import loop, validation
 from hemseg_cli.training.distributed import World
 from hemseg_cli.training.setup import make_engine, make_material
-from hemseg_cli.training.state import Engine
 from hemseg_cli.training.train import TrainResult, train
 from tests.training.small_run import (
     SMALL_DYNUNET,
