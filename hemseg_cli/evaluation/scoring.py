@@ -9,11 +9,9 @@ import numpy as np
 from hemseg_cli.core.errors import CaseError
 from hemseg_cli.evaluation.metrics import CaseMetrics, metrics_of
 from hemseg_cli.evaluation.surfaces import Foreground, foreground, mask_pair
-from hemseg_cli.imaging.geometry import Affine, spacing_mm, tilt_deg, true_voxel_volume_mm3
+from hemseg_cli.imaging.geometry import spacing_mm, tilt_deg, true_voxel_volume_mm3
 from hemseg_cli.imaging.nifti import Volume, read_volume
-from hemseg_cli.imaging.orientation import to_canonical
-
-_GRID_TOLERANCE_MM = 0.1
+from hemseg_cli.imaging.orientation import describe_grid, match_axes
 
 
 @dataclass(frozen=True)
@@ -113,33 +111,18 @@ def _with_paper(score: CaseScore, prediction: Volume, truth: Volume) -> CaseScor
 
 
 def _on_one_grid(prediction: Volume, truth: Volume, files: CaseFiles) -> tuple[Volume, Volume]:
-    """Both as they are if their grids agree, else both on canonical axes (a tool may store R-A-S), else CaseError."""
-    if _same_grid(prediction, truth):
-        return prediction, truth
-    canonical = to_canonical(prediction)[0], to_canonical(truth)[0]
-    if _same_grid(*canonical):
-        return canonical
-    raise CaseError(
-        f"scan {files.scan}: {files.prediction} ({_describe(prediction)}) is not on the grid of {files.label} ({_describe(truth)})",
-        hint="predict on the scan that the label belongs to, or resample the mask onto the label's grid",
-    )
-
-
-def _same_grid(a: Volume, b: Volume) -> bool:
-    """Equal shapes, and no corner of the scan further apart than the tolerance."""
-    if a.array.shape != b.array.shape:
-        return False
-    corners = np.array(
-        np.meshgrid(*((0, size - 1) for size in a.array.shape), [1], indexing="ij")
-    ).reshape(4, -1)
-    apart: Affine = (a.affine - b.affine) @ corners
-    return bool(np.linalg.norm(apart[:3], axis=0).max() <= _GRID_TOLERANCE_MM)
-
-
-def _describe(volume: Volume) -> str:
-    spacing = " x ".join(f"{step:.4g}" for step in spacing_mm(volume.affine))
-    origin = ", ".join(f"{x:.1f}" for x in volume.affine[:3, 3])
-    return f"{' x '.join(map(str, volume.array.shape))} voxels of {spacing} mm from ({origin})"
+    """Return both on the truth's axes (a tool may store R-A-S); CaseError where they lie apart."""
+    shape, affine = truth.array.shape, truth.affine
+    try:
+        return match_axes(prediction, shape, affine), truth
+    except CaseError:
+        theirs = describe_grid(prediction.array.shape, prediction.affine)
+        raise CaseError(
+            f"scan {files.scan}: {files.prediction} ({theirs}) is not on the grid of "
+            f"{files.label} ({describe_grid(shape, affine)})",
+            hint="predict on the scan that the label belongs to, or resample the mask onto "
+            "the label's grid",
+        ) from None
 
 
 def _refuse_other_values(mask: Foreground, path: Path | None) -> None:

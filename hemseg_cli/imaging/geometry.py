@@ -1,4 +1,4 @@
-"""The conventions of every array and affine in this project, and the few formulas that depend on them.
+"""The conventions of every array and affine in this project, and the formulas that need them.
 
 * Arrays are indexed `[i, j, k]` as NIfTI stores them (i fastest in the file); with channels `[c, i,
   j, k]`. For an axial head CT i and j lie in the slice and k counts slices.
@@ -15,27 +15,61 @@
 """
 
 import math
+from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
 Affine = NDArray[np.float64]
 
+SAME_GRID_MM = 0.05
+"""Two files of ours are on one grid when no corner lies further apart: a tenth of a pixel.
+
+The rounding of a header's float32 numbers and of a qform's quaternion stays below it.
+"""
+
+SAME_PLACE_MM = 0.2
+"""A stranger's image and mask are a pair when no corner lies further apart: below half a pixel."""
+
 TILTED_FROM_DEG = 0.5
-_RIGHT_ANGLE_TOLERANCE = 1e-3
+"""Slices that lean by less are taken as straight: the cosine then differs from 1 by 4e-5."""
+
+_RIGHT_ANGLE_TOLERANCE = 1e-3  # cosine between two step vectors
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def lps_to_ras(affine: Affine) -> Affine:
-    """An affine to LPS millimetres as one to RAS millimetres, and the other way round.
+    """Turn an affine to LPS millimetres into one to RAS millimetres, and the other way round.
 
     The map is its own inverse.
     """
     return _LPS_TO_RAS @ affine
 
 
+def grid_distance_mm(
+    shape_a: Sequence[int], affine_a: Affine, shape_b: Sequence[int], affine_b: Affine
+) -> float:
+    """Return the largest distance between the same corner of two grids, mm.
+
+    Both affines go from index to RAS mm. Infinity where the shapes differ or an affine is not
+    finite. Compare it with `SAME_GRID_MM` or `SAME_PLACE_MM`: between the corners of two affine
+    grids no voxel lies further apart than the corners do.
+    """
+    if tuple(shape_a) != tuple(shape_b):
+        return math.inf
+
+    # A NaN or an infinity in a header must not read as "near": numpy's max would give NaN.
+    difference = np.asarray(affine_a, dtype=np.float64) - np.asarray(affine_b, dtype=np.float64)
+    if not np.isfinite(difference).all():
+        return math.inf
+
+    corners = np.array([[*corner, 1] for corner in product(*((0, n - 1) for n in shape_a))])
+    return float(np.linalg.norm((corners @ difference.T)[:, :3], axis=1).max())
+
+
 def spacing_mm(affine: Affine) -> tuple[float, float, float]:
-    """The lengths of the three step vectors, mm.
+    """Return the lengths of the three step vectors, mm.
 
     For k that is the distance between slice origins.
     """
@@ -44,12 +78,12 @@ def spacing_mm(affine: Affine) -> tuple[float, float, float]:
 
 
 def header_voxel_volume_mm3(affine: Affine) -> float:
-    """|det| of the step vectors, mm3: the volume that the header claims."""
+    """Return |det| of the step vectors, mm3: the volume that the header claims."""
     return float(abs(np.linalg.det(affine[:3, :3])))
 
 
 def is_sheared(affine: Affine) -> bool:
-    """Whether the step vectors do not stand at right angles.
+    """Tell whether the step vectors do not stand at right angles.
 
     The affine then carries the true slice steps.
     """
@@ -58,40 +92,51 @@ def is_sheared(affine: Affine) -> bool:
 
 
 def slice_normal(affine: Affine) -> NDArray[np.float64]:
-    """Unit normal of the slices (RAS), pointing to the head.
+    """Return the unit normal of the slices (RAS), pointing to the head.
 
     The slice axis is the one nearest to S, as in an axial scan.
     """
     steps = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     axis = _slice_axis(steps)
+
     normal = np.cross(steps[:, (axis + 1) % 3], steps[:, (axis + 2) % 3])
     normal /= np.linalg.norm(normal)
     return np.asarray(normal if normal[2] >= 0 else -normal, dtype=np.float64)
 
 
 def tilt_deg(affine: Affine) -> float:
-    """Gantry tilt: the angle between slice normal and table axis, degrees, positive where the normal leans to anterior.
+    """Return the gantry tilt, degrees: the angle between slice normal and table axis.
 
-    The table moves along S (DICOM PS3.3 C.7.6.2.1.1, patient lying straight), so this is a
-    head-first or feet-first axial scan's tilt.
+    Positive where the normal leans to anterior. The table moves along S (DICOM PS3.3
+    C.7.6.2.1.1, patient lying straight), so this is a head-first or feet-first axial scan's tilt.
     """
     normal = slice_normal(affine)
     angle = math.degrees(math.acos(min(1.0, float(normal[2]))))
     return -angle if normal[1] < 0 else angle
 
 
+def is_right_angled_tilt(affine: Affine) -> bool:
+    """Tell whether an affine is oblique without shear.
+
+    Its slice step then means one of two things: ITK's readers put the distance between slice
+    origins there, every other tool the distance along the normal.
+    """
+    return abs(tilt_deg(affine)) > TILTED_FROM_DEG and not is_sheared(affine)
+
+
 def true_voxel_volume_mm3(affine: Affine) -> float:
-    """Voxel volume with the tilt accounted for, mm3.
+    """Return the voxel volume of an ITK-read tilted series, mm3.
 
     Sheared affine: |det|. Right-angled and tilted: z spacing is taken as the distance between slice
     origins (ITK's readers, the published labels), so the volume is the header's times cos(tilt). A
-    straight scan: the header's.
+    straight scan: the header's. Only for files that are known to be ITK's, as our own sidecars,
+    case tables and the HemSeg labels say: of any other file take `header_voxel_volume_mm3`.
     """
     volume = header_voxel_volume_mm3(affine)
-    tilt = tilt_deg(affine)
-    if is_sheared(affine) or abs(tilt) <= TILTED_FROM_DEG:
+    if not is_right_angled_tilt(affine):
         return volume
-    return volume * math.cos(math.radians(tilt))
+
+    return volume * math.cos(math.radians(tilt_deg(affine)))
 
 
 def _slice_axis(steps: NDArray[np.float64]) -> int:

@@ -21,14 +21,13 @@ from hemseg_cli.core.cases import Case
 from hemseg_cli.core.errors import HemsegError
 from hemseg_cli.imaging.geometry import spacing_mm
 from hemseg_cli.imaging.nifti import Volume, read_volume
-from hemseg_cli.imaging.orientation import to_canonical
+from hemseg_cli.imaging.orientation import match_axes, to_canonical
 from hemseg_cli.reporting.results import CaseResult, RunResults
 
 HU_LOW, HU_HIGH = -100, 200
 _AIR_HU = -300
 _MARGIN = 6
 _MOST_SLICES = 80
-_SAME_PLACE_MM = 1.0
 
 
 @dataclass(frozen=True)
@@ -100,13 +99,16 @@ def _scan(
     role: str, scan: str, case: Case, runs: Sequence[RunResults], folder: Path, matrix: int
 ) -> ViewerScan:
     image = read_volume(folder / case.image)
-    truth = _on_grid(read_volume(folder / case.label), image, "label")
+    grid = (image.array.shape, image.affine)
+    truth = match_axes(read_volume(folder / case.label), *grid)
     masks = [_slices(truth) != 0]
     missing = []
     for run in runs:
         file = run.run.prediction_file(run.split, scan)
         if file.is_file():
-            masks.append(_slices(_on_grid(read_volume(file), image, f"mask of {run.name}")) != 0)
+            masks.append(
+                _slices(match_axes(read_volume(file), *grid, what=f"mask of {run.name}")) != 0
+            )
         else:
             missing.append(run.name)
             masks.append(np.zeros_like(masks[0]))
@@ -146,19 +148,6 @@ def _shown(result: CaseResult | None) -> dict[str, float | None]:
         key: result.number(key) if result else None
         for key in ("dice", "hd95_mm", "truth_ml", "predicted_ml")
     }
-
-
-def _on_grid(mask: Volume, image: Volume, what: str) -> Volume:
-    if mask.array.shape != image.array.shape:
-        raise HemsegError(f"the {what} has shape {mask.array.shape}, the image {image.array.shape}")
-    corner = np.array([n - 1 for n in image.array.shape] + [1.0])
-    apart = max(
-        float(np.abs((mask.affine - image.affine) @ point).max())
-        for point in (np.array([0.0, 0, 0, 1]), corner)
-    )
-    if apart > _SAME_PLACE_MM:
-        raise HemsegError(f"the {what} lies {apart:.1f} mm off the image")
-    return mask
 
 
 def _slices(volume: Volume) -> NDArray[Any]:

@@ -26,7 +26,7 @@ from hemseg_cli.core.cases import Case
 from hemseg_cli.core.errors import CaseError, HemsegError
 from hemseg_cli.core.executor import map_cases
 from hemseg_cli.imaging.nifti import Volume, read_volume
-from hemseg_cli.imaging.orientation import Reorientation
+from hemseg_cli.imaging.orientation import Reorientation, match_axes
 from hemseg_cli.imaging.preprocess import Grid, Preprocess, Window, prepare_image, prepare_label
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 StoredType = Literal["float16", "float32"]
 _LAYOUT = 1  # counted up when what is stored changes its meaning
-_SHARE_OF_A_VOXEL = 0.1  # by which image and label may lie apart
 
 
 @dataclass(frozen=True)
@@ -174,6 +173,7 @@ def _prepare(task: _Task) -> None:
     """
     image = read_volume(task.data_folder / task.case.image)
     label = read_volume(task.data_folder / task.case.label)
+    label = match_axes(label, image.array.shape, image.affine)
     _check_pair(task, image, label)
     array, grid = prepare_image(image, task.preprocess)
     mask = prepare_label(label, task.preprocess)
@@ -207,14 +207,6 @@ def _replace(temporary: Path, entry: Path) -> None:
 
 
 def _check_pair(task: _Task, image: Volume, label: Volume) -> None:
-    if image.array.shape != label.array.shape:
-        raise CaseError(f"image {image.array.shape} and label {label.array.shape} differ in shape")
-    corners = np.stack([*np.ndindex(2, 2, 2)]) * (np.array(image.array.shape) - 1)
-    apart = np.linalg.norm(
-        (image.affine - label.affine) @ np.c_[corners, np.ones(8)].T, axis=0
-    ).max()
-    if apart > _SHARE_OF_A_VOXEL * np.linalg.norm(image.affine[:3, :3], axis=0).min():
-        raise CaseError(f"image and label lie up to {apart:.3g} mm apart")
     if image.array.dtype.kind == "f" and not np.isfinite(image.array).all():
         bad = int(np.count_nonzero(~np.isfinite(image.array)))
         raise CaseError(

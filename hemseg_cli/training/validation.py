@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hemseg_cli.core.errors import CaseError
 from hemseg_cli.evaluation.metrics import dice
-from hemseg_cli.imaging.nifti import read_volume
+from hemseg_cli.imaging.nifti import read_header, read_volume
+from hemseg_cli.imaging.orientation import match_axes
 from hemseg_cli.imaging.preprocess import restore_probability
 from hemseg_cli.inference.settings import Settings, chosen_settings
 from hemseg_cli.inference.sliding_window import sliding_window
@@ -19,6 +19,7 @@ from hemseg_cli.training.distributed import World
 from hemseg_cli.training.state import Engine
 
 if TYPE_CHECKING:
+    from hemseg_cli.core.cases import Case
     from hemseg_cli.training.cache import PreparedCase
 
 USUAL_THRESHOLD = 0.5
@@ -122,9 +123,7 @@ def _validate_case(engine: Engine, network: torch.nn.Module, case: "PreparedCase
     ).numpy()
     if engine.config.train.validation_grid == "native":
         probability = restore_probability(probability, case.grid)
-        truth = _native_truth(
-            engine.config.data.folder / case.case.label, probability.shape, case.scan
-        )
+        truth = _native_truth(engine.config.data.folder, case.case)
     else:
         truth = np.asarray(case.label) > 0
     return _score(case.scan, probability, truth)
@@ -139,11 +138,7 @@ def _score(scan: str, probability: NDArray[np.float32], truth: NDArray[np.bool_]
     )
 
 
-def _native_truth(path: Path, shape: tuple[int, ...], scan: str) -> NDArray[np.bool_]:
-    label = read_volume(path)
-    if label.array.shape != shape:
-        raise CaseError(
-            f"{path}: the label has shape {label.array.shape}, the image of scan {scan} {shape}",
-            hint="hemseg convert --force",
-        )
+def _native_truth(folder: Path, case: "Case") -> NDArray[np.bool_]:
+    shape, affine = read_header(folder / case.image)
+    label = match_axes(read_volume(folder / case.label), shape, affine, what=f"label {case.label}")
     return np.asarray(label.array > 0)

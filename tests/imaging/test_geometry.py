@@ -78,3 +78,43 @@ def test_upright_grid_is_right_angled_along_the_table_and_holds_every_slice(tilt
     assert indices[:, :3].min() >= -1e-6
     assert (indices[:, :3].max(axis=0) <= np.array(grid.shape) - 1 + 1e-6).all()
     assert (indices[:, :3].max(axis=0) > np.array(grid.shape) - 2 - 1e-6).all()
+
+
+def test_the_distance_of_two_grids_is_that_of_the_corner_furthest_apart() -> None:
+    grid, shape = np.diag([0.5, 0.5, 5.0, 1.0]), (11, 21, 31)
+    assert geometry.grid_distance_mm(shape, grid, shape, grid) == 0.0
+
+    moved = grid.copy()
+    moved[:3, 3] = [3.0, 4.0, 0.0]
+    assert geometry.grid_distance_mm(shape, grid, shape, moved) == pytest.approx(5.0)
+
+    wider = np.diag([0.5, 0.5, 5.01, 1.0])
+    assert geometry.grid_distance_mm(shape, grid, shape, wider) == pytest.approx(0.3)
+
+
+def test_the_distance_is_not_that_of_the_first_voxel_alone_nor_of_the_last() -> None:
+    # Turned about its middle: the first corner moves one way, the last the other.
+    shape, angle = (101, 101, 2), math.radians(0.1)
+    turned = np.eye(4)
+    turned[:2, :2] = [
+        [math.cos(angle), -math.sin(angle)],
+        [math.sin(angle), math.cos(angle)],
+    ]
+    turned[:3, 3] = np.array([50.0, 50, 0]) - turned[:3, :3] @ [50.0, 50, 0]
+    assert geometry.grid_distance_mm(shape, np.eye(4), shape, turned) == pytest.approx(
+        2 * 50 * math.sqrt(2) * math.sin(angle / 2)
+    )
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_other_shapes_and_numbers_that_are_none_are_infinitely_far(value: float) -> None:
+    bad = np.eye(4)
+    bad[0, 3] = value
+    assert geometry.grid_distance_mm((2, 3, 4), np.eye(4), (2, 3, 4), bad) == math.inf
+    assert geometry.grid_distance_mm((2, 3, 4), np.eye(4), (4, 3, 2), np.eye(4)) == math.inf
+
+
+def test_a_right_angled_tilt_is_told_from_a_sheared_and_from_a_straight_one() -> None:
+    assert geometry.is_right_angled_tilt(gantry_affine(20.0, sheared=False))
+    assert not geometry.is_right_angled_tilt(gantry_affine(20.0, sheared=True))
+    assert not geometry.is_right_angled_tilt(gantry_affine(0.0, sheared=False))

@@ -6,8 +6,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from hemseg_cli.core.errors import CaseError
 from hemseg_cli.imaging.nifti import Volume
-from hemseg_cli.imaging.orientation import from_canonical, to_canonical
+from hemseg_cli.imaging.orientation import from_canonical, match_axes, to_canonical
 
 ALL_ORIENTATIONS = [
     "".join(letters)
@@ -52,3 +53,37 @@ def test_a_tilted_scan_keeps_its_slices() -> None:
     _volume, change = to_canonical(Volume(np.zeros((4, 5, 6)), affine))
     assert change.axes == (0, 1, 2)
     assert change.flipped == (True, True, False)
+
+
+@pytest.mark.parametrize("code", ALL_ORIENTATIONS)
+def test_a_mask_in_any_axis_order_comes_onto_the_axes_of_its_image(code: str) -> None:
+    tilt = np.radians(18.0)
+    affine = np.eye(4)
+    affine[:3, :3] = [
+        [-0.5, 0, 0],
+        [0, -0.5 * np.cos(tilt), 0],
+        [0, 0.5 * np.sin(tilt), 5.0],
+    ]
+    mask = (np.arange(5 * 6 * 7).reshape(5, 6, 7) % 3 == 0).astype(np.uint8)
+    stored = nib.Nifti1Image(mask, affine)
+    turn = nib.orientations.ornt_transform(
+        nib.io_orientation(affine), nib.orientations.axcodes2ornt(tuple(code))
+    )
+    other = stored.as_reoriented(turn)
+    found = match_axes(Volume(np.asarray(other.dataobj), other.affine), mask.shape, affine)
+    np.testing.assert_array_equal(found.array, mask)
+    np.testing.assert_allclose(found.affine, affine, atol=1e-12)
+
+
+def test_a_mask_in_another_place_or_of_another_size_is_refused_with_the_millimetres() -> None:
+    mask = Volume(np.zeros((5, 6, 7), dtype=np.uint8), np.diag([0.5, 0.5, 5.0, 1.0]))
+    moved = mask.affine.copy()
+    moved[1, 3] = 1.5
+    with pytest.raises(CaseError, match=r"the label lies up to 1\.5 mm off the image"):
+        match_axes(mask, (5, 6, 7), moved)
+    with pytest.raises(CaseError, match=r"5 x 6 x 7 voxels .* the image 5 x 6 x 8 voxels"):
+        match_axes(mask, (5, 6, 8), mask.affine)
+    # The same voxels read back to front are another place, not another order of axes.
+    mirrored = np.diag([-0.5, 0.5, 5.0, 1.0])
+    with pytest.raises(CaseError, match="off the image"):
+        match_axes(mask, (5, 6, 7), mirrored)

@@ -127,7 +127,7 @@ def test_a_mask_of_another_shape_leaves_the_scan_out(make_workplace: Make) -> No
     write_volume(
         place.run() / "predictions/test/aa.nii.gz", Volume(np.zeros((4, 4, 4), np.uint8), np.eye(4))
     )
-    assert "has shape (4, 4, 4)" in view(place).left_out["aa"]
+    assert "is 4 x 4 x 4 voxels" in view(place).left_out["aa"]
 
 
 def test_without_a_case_table_the_page_is_made_without_viewer(make_workplace: Make) -> None:

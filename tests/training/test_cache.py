@@ -127,9 +127,9 @@ def test_every_bad_scan_is_named_with_its_reason(tmp_path, folder):
     for reason in (
         "7 scans cannot be preprocessed",
         "nan: image train/image/nan.nii.gz has 1 voxels that are not numbers",
-        "shape: image (32, 28, 10) and label (32, 28, 9) differ in shape",
+        "shape: the label is 32 x 28 x 9 voxels",
         "values: label train/label/values.nii.gz has the values 0, 2, not 0 and 1 alone",
-        "moved: image and label lie up to 0.31 mm apart",
+        "moved: the label lies up to 0.31 mm off the image",
         "image/cut.nii.gz is cut off or damaged",
         "gone.nii.gz: No such file",
         "none: no image in the case table",

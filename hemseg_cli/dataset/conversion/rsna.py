@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from hemseg_cli.config import Config
 from hemseg_cli.core.cases import Case, read_cases, write_cases
 from hemseg_cli.core.errors import CaseError, UsageError
@@ -21,9 +19,8 @@ from hemseg_cli.dataset.conversion.upright_pair import upright_pair
 from hemseg_cli.dataset.labels.manifest import ManifestRow, read_manifest, write_manifest
 from hemseg_cli.dataset.slices.sources import SliceSource, open_source
 from hemseg_cli.imaging.dicom.series import Sidecar, assemble, read_slices
+from hemseg_cli.imaging.geometry import SAME_GRID_MM, grid_distance_mm
 from hemseg_cli.imaging.nifti import Volume, read_header
-
-_GRID_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -206,10 +203,7 @@ def _reader(source: SliceSource, names: Sequence[str]) -> Callable[[str], bytes]
 
 
 def check_label_grid(scan: str, volume: Volume, sidecar: Sidecar, label: Path) -> None:
-    """CaseError where the slices do not lie on their label's grid.
-
-    Shape, or affine by more than 1e-3 mm.
-    """
+    """Raise CaseError where the slices do not lie on their label's grid (`SAME_GRID_MM`)."""
     shape, affine = read_header(label)
     i, j, k = volume.array.shape
     count = len(sidecar["slice_positions_mm"])
@@ -219,11 +213,9 @@ def check_label_grid(scan: str, volume: Volume, sidecar: Sidecar, label: Path) -
         raise CaseError(
             f"{scan}: image shape {(i, j, count)} is not that of its label {label.name}, {tuple(shape)}"
         )
-    difference = float(np.abs(affine - expected).max())
-    if difference > _GRID_TOLERANCE:
-        raise CaseError(
-            f"{scan}: image grid differs from that of its label {label.name} by {difference:.4g} mm (affine)"
-        )
+    apart = grid_distance_mm(shape, affine, shape, expected)
+    if apart > SAME_GRID_MM:
+        raise CaseError(f"{scan}: image and label {label.name} lie up to {apart:.4g} mm apart")
 
 
 def with_geometry(case: Case, sidecar: Sidecar | None) -> Case:

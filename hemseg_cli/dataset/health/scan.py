@@ -11,11 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemseg_cli.core.cases import Case
-from hemseg_cli.core.errors import FileFormatError
-from hemseg_cli.imaging.geometry import Affine, tilt_deg, true_voxel_volume_mm3
+from hemseg_cli.core.errors import CaseError, FileFormatError
+from hemseg_cli.imaging.geometry import (
+    SAME_GRID_MM,
+    grid_distance_mm,
+    tilt_deg,
+    true_voxel_volume_mm3,
+)
 from hemseg_cli.imaging.nifti import Volume, read_volume
+from hemseg_cli.imaging.orientation import match_axes
 
-GRID_TOLERANCE = 1e-3  # largest difference between two affines that is still one grid
 _VOLUME_TOLERANCE = 1e-3  # relative; the case table rounds
 _NIFTI1_HEADER_BYTES = 348
 
@@ -123,7 +128,7 @@ class _Findings:
             return None
         header = _header(path)
         difference = _sform_against_qform(header, volume.array.shape)
-        if difference is not None and difference > GRID_TOLERANCE:
+        if difference is not None and difference > SAME_GRID_MM:
             self._add(
                 "sform/qform",
                 f"{path}: sform and qform place a corner {difference:.3g} mm apart; readers will disagree",
@@ -132,10 +137,10 @@ class _Findings:
 
     def compare_grids(self, image: Volume, label: Volume) -> None:
         """Image and label of a scan lie on one grid."""
-        if image.array.shape != label.array.shape:
-            self._add("grid mismatch", f"image is {_size(image.array)}, label {_size(label.array)}")
-        elif (off := _largest_difference(image.affine, label.affine)) > GRID_TOLERANCE:
-            self._add("grid mismatch", f"the affines of image and label differ by {off:.3g}")
+        try:
+            match_axes(label, image.array.shape, image.affine)
+        except CaseError as error:
+            self._add("grid mismatch", error.message)
 
     def check_values(self, label: NDArray[Any]) -> int:
         """Voxels that are not 0; anything beside 0 and 1 is a fault."""
@@ -171,11 +176,7 @@ def _sform_against_qform(header: Any, shape: tuple[int, ...]) -> float | None:
     """How far apart the two put a corner of the grid, mm; None where only one is set."""
     if int(header["sform_code"]) <= 0 or int(header["qform_code"]) <= 0:
         return None
-    corners = np.array(np.meshgrid(*((0, n - 1) for n in shape))).reshape(3, -1)
-    apart = (header.get_sform() - header.get_qform()) @ np.vstack(
-        [corners, np.ones(corners.shape[1])]
-    )
-    return float(np.linalg.norm(apart[:3], axis=0).max())
+    return grid_distance_mm(shape, header.get_sform(), shape, header.get_qform())
 
 
 def _header(path: Path) -> Any:
@@ -187,11 +188,3 @@ def _header(path: Path) -> Any:
         packed = file.read(2) == b"\x1f\x8b"
     with igzip.open(path, "rb") if packed else path.open("rb") as file:
         return nib.Nifti1Header(file.read(_NIFTI1_HEADER_BYTES), check=False)
-
-
-def _largest_difference(a: Affine, b: Affine) -> float:
-    return float(np.abs(a - b).max())
-
-
-def _size(array: NDArray[Any]) -> str:
-    return " x ".join(str(n) for n in array.shape)
