@@ -123,7 +123,7 @@ def write_model(work: Path, model: str, matrix: int) -> None:
     """A checkpoint with seeded weights."""
     import torch
 
-    from hemseg_cli.imaging.preprocess import Preprocess, Window
+    from hemseg_cli.imaging.preprocess import HuWindow, Preprocess
     from hemseg_cli.models.checkpoint import write_checkpoint
     from hemseg_cli.models.registry import build_network, full_config
 
@@ -132,7 +132,7 @@ def write_model(work: Path, model: str, matrix: int) -> None:
     config = full_config(model, {}, patch)
     scale = 512 / matrix
     preprocess = Preprocess(
-        (SPACING_MM[0] * scale, SPACING_MM[1] * scale, SPACING_MM[2]), (Window(**WINDOW_HU),)
+        (SPACING_MM[0] * scale, SPACING_MM[1] * scale, SPACING_MM[2]), (HuWindow(**WINDOW_HU),)
     )
     write_checkpoint(
         work / "runs" / "bench" / "checkpoints" / "best.pt",

@@ -26,7 +26,7 @@ _BRAIN_SHARE = 0.6
 
 
 @dataclass(frozen=True)
-class Head:
+class HeadMask:
     """`core`: bool [i, j, k], voxel [a, b, c] standing for the canonical voxels around it.
 
     `step_mm` its spacing.
@@ -67,7 +67,7 @@ class Head:
         )
 
 
-def find_head(canonical: Volume) -> Head:
+def find_head(canonical: Volume) -> HeadMask:
     """The head in a scan in HU on canonical axes.
 
     Where nothing like a core is found, all of the scan is taken.
@@ -88,8 +88,8 @@ def find_head(canonical: Volume) -> Head:
     labels, count = ndimage.label(core, np.ones((3, 3, 3), dtype=bool))
     sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
     if not count or sizes.max() * step[0] * step[1] * step[2] < _SMALLEST_CM3 * 1000:
-        return Head(np.ones_like(tissue), step, False)
-    return Head(labels == int(np.argmax(sizes)) + 1, step, _encloses_brain(coarse, step))
+        return HeadMask(np.ones_like(tissue), step, False)
+    return HeadMask(labels == int(np.argmax(sizes)) + 1, step, _encloses_brain(coarse, step))
 
 
 def _encloses_brain(coarse: NDArray[Any], step: tuple[float, float, float]) -> bool:

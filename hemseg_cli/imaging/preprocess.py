@@ -22,7 +22,7 @@ _SAME_SPACING_MM = 1e-3  # MONAI's `Spacing` does not resample an axis that is t
 
 
 @dataclass(frozen=True)
-class Window:
+class HuWindow:
     """One input channel: HU clipped to [low, high], minus `mean`, divided by `std`."""
 
     low: float
@@ -31,7 +31,7 @@ class Window:
     std: float
 
     @classmethod
-    def unit(cls, low: float, high: float) -> "Window":
+    def unit(cls, low: float, high: float) -> "HuWindow":
         """The window scaled to [-1, 1]."""
         return cls(low, high, (low + high) / 2, (high - low) / 2)
 
@@ -45,7 +45,7 @@ class Preprocess:
     """
 
     spacing_mm: Spacing = (None, None, None)
-    windows: tuple[Window, ...] = (Window.unit(0.0, 80.0),)
+    windows: tuple[HuWindow, ...] = (HuWindow.unit(0.0, 80.0),)
     keep_within: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -64,7 +64,7 @@ class Preprocess:
             return cls(
                 (x, y, z),
                 tuple(
-                    Window(**{key: float(value) for key, value in window.items()})
+                    HuWindow(**{key: float(value) for key, value in window.items()})
                     for window in values["windows"]
                 ),
                 float(values.get("keep_within", 1.0)),
@@ -92,7 +92,7 @@ class Preprocess:
 
 
 @dataclass(frozen=True)
-class Grid:
+class NetworkGrid:
     """How a scan was brought to the network's grid; enough to go back."""
 
     source_shape: tuple[int, int, int]
@@ -103,7 +103,7 @@ class Grid:
     reorientation: Reorientation
 
 
-def network_grid(volume: Volume, settings: Preprocess) -> tuple[Volume, Grid]:
+def network_grid(volume: Volume, settings: Preprocess) -> tuple[Volume, NetworkGrid]:
     """The canonical view of a volume, and the grid on which the network sees it."""
     canonical, change = to_canonical(volume)
     spacing = spacing_mm(canonical.affine)
@@ -111,10 +111,10 @@ def network_grid(volume: Volume, settings: Preprocess) -> tuple[Volume, Grid]:
     i, j, k = canonical.array.shape
     shape = resampled_shape((i, j, k), spacing, (x, y, z))
     si, sj, sk = volume.array.shape
-    return canonical, Grid((si, sj, sk), (i, j, k), spacing, shape, (x, y, z), change)
+    return canonical, NetworkGrid((si, sj, sk), (i, j, k), spacing, shape, (x, y, z), change)
 
 
-def prepare_image(volume: Volume, settings: Preprocess) -> tuple[NDArray[np.float32], Grid]:
+def prepare_image(volume: Volume, settings: Preprocess) -> tuple[NDArray[np.float32], NetworkGrid]:
     """HU -> float32 [c, i, j, k] on the network's grid (linear interpolation)."""
     canonical, grid = network_grid(volume, settings)
     hu = resample(
@@ -146,7 +146,7 @@ def normalise(hu: NDArray[Any], settings: Preprocess) -> NDArray[np.float32]:
     return channels
 
 
-def restore_probability(probability: NDArray[np.float32], grid: Grid) -> NDArray[np.float32]:
+def restore_probability(probability: NDArray[np.float32], grid: NetworkGrid) -> NDArray[np.float32]:
     """Probabilities [i, j, k] on the network's grid -> on the scan's own grid (linear interpolation)."""
     canonical = resample(
         probability, grid.spacing_mm, grid.canonical_spacing_mm, grid.canonical_shape, linear=True

@@ -14,14 +14,14 @@ from hemseg_cli.imaging.nifti import Volume
 
 
 @dataclass(frozen=True)
-class Grid:
+class UprightGrid:
     """Where the voxels of an upright volume lie (RAS)."""
 
     shape: tuple[int, int, int]
     affine: Affine
 
 
-def upright_grid(shape: tuple[int, int, int], sheared: Affine) -> Grid:
+def upright_grid(shape: tuple[int, int, int], sheared: Affine) -> UprightGrid:
     """The smallest right-angled grid around a sheared one, slices stacked straight along its k steps.
 
     In-plane spacing is kept; the slice spacing is the distance between the sheared slices along
@@ -51,10 +51,10 @@ def upright_grid(shape: tuple[int, int, int], sheared: Affine) -> Grid:
     affine = np.eye(4)
     affine[:3, :3] = axes * steps
     affine[:3, 3] = axes @ low
-    return Grid((int(counts[0]), int(counts[1]), int(counts[2])), affine)
+    return UprightGrid((int(counts[0]), int(counts[1]), int(counts[2])), affine)
 
 
-def image_on(grid: Grid, image: Volume, *, outside: float) -> NDArray[Any]:
+def image_on(grid: UprightGrid, image: Volume, *, outside: float) -> NDArray[Any]:
     """An image (its affine the true, sheared one) on the grid.
 
     Linear, `outside` beyond the scan, type kept.
@@ -64,7 +64,7 @@ def image_on(grid: Grid, image: Volume, *, outside: float) -> NDArray[Any]:
     return np.rint(values).astype(kind) if kind.kind in "iu" else values.astype(kind)
 
 
-def label_on(grid: Grid, label: Volume) -> NDArray[np.uint8]:
+def label_on(grid: UprightGrid, label: Volume) -> NDArray[np.uint8]:
     """A mask (0 and 1, or the share of each voxel inside) on the grid with its volume kept.
 
     Of the linearly interpolated mask the highest voxels are taken, as many as make the same mm3.
@@ -82,7 +82,7 @@ def label_on(grid: Grid, label: Volume) -> NDArray[np.uint8]:
 
 
 def _resample(
-    array: NDArray[np.float32], affine: Affine, grid: Grid, outside: float
+    array: NDArray[np.float32], affine: Affine, grid: UprightGrid, outside: float
 ) -> NDArray[np.float32]:
     import SimpleITK as sitk  # slow to import
 

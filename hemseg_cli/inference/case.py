@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hemseg_cli.config.schema import PredictConfig
 from hemseg_cli.core.errors import CaseError
-from hemseg_cli.imaging.head_mask import Head, find_head
+from hemseg_cli.imaging.head_mask import HeadMask, find_head
 from hemseg_cli.imaging.orientation import to_canonical
 from hemseg_cli.inference.inputs.checking import checked_scan
 from hemseg_cli.inference.inputs.finding import ScanInput
@@ -47,7 +47,7 @@ class Ready:
     """A scan in memory, checked, and where its head is."""
 
     scan: Scan
-    head: Head
+    head: HeadMask
 
 
 @dataclass(frozen=True)

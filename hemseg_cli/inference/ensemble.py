@@ -13,10 +13,10 @@ from hemseg_cli.config.schema import PredictConfig
 from hemseg_cli.core import console
 from hemseg_cli.core.devices import precision_for
 from hemseg_cli.core.errors import CaseError, FileFormatError
-from hemseg_cli.imaging.head_mask import Head
+from hemseg_cli.imaging.head_mask import HeadMask
 from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.imaging.orientation import to_canonical
-from hemseg_cli.imaging.preprocess import Grid, Preprocess, network_grid
+from hemseg_cli.imaging.preprocess import NetworkGrid, Preprocess, network_grid
 from hemseg_cli.inference.nnunet import NnunetModel, load_nnunet
 from hemseg_cli.inference.settings import Settings, chosen_settings
 from hemseg_cli.inference.sliding_window import (
@@ -51,7 +51,7 @@ class EnsembleNetwork:
     air: tuple[float, ...]
 
     def infer(
-        self, volume: Volume, head: Head, config: PredictConfig, device: torch.device
+        self, volume: Volume, head: HeadMask, config: PredictConfig, device: torch.device
     ) -> Probability:
         """Probabilities of one scan in HU; 0 where no window lies.
 
@@ -120,7 +120,7 @@ class EnsembleNetwork:
         if device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def windows(self, head: Head, grid: Grid, config: PredictConfig) -> list[WindowBox]:
+    def windows(self, head: HeadMask, grid: NetworkGrid, config: PredictConfig) -> list[WindowBox]:
         """The windows that are computed, on the network's grid."""
         rule = self.rule
         if config.crop:
@@ -137,7 +137,7 @@ class NnunetNetwork:
     settings: Settings
 
     def infer(
-        self, volume: Volume, head: Head, config: PredictConfig, device: torch.device
+        self, volume: Volume, head: HeadMask, config: PredictConfig, device: torch.device
     ) -> Probability:
         """Probabilities of one scan in HU.
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hemseg_cli.config.schema import PredictConfig
 from hemseg_cli.core.errors import UsageError
-from hemseg_cli.imaging.head_mask import Head, find_head
+from hemseg_cli.imaging.head_mask import HeadMask, find_head
 from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.imaging.orientation import to_canonical
 from hemseg_cli.inference.ensemble import EnsembleNetwork, NnunetNetwork, load_network
@@ -62,7 +62,7 @@ class Predictor:
         """Threshold and smallest component for the mask."""
         return joint_settings([network.settings for network in self.networks])
 
-    def infer(self, volume: Volume, head: Head | None = None) -> EnsembleOutput:
+    def infer(self, volume: Volume, head: HeadMask | None = None) -> EnsembleOutput:
         """What the networks say of one scan in HU; `head`: where it is found already."""
         found = head or find_head(to_canonical(volume)[0])
         return EnsembleOutput(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.imaging.orientation import Reorientation, from_canonical
-from hemseg_cli.imaging.preprocess import Grid, Preprocess, normalise
+from hemseg_cli.imaging.preprocess import NetworkGrid, Preprocess, normalise
 from hemseg_cli.imaging.resampling import resample
 
 Range = tuple[int, int]
@@ -53,7 +53,7 @@ def box_of(part: Subgrid) -> tuple[slice, slice, slice]:
 
 
 def prepare_subgrid(
-    canonical: Volume, grid: Grid, settings: Preprocess, part: Subgrid
+    canonical: Volume, grid: NetworkGrid, settings: Preprocess, part: Subgrid
 ) -> NDArray[np.float32]:
     """HU -> float32 [c, i, j, k] on the part of the network's grid."""
     origin, needed = [], []
@@ -73,7 +73,7 @@ def prepare_subgrid(
     return normalise(hu, settings)
 
 
-def restore_subgrid(values: NDArray[np.float32], grid: Grid, part: Subgrid) -> Probability:
+def restore_subgrid(values: NDArray[np.float32], grid: NetworkGrid, part: Subgrid) -> Probability:
     """Probabilities [i, j, k] on a part of the network's grid -> on the scan's canonical voxels whose centres lie in it."""
     origin, inside = [], []
     for (start, stop), old, new, extent, whole in zip(

@@ -11,8 +11,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from hemseg_cli.imaging.head_mask import Head
-from hemseg_cli.imaging.preprocess import Grid
+from hemseg_cli.imaging.head_mask import HeadMask
+from hemseg_cli.imaging.preprocess import NetworkGrid
 from hemseg_cli.inference.sliding_window import Size, WindowBox, regular_windows
 from hemseg_cli.inference.subgrid import Range, Subgrid
 
@@ -35,14 +35,14 @@ class WindowRule:
     overlap: float
 
 
-def whole_grid(grid: Grid) -> Subgrid:
+def whole_grid(grid: NetworkGrid) -> Subgrid:
     """All of the network's grid."""
     i, j, k = grid.shape
     return (0, i), (0, j), (0, k)
 
 
 def head_subgrid(
-    head: Head, grid: Grid, margin_mm: float, within: Subgrid | None = None
+    head: HeadMask, grid: NetworkGrid, margin_mm: float, within: Subgrid | None = None
 ) -> Subgrid | None:
     """The smallest part of the network's grid that holds the head that lies in `within`, and a margin; None where there is none."""
     part = within or whole_grid(grid)
@@ -63,7 +63,9 @@ def head_subgrid(
     return ranges[0], ranges[1], ranges[2]
 
 
-def plan_windows(head: Head, grid: Grid, rule: WindowRule, *, margin_mm: float) -> list[WindowBox]:
+def plan_windows(
+    head: HeadMask, grid: NetworkGrid, rule: WindowRule, *, margin_mm: float
+) -> list[WindowBox]:
     """The windows on the network's grid that together hold the head."""
     part = _at_least(
         head_subgrid(head, grid, margin_mm) or whole_grid(grid), rule.patch, grid.shape
@@ -118,8 +120,8 @@ def split(window: WindowBox, rule: WindowRule) -> Iterator[WindowBox]:
 
 
 def _slab(
-    head: Head,
-    grid: Grid,
+    head: HeadMask,
+    grid: NetworkGrid,
     rule: WindowRule,
     margin_mm: float,
     part: Subgrid,
@@ -205,7 +207,7 @@ def _placed(own: Range, size: int, extent: int) -> int:
     return min(max(start, 0), extent - size)
 
 
-def _holds_head(head: Head, grid: Grid, window: WindowBox) -> bool:
+def _holds_head(head: HeadMask, grid: NetworkGrid, window: WindowBox) -> bool:
     inside = window.inside(grid.shape)
     low = [part.start * step for part, step in zip(inside, grid.spacing_mm, strict=True)]
     high = [(part.stop - 1) * step for part, step in zip(inside, grid.spacing_mm, strict=True)]

@@ -27,7 +27,13 @@ from hemseg_cli.core.errors import CaseError, HemsegError
 from hemseg_cli.core.executor import map_cases
 from hemseg_cli.imaging.nifti import Volume, read_volume
 from hemseg_cli.imaging.orientation import Reorientation, match_axes
-from hemseg_cli.imaging.preprocess import Grid, Preprocess, Window, prepare_image, prepare_label
+from hemseg_cli.imaging.preprocess import (
+    HuWindow,
+    NetworkGrid,
+    Preprocess,
+    prepare_image,
+    prepare_label,
+)
 
 if TYPE_CHECKING:
     from hemseg_cli.config import Config
@@ -43,7 +49,7 @@ class PreparedCase:
 
     scan: str
     folder: Path
-    grid: Grid
+    grid: NetworkGrid
     case: Case
 
     @functools.cached_property
@@ -84,7 +90,8 @@ def preprocess_of(train: "TrainConfig") -> Preprocess:
     """The preprocessing that the keys of `[train]` describe."""
     x, y, z = (step or None for step in train.spacing_mm)
     windows = tuple(
-        Window.unit(*window) if len(window) == 2 else Window(*window) for window in train.windows
+        HuWindow.unit(*window) if len(window) == 2 else HuWindow(*window)
+        for window in train.windows
     )
     return Preprocess((x, y, z), windows, train.keep_spacing_within)
 
@@ -262,10 +269,10 @@ def _map(file: Path) -> NDArray[Any]:
     return np.asarray(array) if array.size == 0 else array
 
 
-def _read_grid(entry: Path) -> Grid:
+def _read_grid(entry: Path) -> NetworkGrid:
     values = json.loads((entry / "grid.json").read_text(encoding="utf-8"))
     change = values.pop("reorientation")
     tuples = {key: tuple(value) for key, value in values.items()}
-    return Grid(
+    return NetworkGrid(
         **tuples, reorientation=Reorientation(tuple(change["axes"]), tuple(change["flipped"]))
     )

@@ -15,8 +15,8 @@ from hemseg_cli.core.errors import FileFormatError
 from hemseg_cli.imaging.geometry import Affine
 from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.imaging.preprocess import (
+    HuWindow,
     Preprocess,
-    Window,
     prepare_image,
     prepare_label,
     restore_probability,
@@ -102,7 +102,7 @@ def test_paper_preprocessing_is_what_monais_chain_gives(shape, spacing_mm, tilt_
 def test_the_way_back_ends_on_the_scans_own_grid():
     affine = _affine((0.6, 0.6, 5.0), 12.0, (1, 0, 2), (1, 0, 1))
     _image, label = _head((36, 40, 10), (1, 0, 2))
-    settings = Preprocess((0.3, 0.3, 2.5), (Window.unit(0, 1),))
+    settings = Preprocess((0.3, 0.3, 2.5), (HuWindow.unit(0, 1),))
     probability, grid = prepare_image(Volume(label, affine), settings)
     restored = restore_probability((probability[0] + 1) / 2, grid)
     assert restored.shape == label.shape
@@ -117,7 +117,7 @@ def test_a_spacing_near_to_the_wanted_one_is_kept():
 
 
 def test_air_is_the_lowest_value_of_each_channel():
-    settings = Preprocess(windows=(Window.unit(0, 80), Window(10, 70, 40, 20)))
+    settings = Preprocess(windows=(HuWindow.unit(0, 80), HuWindow(10, 70, 40, 20)))
     image, _grid = prepare_image(
         Volume(np.full((4, 4, 4), -1000, dtype=np.int16), np.eye(4)), settings
     )
@@ -126,7 +126,7 @@ def test_air_is_the_lowest_value_of_each_channel():
 
 
 def test_settings_survive_the_checkpoint():
-    settings = Preprocess((None, 0.5, 5.0), (Window.unit(0, 80), Window(-100, 300, 5, 6)), 1.5)
+    settings = Preprocess((None, 0.5, 5.0), (HuWindow.unit(0, 80), HuWindow(-100, 300, 5, 6)), 1.5)
     assert Preprocess.from_dict(settings.to_dict()) == settings
     older = {key: value for key, value in settings.to_dict().items() if key != "keep_within"}
     assert Preprocess.from_dict(older).keep_within == 1.0

@@ -9,10 +9,10 @@ from torch import nn
 
 from hemseg_cli.config.schema import PredictConfig
 from hemseg_cli.core.errors import CaseError
-from hemseg_cli.imaging.head_mask import Head, find_head
+from hemseg_cli.imaging.head_mask import HeadMask, find_head
 from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.imaging.preprocess import (
-    Grid,
+    NetworkGrid,
     Preprocess,
     network_grid,
     prepare_image,
@@ -48,7 +48,7 @@ def _head_scan(matrix: int = 96, slices: int = 20) -> Volume:
     return Volume(array, np.diag([2.0, 2.0, 6.0, 1.0]))
 
 
-def _grid(volume: Volume, settings: Preprocess = SETTINGS) -> Grid:
+def _grid(volume: Volume, settings: Preprocess = SETTINGS) -> NetworkGrid:
     return network_grid(volume, settings)[1]
 
 
@@ -147,7 +147,7 @@ def test_one_window_where_memory_allows_and_smaller_ones_where_not() -> None:
 
 def test_a_scan_without_head_is_computed_whole() -> None:
     volume = Volume(np.zeros((20, 20, 8), np.int16), np.diag([1.0, 1.0, 5.0, 1.0]))
-    head = Head(np.ones((7, 7, 8), dtype=bool), (3.0, 3.0, 5.0), False)
+    head = HeadMask(np.ones((7, 7, 8), dtype=bool), (3.0, 3.0, 5.0), False)
     windows = plan_windows(
         head,
         _grid(volume, Preprocess()),

@@ -7,7 +7,7 @@ import numpy as np
 from hemseg_cli.imaging.dicom.series import Sidecar, upright
 from hemseg_cli.imaging.nifti import Volume, read_volume, write_volume
 from hemseg_cli.imaging.resampling import resample_planes
-from hemseg_cli.imaging.upright import Grid, label_on
+from hemseg_cli.imaging.upright import UprightGrid, label_on
 
 
 def upright_pair(
@@ -28,6 +28,6 @@ def upright_pair(
         even = np.linspace(0.0, positions[-1], count)
         mask = resample_planes(mask.transpose(2, 0, 1), positions, even).transpose(1, 2, 0)
     shape: tuple[int, int, int] = (image.array.shape[0], image.array.shape[1], image.array.shape[2])
-    new = label_on(Grid(shape, image.affine), Volume(mask, np.array(sidecar["true_affine"])))
+    new = label_on(UprightGrid(shape, image.affine), Volume(mask, np.array(sidecar["true_affine"])))
     write_volume(new_label, Volume(new, image.affine))
     return image, told | {"label_voxels": int(np.count_nonzero(new))}
