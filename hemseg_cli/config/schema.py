@@ -354,6 +354,11 @@ class TrainConfig(Section):
         ge=1,
         description="epochs between validations on whole scans; the last epoch is always validated",
     )
+    grid_alignment: Literal["first-voxel", "monai"] = Field(
+        "first-voxel",
+        description="where the network's grid lies: its first voxel on the scan's, "
+        "or where MONAI's Spacing puts it",
+    )
     validation_grid: Literal["native", "network"] = Field(
         "native",
         description="grid on which validation is scored: the scan's own, or the resampled one that the network sees",

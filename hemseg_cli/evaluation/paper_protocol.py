@@ -11,7 +11,9 @@ from hemseg_cli.evaluation.metrics import dice, hd95_mm, iou
 from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.imaging.preprocess import Preprocess, prepare_label
 
-PAPER_GRID = Preprocess(spacing_mm=(0.4882810115814209, 0.4882810115814209, 4.649400138854981))
+PAPER_GRID = Preprocess(
+    spacing_mm=(0.4882810115814209, 0.4882810115814209, 4.649400138854981), alignment="monai"
+)
 PAPER_SAMPLES, PAPER_CONFIDENCE, PAPER_SEED = 5000, 0.95, 47
 _DIGITS = 4
 

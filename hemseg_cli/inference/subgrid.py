@@ -57,13 +57,19 @@ def prepare_subgrid(
 ) -> NDArray[np.float32]:
     """HU -> float32 [c, i, j, k] on the part of the network's grid."""
     origin, needed = [], []
-    for (start, stop), old, new, extent in zip(
-        part, grid.canonical_spacing_mm, grid.spacing_mm, canonical.array.shape, strict=True
+    for (start, stop), old, new, extent, shift in zip(
+        part,
+        grid.canonical_spacing_mm,
+        grid.spacing_mm,
+        canonical.array.shape,
+        grid.origin_mm,
+        strict=True,
     ):
-        low = min(max(math.floor(start * new / old + 1e-6), 0), extent - 1)
-        high = min(math.ceil((stop - 1) * new / old - 1e-6) + 1, extent)
+        # The scan's voxels around the first and the last voxel of the part.
+        low = min(max(math.floor((start * new + shift) / old + 1e-6), 0), extent - 1)
+        high = min(math.ceil(((stop - 1) * new + shift) / old - 1e-6) + 1, extent)
         needed.append((low, max(high, low + 1)))
-        origin.append(_near_zero(start * new - low * old))
+        origin.append(_near_zero(start * new + shift - low * old))
     i, j, k = needed
     shape = [stop - start for start, stop in part]
     source = canonical.array[box_of((i, j, k))]
@@ -76,20 +82,21 @@ def prepare_subgrid(
 def restore_subgrid(values: NDArray[np.float32], grid: NetworkGrid, part: Subgrid) -> Probability:
     """Probabilities [i, j, k] on a part of the network's grid -> on the scan's canonical voxels whose centres lie in it."""
     origin, inside = [], []
-    for (start, stop), old, new, extent, whole in zip(
+    for (start, stop), old, new, extent, whole, shift in zip(
         part,
         grid.canonical_spacing_mm,
         grid.spacing_mm,
         grid.canonical_shape,
         grid.shape,
+        grid.origin_mm,
         strict=True,
     ):
-        low = 0 if start == 0 else min(math.ceil(start * new / old - 1e-6), extent - 1)
-        high = (
-            extent if stop == whole else min(math.floor((stop - 1) * new / old + 1e-6) + 1, extent)
-        )
+        # A part that ends with the grid answers for the scan's voxels beyond it too.
+        first, last = start * new + shift, (stop - 1) * new + shift
+        low = 0 if start == 0 else min(math.ceil(first / old - 1e-6), extent - 1)
+        high = extent if stop == whole else min(math.floor(last / old + 1e-6) + 1, extent)
         inside.append((low, max(high, low + 1)))
-        origin.append(_near_zero(low * old - start * new))
+        origin.append(_near_zero(low * old - first))
     i, j, k = inside
     shape = [high - low for low, high in inside]
     own = resample(

@@ -46,18 +46,19 @@ def head_subgrid(
 ) -> Subgrid | None:
     """The smallest part of the network's grid that holds the head that lies in `within`, and a margin; None where there is none."""
     part = within or whole_grid(grid)
-    low = [start * step for (start, _), step in zip(part, grid.spacing_mm, strict=True)]
-    high = [(stop - 1) * step for (_, stop), step in zip(part, grid.spacing_mm, strict=True)]
+    low, high = _extent_mm(part, grid)
     ranges: list[Range] = []
-    for axis, (step, size) in enumerate(zip(grid.spacing_mm, grid.shape, strict=True)):
+    for axis, (step, size, origin) in enumerate(
+        zip(grid.spacing_mm, grid.shape, grid.origin_mm, strict=True)
+    ):
         extent = head.extent_mm(axis, low, high)
         if extent is None:
             return None
-        start = max(0, math.floor((extent[0] - margin_mm) / step))
+        start = max(0, math.floor((extent[0] - margin_mm - origin) / step))
         ranges.append(
             (
                 min(start, size - 1),
-                min(size, max(start + 1, math.ceil((extent[1] + margin_mm) / step) + 1)),
+                min(size, max(start + 1, math.ceil((extent[1] + margin_mm - origin) / step) + 1)),
             )
         )
     return ranges[0], ranges[1], ranges[2]
@@ -209,9 +210,18 @@ def _placed(own: Range, size: int, extent: int) -> int:
 
 def _holds_head(head: HeadMask, grid: NetworkGrid, window: WindowBox) -> bool:
     inside = window.inside(grid.shape)
-    low = [part.start * step for part, step in zip(inside, grid.spacing_mm, strict=True)]
-    high = [(part.stop - 1) * step for part, step in zip(inside, grid.spacing_mm, strict=True)]
+    i, j, k = ((part.start, part.stop) for part in inside)
+    low, high = _extent_mm((i, j, k), grid)
     return bool(head.within(low, high).any())
+
+
+def _extent_mm(part: Subgrid, grid: NetworkGrid) -> tuple[list[float], list[float]]:
+    """The centres of a part's first and last voxel, mm from the canonical voxel [0, 0, 0]."""
+    along = list(zip(part, grid.spacing_mm, grid.origin_mm, strict=True))
+    return (
+        [start * step + origin for (start, _), step, origin in along],
+        [(stop - 1) * step + origin for (_, stop), step, origin in along],
+    )
 
 
 def _smallest(size: Size, multiple: Size) -> bool:

@@ -93,7 +93,7 @@ def preprocess_of(train: "TrainConfig") -> Preprocess:
         HuWindow.unit(*window) if len(window) == 2 else HuWindow(*window)
         for window in train.windows
     )
-    return Preprocess((x, y, z), windows, train.keep_spacing_within)
+    return Preprocess((x, y, z), windows, train.keep_spacing_within, train.grid_alignment)
 
 
 def prepared_cases(

@@ -1,11 +1,18 @@
+import gzip
+import zipfile
+from pathlib import Path
+
+import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from monai.data import MetaTensor
 from monai.transforms import (
     Compose,
     NormalizeIntensityd,
     Orientationd,
     ScaleIntensityRanged,
+    Spacing,
     Spacingd,
 )
 from numpy.typing import NDArray
@@ -17,6 +24,7 @@ from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.imaging.preprocess import (
     HuWindow,
     Preprocess,
+    network_grid,
     prepare_image,
     prepare_label,
     restore_probability,
@@ -26,6 +34,17 @@ from hemseg_cli.training.cache import preprocess_of
 PAPER = preprocess_of(
     load(assignments=["train.recipe=paper", "train.model=unet"], environ={}).train
 )
+
+
+def _published_headers(shared_data: Path) -> list[tuple[str, tuple[int, int, int], Affine]]:
+    """Name, shape and affine of each published HemSeg-200 label."""
+    with zipfile.ZipFile(shared_data / "hemseg" / "IPH_IVH_label.zip") as archive:
+        images = [
+            (name, nib.Nifti1Image.from_bytes(gzip.decompress(archive.read(name))))
+            for name in archive.namelist()
+            if name.endswith(".nii.gz")
+        ]
+    return [(name, image.shape, image.affine) for name, image in images]
 
 
 def _affine(
@@ -144,3 +163,22 @@ def test_settings_survive_the_checkpoint():
 def test_settings_of_another_form_are_refused(values):
     with pytest.raises(FileFormatError, match="preprocessing settings not understood"):
         Preprocess.from_dict(values)
+
+
+def test_paper_grid_lies_where_monai_puts_it_on_every_real_label(shared_data: Path) -> None:
+    moved, headers = 0, _published_headers(shared_data)
+    for scan, shape, affine in headers:
+        canonical, grid = network_grid(Volume(np.broadcast_to(np.int8(0), shape), affine), PAPER)
+
+        image = Orientationd("x", axcodes="RAS", labels=None)(
+            {"x": MetaTensor(torch.zeros(1, 1, 1, 1).expand(1, *shape), affine=affine)}
+        )["x"]
+        lazy = Spacing(PAPER.spacing_mm, lazy=True)(image)
+
+        assert grid.shape == tuple(lazy.peek_pending_shape()), scan
+        start = np.linalg.solve(canonical.affine, np.asarray(lazy.peek_pending_affine())[:, 3])
+        ours = np.array(grid.origin_mm) / grid.canonical_spacing_mm
+        np.testing.assert_allclose(ours, start[:3], atol=1e-3, err_msg=scan)
+        moved += bool(np.abs(ours).max() > 1e-3)
+    assert len(headers) == 222
+    assert moved == 54
