@@ -21,6 +21,8 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from hemseg_cli.core.errors import FileFormatError
+
 Affine = NDArray[np.float64]
 
 SAME_GRID_MM = 0.05
@@ -34,6 +36,12 @@ SAME_PLACE_MM = 0.2
 
 TILTED_FROM_DEG = 0.5
 """Slices that lean by less are taken as straight: the cosine then differs from 1 by 4e-5."""
+
+LEAST_SPACING_MM, MOST_SPACING_MM = 0.01, 100.0
+"""No head CT has voxels smaller or larger than this, in any direction."""
+
+FARTHEST_MM = 10_000.0
+"""No scanner's origin lies further away."""
 
 _RIGHT_ANGLE_TOLERANCE = 1e-3  # cosine between two step vectors
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -75,6 +83,25 @@ def spacing_mm(affine: Affine) -> tuple[float, float, float]:
     """
     x, y, z = np.linalg.norm(affine[:3, :3], axis=0)
     return float(x), float(y), float(z)
+
+
+def check_spacing(name: str, affine: Affine) -> None:
+    """Raise FileFormatError, naming `name`, where a spacing or the origin is none of a head CT."""
+    steps = spacing_mm(affine)
+    shown = " x ".join(f"{step:.4g}" for step in steps)
+    if not all(LEAST_SPACING_MM <= step <= MOST_SPACING_MM for step in steps):
+        raise FileFormatError(
+            f"{name} has voxels of {shown} mm: no head CT has ({LEAST_SPACING_MM:g} to "
+            f"{MOST_SPACING_MM:g} mm)",
+            hint="is the unit of length wrong (NIfTI: xyzt_units)?",
+        )
+
+    if float(np.abs(affine[:3, 3]).max()) > FARTHEST_MM:
+        raise FileFormatError(f"{name} has an absurd origin: {affine[:3, 3].tolist()} mm")
+
+    # Three steps of good length that lie in one plane span no voxel.
+    if header_voxel_volume_mm3(affine) < 1e-3 * math.prod(steps):
+        raise FileFormatError(f"{name} has no usable affine (sform and qform): {affine.tolist()}")
 
 
 def header_voxel_volume_mm3(affine: Affine) -> float:

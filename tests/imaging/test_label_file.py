@@ -105,7 +105,7 @@ def test_a_header_that_announces_more_than_a_label_can_be_is_refused() -> None:
         (packed(nifti())[:-3], "checksum is missing"),
         (packed(nifti()) + b"tail", "holds more"),
         (packed(nifti(shape=(3, 4, 5, 2))), "not a label"),
-        (packed(nifti(dtype="complex64")), "not a label: .* complex64"),
+        (packed(nifti(dtype="complex64")), "holds complex64 voxels"),
     ],
     ids=["empty", "text", "short", "zeros", "cut", "no checksum", "tail", "4-D", "complex"],
 )

@@ -19,6 +19,7 @@ from hemseg_cli.imaging.nifti import (
     Volume,
     nifti_stem,
     read_header,
+    read_nifti_header,
     read_sidecar,
     read_volume,
     sidecar_path,
@@ -163,6 +164,8 @@ def test_a_bomb_is_unpacked_no_further_than_its_header_says(tmp_path: Path) -> N
     header = nib.Nifti1Header()
     header.set_data_shape((30_000, 30_000, 30_000))
     header.set_data_offset(352)
+    header["sform_code"] = 1
+    header["srow_x"], header["srow_y"], header["srow_z"] = np.eye(4)[:3]
     (tmp_path / "huge.nii.gz").write_bytes(gzip.compress(header.binaryblock + bytes(2**20)))
     with pytest.raises(FileFormatError, match="would unpack to"):
         read_volume(tmp_path / "huge.nii.gz")
@@ -215,6 +218,112 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(HemsegError, match="cannot write"):
         write_volume(tmp_path / "file" / "x.nii.gz", Volume(some_array(), np.eye(4)))
+
+
+@pytest.mark.parametrize("name", ["x.nii", "x.nii.gz", "x.NII.GZ"])
+@pytest.mark.parametrize("dtype", [np.int16, np.uint8, np.float64])
+def test_nifti_2_is_read_as_nifti_1(tmp_path: Path, name: str, dtype: Any) -> None:
+    image = nib.Nifti2Image(some_array(dtype), TILTED)
+    image.set_sform(TILTED, code=1)
+    data = image.to_bytes()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.lower().endswith("z") else data)
+    volume = read_volume(tmp_path / name)
+    np.testing.assert_array_equal(volume.array, some_array(dtype))
+    np.testing.assert_allclose(volume.affine, TILTED)
+    assert read_header(tmp_path / name)[0] == (5, 4, 3)
+
+
+@pytest.mark.parametrize("swapped", ["<", ">"])
+def test_either_byte_order_gives_numbers_of_this_machine(tmp_path: Path, swapped: str) -> None:
+    header = nib.Nifti1Header(endianness=swapped)
+    header.set_data_dtype(np.int16)
+    nib.save(nib.Nifti1Image(some_array(), TILTED, header), tmp_path / "x.nii")
+    volume = read_volume(tmp_path / "x.nii")
+    assert volume.array.dtype == np.dtype("int16")
+    np.testing.assert_array_equal(volume.array, some_array())
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("micron", 1000.0), ("meter", 0.001), ("mm", 1.0)])
+@pytest.mark.parametrize("codes", [(1, 0), (0, 1)])
+def test_units_of_length_are_honoured(
+    tmp_path: Path, unit: str, factor: float, codes: tuple[int, int]
+) -> None:
+    grid = np.diag([-0.5, -0.4, 5.0, 1.0])
+    grid[:3, 3] = [10.0, -20.0, 30.0]
+    stored = np.diag([factor, factor, factor, 1.0]) @ grid
+    image = nib.Nifti1Image(some_array(), stored)
+    image.set_sform(stored, codes[0])
+    image.set_qform(stored, codes[1])
+    image.header.set_xyzt_units(unit, "sec")
+    nib.save(image, tmp_path / "x.nii.gz")
+    np.testing.assert_allclose(read_volume(tmp_path / "x.nii.gz").affine, grid, rtol=1e-5)
+
+
+@pytest.mark.parametrize("factor", [1000.0, 1e-3, 1e4])
+def test_a_spacing_that_no_scanner_has_is_refused_with_its_millimetres(
+    tmp_path: Path, factor: float
+) -> None:
+    nib.save(
+        nib.Nifti1Image(some_array(), np.diag([0.5 * factor, 0.5 * factor, 5.0 * factor, 1.0])),
+        tmp_path / "x.nii",
+    )
+    with pytest.raises(
+        FileFormatError, match=r"x\.nii has voxels of .* mm: no head CT has"
+    ) as caught:
+        read_volume(tmp_path / "x.nii")
+    assert "unit" in caught.value.hint
+
+
+def test_a_mask_is_written_in_the_units_of_its_image(tmp_path: Path) -> None:
+    stored = np.diag([500.0, 400.0, 5000.0, 1.0])
+    image = nib.Nifti1Image(some_array(), stored)
+    image.header.set_xyzt_units("micron")
+    nib.save(image, tmp_path / "image.nii")
+    volume = read_volume(tmp_path / "image.nii")
+    mask = Volume((volume.array > 7).astype(np.uint8), volume.affine)
+    write_volume(tmp_path / "mask.nii.gz", mask, like=read_nifti_header(tmp_path / "image.nii"))
+    written = nib.load(tmp_path / "mask.nii.gz")
+    np.testing.assert_allclose(written.affine, stored)
+    assert written.header.get_xyzt_units()[0] == "micron"
+    np.testing.assert_allclose(read_volume(tmp_path / "mask.nii.gz").affine, volume.affine)
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 3), (5, 0, 3), (0, 0, 0), (5, 4, 0, 2)])
+def test_an_image_without_voxels_says_so(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    nib.save(nib.Nifti1Image(np.zeros(shape, np.int16), np.eye(4)), tmp_path / "x.nii")
+    with pytest.raises(FileFormatError, match=r"x\.nii has no voxels: its size is \d"):
+        read_volume(tmp_path / "x.nii")
+
+
+def test_a_sparse_file_of_terabytes_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    header = nib.Nifti1Header()
+    header.set_data_shape((20_000, 20_000, 2_000))
+    header.set_data_dtype(np.int16)
+    header.set_data_offset(352)
+    header["srow_x"], header["srow_y"], header["srow_z"] = np.eye(4)[:3]
+    header["sform_code"] = 1
+    with (tmp_path / "x.nii").open("wb") as file:
+        file.write(header.binaryblock)
+        file.truncate(2 * 10**12)
+    with pytest.raises(FileFormatError, match="is larger than any head CT"):
+        read_volume(tmp_path / "x.nii")
+
+
+def test_what_lies_behind_the_voxels_is_not_read(tmp_path: Path) -> None:
+    write_volume(tmp_path / "x.nii", Volume(some_array(), TILTED))
+    with (tmp_path / "x.nii").open("ab") as file:
+        file.truncate(10**11)
+    np.testing.assert_array_equal(read_volume(tmp_path / "x.nii").array, some_array())
+
+
+def test_an_unpacked_file_called_gz_and_a_packed_one_called_nii_are_read(tmp_path: Path) -> None:
+    write_volume(tmp_path / "x.nii", Volume(some_array(), TILTED))
+    data = (tmp_path / "x.nii").read_bytes()
+    (tmp_path / "plain.nii.gz").write_bytes(data)
+    (tmp_path / "packed.nii").write_bytes(gzip.compress(data))
+    for name in ("plain.nii.gz", "packed.nii"):
+        np.testing.assert_array_equal(read_volume(tmp_path / name).array, some_array())
+        assert read_header(tmp_path / name)[0] == (5, 4, 3)
 
 
 @pytest.fixture(scope="module")

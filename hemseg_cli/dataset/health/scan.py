@@ -18,11 +18,10 @@ from hemseg_cli.imaging.geometry import (
     tilt_deg,
     true_voxel_volume_mm3,
 )
-from hemseg_cli.imaging.nifti import Volume, read_volume
+from hemseg_cli.imaging.nifti import NiftiHeader, Volume, read_nifti_header, read_volume
 from hemseg_cli.imaging.orientation import match_axes
 
 _VOLUME_TOLERANCE = 1e-3  # relative; the case table rounds
-_NIFTI1_HEADER_BYTES = 348
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ def examine(patient: Patient) -> ScanHealth:
         label=True,
         image=image_path.is_file(),
         empty=foreground == 0,
-        has_sform=int(header["sform_code"]) > 0,
+        has_sform=header.has_sform,
         tilt_deg=tilt_deg(label.affine),
         truth_ml=truth_ml,
     )
@@ -112,7 +111,7 @@ class _Findings:
     def _add(self, kind: str, message: str) -> None:
         self.faults.append(Fault(self._scan, kind, message))
 
-    def read(self, path: Path, kind_if_missing: str | None) -> tuple[Volume, Any] | None:
+    def read(self, path: Path, kind_if_missing: str | None) -> tuple[Volume, NiftiHeader] | None:
         """The volume and its NIfTI-1 header.
 
         None where it cannot be read (a fault) or does not exist (a fault of that kind, if any).
@@ -126,7 +125,7 @@ class _Findings:
         except FileFormatError as error:
             self._add("unreadable", error.message)
             return None
-        header = _header(path)
+        header = read_nifti_header(path)
         difference = _sform_against_qform(header, volume.array.shape)
         if difference is not None and difference > SAME_GRID_MM:
             self._add(
@@ -172,19 +171,8 @@ class _Findings:
             )
 
 
-def _sform_against_qform(header: Any, shape: tuple[int, ...]) -> float | None:
+def _sform_against_qform(header: NiftiHeader, shape: tuple[int, ...]) -> float | None:
     """How far apart the two put a corner of the grid, mm; None where only one is set."""
-    if int(header["sform_code"]) <= 0 or int(header["qform_code"]) <= 0:
+    if not (header.has_sform and header.has_qform):
         return None
-    return grid_distance_mm(shape, header.get_sform(), shape, header.get_qform())
-
-
-def _header(path: Path) -> Any:
-    """The NIfTI-1 header of a file that `read_volume` has read."""
-    import nibabel as nib
-    from isal import igzip
-
-    with path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    with igzip.open(path, "rb") if packed else path.open("rb") as file:
-        return nib.Nifti1Header(file.read(_NIFTI1_HEADER_BYTES), check=False)
+    return grid_distance_mm(shape, header.raw.get_sform(), shape, header.raw.get_qform())
