@@ -42,9 +42,9 @@ from hemseg_cli.core.errors import HemsegError
 from hemseg_cli.evaluation.evaluate import evaluate
 from hemseg_cli.inference.predict import predict
 from hemseg_cli.models.registry import build_network, full_config
-from hemseg_cli.training.distributed import World
+from hemseg_cli.training.distributed import Processes
 from hemseg_cli.training.loop import StepDone, run_epochs
-from hemseg_cli.training.setup import make_engine, make_material
+from hemseg_cli.training.setup import make_setup, make_state
 from hemseg_cli.training.train import train
 
 _EPOCHS = 4
@@ -164,17 +164,17 @@ def _published_epoch(options: argparse.Namespace, folder: Path) -> dict[str, Any
 def _own_epoch(options: argparse.Namespace, folder: Path, precision: str) -> dict[str, Any]:
     config, device = _epoch_config(options, folder, precision), torch.device(options.device)
     started = time.perf_counter()
-    material = make_material(config, device, World())
+    setup = make_setup(config, device, Processes())
     prepare_s = time.perf_counter() - started
-    events = run_epochs(make_engine(config, material, device, World()), material, World())
+    events = run_epochs(make_state(config, setup, device, Processes()), setup, Processes())
     marks: list[float] = []
     while len(marks) < _EPOCHS * len(
-        material.plan
+        setup.plan
     ):  # the last step; validation would come next, and the published loop has none here
         if isinstance(next(events), StepDone):
             marks.append(time.perf_counter())
     events.close()
-    steps = len(material.plan)
+    steps = len(setup.plan)
     return {
         "epoch_s": _median_epoch(marks, steps),
         "steps": steps,

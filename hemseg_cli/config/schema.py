@@ -218,7 +218,8 @@ class NnunetConfig(Section):
     iterations_per_epoch: int = Field(250, ge=1, description="training batches per epoch")
     validation_iterations: int = Field(50, ge=1, description="validation batches per epoch")
     mirror: bool = Field(
-        True, description="average over mirrored copies in prediction, as nnU-Net does"
+        True,
+        description="average over mirrored scans (test-time augmentation) in prediction, as nnU-Net does",
     )
     overlap: float = Field(
         0.5, ge=0, lt=1, description="share of a window that overlaps the next one in prediction"
@@ -239,7 +240,8 @@ class PredictConfig(Section):
         description="share of a window that overlaps the next one; none: as the run chose",
     )
     tta: bool | None = Field(
-        None, description="average over mirrored copies; none: as the run chose"
+        None,
+        description="average over mirrored scans (test-time augmentation); none: as the run chose",
     )
     weighting: Literal["gaussian", "constant"] | None = Field(
         None,
@@ -334,7 +336,7 @@ class TrainConfig(Section):
         "auto",
         description="of the network's arithmetic; auto: bfloat16 on a GPU that gains by it, else float32",
     )
-    prior: float = Field(
+    output_bias: float = Field(
         0.0,
         ge=0,
         lt=1,
@@ -366,12 +368,12 @@ class TrainConfig(Section):
     validation_weighting: Literal["gaussian", "constant"] = Field(
         "constant", description="weights of overlapping windows in validation"
     )
-    choose: Literal["none", "mask", "all"] = Field(
+    tune: Literal["none", "mask", "all"] = Field(
         "all",
         description="settings of prediction chosen on the val split: none; threshold and smallest component (mask); "
-        "also overlap, weighting and mirrored copies, when training is done and as a tenth of its time allows (all)",
+        "also overlap, weighting and mirrored scans (test-time augmentation), when training is done and as a tenth of its time allows (all)",
     )
-    choose_cases: int = Field(
+    tune_cases: int = Field(
         8, ge=1, description="scans of the val split on which they are compared"
     )
     validation_cases: int | None = Field(
@@ -427,7 +429,7 @@ class TrainConfig(Section):
         "air", description="what is padded: air, or 0 after normalisation"
     )
     batch_size: int = Field(2, ge=1, description="patches per step, over all devices")
-    patches_at_once: int | None = Field(
+    micro_batch: int | None = Field(
         None,
         ge=1,
         description="patches of a batch that go through the network together, the others after them, for less memory; "

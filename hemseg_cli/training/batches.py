@@ -22,14 +22,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from hemseg_cli.core.errors import HemsegError, UsageError
-from hemseg_cli.training.distributed import World
+from hemseg_cli.training.distributed import Processes
 
 Key = tuple[int, int]
 
 # A worker outlives SIGTERM to the whole process group by this much, so that the running batch can
 # be finished and saved.
-_GRACE_S = 60
-_NEWS_S = 1.0  # until the signal of a worker's death has come for certain
+_WORKER_GRACE_S = 60
+_SIGNAL_ARRIVAL_S = 1.0  # until the signal of a worker's death has come for certain
 _LOADER_DIED = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
 
 
@@ -59,26 +59,26 @@ class BatchPlan:
 
     patches: int
     batch_size: int
-    world: World
+    processes: Processes
 
     def __post_init__(self) -> None:
-        if self.batch_size % self.world.size:
+        if self.batch_size % self.processes.size:
             raise UsageError(
-                f"train.batch_size = {self.batch_size} does not share out over {self.world.size} processes",
-                hint=f"--set train.batch_size={self.world.size * max(1, round(self.batch_size / self.world.size))}",
+                f"train.batch_size = {self.batch_size} does not share out over {self.processes.size} processes",
+                hint=f"--set train.batch_size={self.processes.size * max(1, round(self.batch_size / self.processes.size))}",
             )
 
     def __len__(self) -> int:
         """Batches per epoch; the last may be smaller, but never too small to give every process as many patches."""
         full, rest = divmod(self.patches, self.batch_size)
-        return full + (rest >= self.world.size)
+        return full + (rest >= self.processes.size)
 
     def indices(self, batch: int) -> list[int]:
         """The patches of a batch that fall to this process."""
         start = batch * self.batch_size
         stop = min(start + self.batch_size, self.patches)
-        stop -= (stop - start) % self.world.size
-        return list(range(start + self.world.rank, stop, self.world.size))
+        stop -= (stop - start) % self.processes.size
+        return list(range(start + self.processes.rank, stop, self.processes.size))
 
 
 class _Keys(Sampler[list[Key]]):
@@ -123,7 +123,7 @@ class Loading:
                 yield
             except (OSError, EOFError):
                 if self.workers:
-                    time.sleep(_NEWS_S)
+                    time.sleep(_SIGNAL_ARRIVAL_S)
                 raise
         except RuntimeError as error:
             died = _LOADER_DIED.search(str(error))
@@ -195,7 +195,7 @@ def _begin_worker(_worker: int) -> None:
     """
 
     def leave_later(_signal: int, _frame: FrameType | None) -> None:
-        signal.alarm(_GRACE_S)
+        signal.alarm(_WORKER_GRACE_S)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, leave_later)

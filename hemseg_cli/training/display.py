@@ -11,9 +11,9 @@ import torch
 
 from hemseg_cli.core import console
 from hemseg_cli.training.loop import EpochDone, Event, StepDone
-from hemseg_cli.training.state import Engine
+from hemseg_cli.training.state import TrainState
 
-_SMOOTH = 0.95  # of the running mean of the loss that is shown
+_LOSS_SMOOTHING = 0.95  # of the running mean of the loss that is shown
 
 
 class Display:
@@ -23,10 +23,16 @@ class Display:
     """
 
     def __init__(
-        self, engine: Engine, track: console.Track | None, board: Any, *, steps: int, batches: int
+        self,
+        state: TrainState,
+        track: console.Track | None,
+        board: Any,
+        *,
+        steps: int,
+        batches: int,
     ) -> None:
-        self._engine, self._track, self._board, self._steps, self._batches = (
-            engine,
+        self._state, self._track, self._board, self._steps, self._batches = (
+            state,
             track,
             board,
             steps,
@@ -43,12 +49,12 @@ class Display:
             self._show_epoch(event)
 
     def _show_step(self, event: StepDone) -> None:
-        progress, train = self._engine.progress, self._engine.config.train
+        progress, train = self._state.progress, self._state.config.train
         if event.loss is not None:
             self._loss = (
                 event.loss
                 if self._loss is None
-                else _SMOOTH * self._loss + (1 - _SMOOTH) * event.loss
+                else _LOSS_SMOOTHING * self._loss + (1 - _LOSS_SMOOTHING) * event.loss
             )
             if self._board is not None:
                 self._board.add_scalar("loss/step", event.loss, progress.step)
@@ -61,12 +67,12 @@ class Display:
                 loss="-" if self._loss is None else f"{self._loss:.4f}",
                 rate=f"{event.rate:.1f} patches/s",
                 left=self._time_left(),
-                memory=memory_text(self._engine.device),
+                memory=memory_text(self._state.device),
             )
 
     def _show_epoch(self, event: EpochDone) -> None:
         row = event.row
-        progress = self._engine.progress
+        progress = self._state.progress
         if self._track is not None and event.validation is not None:
             self._track.update(
                 dice=f"{row['val_dice']:.4f}",
@@ -80,7 +86,7 @@ class Display:
 
     def _share(self) -> float:
         """The share of the training that is done, by steps or by minutes."""
-        progress, train = self._engine.progress, self._engine.config.train
+        progress, train = self._state.progress, self._state.config.train
         share = (progress.epoch * self._batches + progress.batch) / self._steps
         return min(
             1.0,

@@ -16,15 +16,15 @@ from hemseg_cli.core.errors import HemsegError
 T = TypeVar("T")
 
 # Preparing the scans of a large data set happens on rank 0 while the others wait.
-_TIMEOUT = timedelta(hours=3)
+_PROCESS_GROUP_TIMEOUT = timedelta(hours=3)
 # Gloo's thread drops the tensors of the last message a moment after it came, and needs the
 # interpreter for that. DistributedDataParallel waits for that thread when it is freed, and keeps
 # the interpreter meanwhile: without a pause, a hang (torch 2.13).
-_LAST_WORD_S = 0.2
+_GLOO_DRAIN_S = 0.2
 
 
 @dataclass(frozen=True)
-class World:
+class Processes:
     """One process among `size`: rank 0 writes files and talks.
 
     With a single process every method is the identity.
@@ -35,7 +35,7 @@ class World:
     local_rank: int = 0
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process writes."""
         return self.rank == 0
 
@@ -53,7 +53,7 @@ class World:
         distributed.all_gather_object(values, value)
         return values
 
-    def same(self, make: Callable[[], T]) -> T:
+    def broadcast(self, make: Callable[[], T]) -> T:
         """What `make` returns on rank 0, in every process; the others wait for it.
 
         An error there is raised in all.
@@ -61,7 +61,7 @@ class World:
         if self.size == 1:
             return make()
         answer: list[Any] = [None, None]
-        if self.first:
+        if self.is_main:
             try:
                 answer[0] = make()
             except HemsegError as error:
@@ -72,7 +72,7 @@ class World:
         value: T = answer[0]
         return value
 
-    def total(self, tensor: Tensor) -> Tensor:
+    def all_reduce(self, tensor: Tensor) -> Tensor:
         """The sum of a tensor over all processes, in every process.
 
         A loss that is made from it has, after DistributedDataParallel has averaged the gradients,
@@ -106,18 +106,21 @@ class World:
 
 
 @contextlib.contextmanager
-def world(device_type: str) -> Iterator[World]:
-    """The world that `torchrun` announces in the environment, its process group open for the block; else this process alone."""
+def process_group(device_type: str) -> Iterator[Processes]:
+    """Open the process group that `torchrun` announces in the environment for the block.
+
+    Without `torchrun`: this process alone.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1 or "RANK" not in os.environ:
-        yield World()
+        yield Processes()
         return
     backend = "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo"
-    distributed.init_process_group(backend, timeout=_TIMEOUT)
+    distributed.init_process_group(backend, timeout=_PROCESS_GROUP_TIMEOUT)
     try:
-        yield World(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", "0")))
+        yield Processes(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", "0")))
     finally:
-        time.sleep(_LAST_WORD_S)
+        time.sleep(_GLOO_DRAIN_S)
         distributed.destroy_process_group()
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hemseg_cli.training.distributed import World
+from hemseg_cli.training.distributed import Processes
 
 if TYPE_CHECKING:
     from hemseg_cli.config.schema import LossConfig, TrainConfig
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 Loss = Callable[[Tensor | Sequence[Tensor], Tensor], Tensor]
 
 
-def make_loss(train: "TrainConfig", world: World | None = None) -> Loss:
+def make_loss(train: "TrainConfig", processes: Processes | None = None) -> Loss:
     """A function from logits [n, 1, i, j, k], or a list of them with the finest first, and label [n, 1, i, j, k] to a scalar.
 
     Coarser outputs are held against the label averaged down to their size, each with
-    `deep_supervision` times the weight of the one before; the weights sum to 1. `world`: the
+    `deep_supervision` times the weight of the one before; the weights sum to 1. `processes`: the
     processes that share a batch; a Dice over the batch is over all of it.
     """
     settings = train.loss
@@ -31,7 +31,7 @@ def make_loss(train: "TrainConfig", world: World | None = None) -> Loss:
         for weight, logits in zip(weights, outputs, strict=True):
             if weight > 0:
                 total = total + weight / sum(weights) * _one_output(
-                    logits.float(), _at_size(label, logits), settings, world or World()
+                    logits.float(), _at_size(label, logits), settings, processes or Processes()
                 )
         return total
 
@@ -39,19 +39,24 @@ def make_loss(train: "TrainConfig", world: World | None = None) -> Loss:
 
 
 def dice_loss(
-    logits: Tensor, label: Tensor, *, smooth: float, over_batch: bool, world: World | None = None
+    logits: Tensor,
+    label: Tensor,
+    *,
+    smooth: float,
+    over_batch: bool,
+    processes: Processes | None = None,
 ) -> Tensor:
     """1 - soft Dice of sigmoid(logits) (Milletari et al., V-Net, 2016, with a plain denominator), as MONAI's DiceLoss(sigmoid=True).
 
-    `over_batch`: one Dice over all patches, those of the other processes of `world` too; else the
+    `over_batch`: one Dice over all patches, those of the other processes of `processes` too; else the
     mean of one a patch.
     """
     probability = torch.sigmoid(logits)
     axes = tuple(range(0 if over_batch else 1, logits.ndim))
     overlap = (probability * label).sum(axes)
     size = probability.sum(axes) + label.sum(axes)
-    if over_batch and world is not None:
-        overlap, size = world.total(torch.stack([overlap, size]))
+    if over_batch and processes is not None:
+        overlap, size = processes.all_reduce(torch.stack([overlap, size]))
     return (1 - (2 * overlap + smooth) / (size + smooth)).mean()
 
 
@@ -62,7 +67,9 @@ def focal_loss(logits: Tensor, label: Tensor, *, gamma: float, positive_weight: 
     return (weight * (1 - torch.exp(-entropy)) ** gamma * entropy).mean()
 
 
-def _one_output(logits: Tensor, label: Tensor, settings: "LossConfig", world: World) -> Tensor:
+def _one_output(
+    logits: Tensor, label: Tensor, settings: "LossConfig", processes: Processes
+) -> Tensor:
     total = logits.new_zeros(())
     if settings.dice > 0:
         dice = dice_loss(
@@ -70,7 +77,7 @@ def _one_output(logits: Tensor, label: Tensor, settings: "LossConfig", world: Wo
             label,
             smooth=settings.dice_smooth,
             over_batch=settings.dice_over_batch,
-            world=world,
+            processes=processes,
         )
         total = total + settings.dice * dice
     if settings.cross_entropy > 0:

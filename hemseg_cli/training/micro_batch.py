@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from hemseg_cli.core.errors import UsageError
 from hemseg_cli.training.batches import Batch
 from hemseg_cli.training.losses import Loss
-from hemseg_cli.training.state import Engine
+from hemseg_cli.training.state import TrainState
 
 if TYPE_CHECKING:
     from hemseg_cli.config.schema import TrainConfig
@@ -23,7 +23,7 @@ _CPU_VOXELS = 4 * 256 * 256 * 16
 _CPU_FEWEST = 2
 
 
-def what_binds(train: "TrainConfig", network: nn.Module) -> str | None:
+def coupling_of(train: "TrainConfig", network: nn.Module) -> str | None:
     """Why the patches of a batch depend on each other, so that it cannot be taken in parts.
 
     None if they do not.
@@ -35,49 +35,51 @@ def what_binds(train: "TrainConfig", network: nn.Module) -> str | None:
     return None
 
 
-def patches_at_once(train: "TrainConfig", network: nn.Module, device: torch.device) -> int:
-    """`train.patches_at_once`, or where it is not set what the device is best at.
+def micro_batch(train: "TrainConfig", network: nn.Module, device: torch.device) -> int:
+    """`train.micro_batch`, or where it is not set what the device is best at.
 
     UsageError where a batch cannot be taken in parts.
     """
-    bound = what_binds(train, network)
-    if train.patches_at_once is None:
+    bound = coupling_of(train, network)
+    if train.micro_batch is None:
         few = max(_CPU_FEWEST, _CPU_VOXELS // math.prod(train.patch))
         return few if device.type == "cpu" and bound is None else train.batch_size
-    if train.patches_at_once < train.batch_size and bound is not None:
+    if train.micro_batch < train.batch_size and bound is not None:
         raise UsageError(
-            f"train.patches_at_once = {train.patches_at_once} with train.batch_size = {train.batch_size}: {bound}",
+            f"train.micro_batch = {train.micro_batch} with train.batch_size = {train.batch_size}: {bound}",
             hint="leave it out, or lower train.batch_size   to save memory",
         )
-    return train.patches_at_once
+    return train.micro_batch
 
 
-def add_gradient(engine: Engine, batch: Batch, loss: Loss) -> float:
+def add_gradient(state: TrainState, batch: Batch, loss: Loss) -> float:
     """Add the gradient of the batch's loss to the weights' (scaled by the gradient scaler, if it is on); returns the loss."""
     total = 0.0
     parts = list(
-        zip(batch.images.split(engine.at_once), batch.labels.split(engine.at_once), strict=True)
+        zip(
+            batch.images.split(state.micro_batch),
+            batch.labels.split(state.micro_batch),
+            strict=True,
+        )
     )
     for number, (images, labels) in enumerate(parts):
-        with _averaged(engine.parallel, now=number + 1 == len(parts)):
+        with _averaged(state.parallel, now=number + 1 == len(parts)):
             share = len(images) / len(batch.images)
-            part = share * loss(
-                _forward(engine, images), labels.to(engine.device, non_blocking=True)
-            )
-            engine.scaler.scale(part).backward()
+            part = share * loss(_forward(state, images), labels.to(state.device, non_blocking=True))
+            state.scaler.scale(part).backward()
         total += float(part.detach())
     return total
 
 
-def _forward(engine: Engine, images: Tensor) -> Any:
+def _forward(state: TrainState, images: Tensor) -> Any:
     """The logits in float32: one tensor, or a list where the network supervises several levels."""
-    images = images.to(engine.device, non_blocking=True)
-    if engine.device.type == "cuda":
+    images = images.to(state.device, non_blocking=True)
+    if state.device.type == "cuda":
         images = images.contiguous(memory_format=torch.channels_last_3d)
     with torch.autocast(
-        engine.device.type, dtype=engine.precision, enabled=engine.precision != torch.float32
+        state.device.type, dtype=state.precision, enabled=state.precision != torch.float32
     ):
-        output = engine.parallel(images)
+        output = state.parallel(images)
     return (
         [level.float() for level in output] if isinstance(output, list | tuple) else output.float()
     )

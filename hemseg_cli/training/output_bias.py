@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 
-def expect(network: nn.Module, probability: float, shape: Sequence[int]) -> None:
+def set_output_bias(network: nn.Module, probability: float, shape: Sequence[int]) -> None:
     """Set the biases of the output layers so that the network answers about `probability`.
 
     `shape`: an input [n, c, i, j, k].

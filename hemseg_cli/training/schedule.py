@@ -37,7 +37,7 @@ def make_optimizer(
     )
 
 
-class Schedule:
+class LearningRateSchedule:
     """Sets the learning rate of an optimiser from the share of the training that is done, by steps or by time."""
 
     def __init__(
@@ -65,13 +65,6 @@ class Schedule:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`."""
         self.set_progress(float(state["fraction"]))
-
-
-def make_schedule(
-    optimizer: torch.optim.Optimizer, train: "TrainConfig", total_steps: int
-) -> Schedule:
-    """The schedule of `train.schedule`, at its start."""
-    return Schedule(optimizer, train, total_steps)
 
 
 def learning_rate(train: "TrainConfig", fraction: float, *, total_steps: int) -> float:

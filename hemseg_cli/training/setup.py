@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,20 +16,29 @@ from hemseg_cli.core.executor import default_workers
 from hemseg_cli.models.registry import build_network, check_patch, entry, full_config
 from hemseg_cli.training.batches import BatchPlan, Loading
 from hemseg_cli.training.cache import PreparedCase, prepared_cases, preprocess_of
-from hemseg_cli.training.distributed import World
+from hemseg_cli.training.distributed import Processes
 from hemseg_cli.training.ema import WeightMean
-from hemseg_cli.training.loop import Material, step_seed
-from hemseg_cli.training.losses import make_loss
-from hemseg_cli.training.micro_batch import patches_at_once
-from hemseg_cli.training.output_bias import expect
+from hemseg_cli.training.losses import Loss, make_loss
+from hemseg_cli.training.micro_batch import micro_batch
+from hemseg_cli.training.output_bias import set_output_bias
 from hemseg_cli.training.sampling import PatchDataset
-from hemseg_cli.training.schedule import make_optimizer, make_schedule
-from hemseg_cli.training.state import Engine
+from hemseg_cli.training.schedule import LearningRateSchedule, make_optimizer
+from hemseg_cli.training.state import TrainState, step_seed
 
 if TYPE_CHECKING:
     from hemseg_cli.config.schema import TrainConfig
 
 _MOST_WORKERS = 8
+
+
+@dataclass(frozen=True)
+class TrainSetup:
+    """What is trained on: the patches of every epoch and how they are loaded, the loss, and the scans of the val split."""
+
+    loading: Loading
+    plan: BatchPlan
+    loss: Loss
+    validation: "Sequence[PreparedCase]"
 
 
 def training_cases(config: Config) -> tuple[list[Case], list[Case]]:
@@ -66,21 +76,21 @@ def check_config(config: Config) -> None:
     train = config.train
     model_config = full_config(train.model, train.network, train.patch)
     check_patch(train.model, model_config, train.patch)
-    if train.patches_at_once is not None:
+    if train.micro_batch is not None:
         with torch.device("meta"):
             network = build_network(train.model, model_config, len(train.windows))
-        patches_at_once(train, network, torch.device("meta"))
+        micro_batch(train, network, torch.device("meta"))
     kept, held_out = training_cases(config)
     _warn_of_contamination(config, [*kept, *held_out])
 
 
-def make_material(config: Config, device: torch.device, world: World) -> Material:
+def make_setup(config: Config, device: torch.device, processes: Processes) -> TrainSetup:
     """Prepare the scans (rank 0 first, the others find them in the cache) and put together what the loop needs."""
     train = config.train
     train_cases, val_cases = training_cases(config)
     if train.validation_cases is not None:
         val_cases = val_cases[: train.validation_cases]
-    prepared = _prepare(config, [*train_cases, *val_cases], world)
+    prepared = _prepare(config, [*train_cases, *val_cases], processes)
     kept = [prepared[case.scan] for case in train_cases if case.scan in prepared]
     validated = [prepared[case.scan] for case in val_cases if case.scan in prepared]
     if not validated:
@@ -90,57 +100,61 @@ def make_material(config: Config, device: torch.device, world: World) -> Materia
         )
     _warn_of_size(train, kept)
     patches_of = functools.partial(_patches_of, kept, train)
-    plan = BatchPlan(len(patches_of(0)), train.batch_size, world)
+    plan = BatchPlan(len(patches_of(0)), train.batch_size, processes)
     if not len(plan):
         raise HemsegError(
             f"{len(patches_of(0))} patches do not fill one batch of {train.batch_size}",
             hint="lower train.batch_size",
         )
-    return Material(
-        Loading(patches_of, loader_workers(config, device, world)),
+    return TrainSetup(
+        Loading(patches_of, loader_workers(config, device, processes)),
         plan,
-        make_loss(train, world),
+        make_loss(train, processes),
         validated,
     )
 
 
-def make_engine(config: Config, material: Material, device: torch.device, world: World) -> Engine:
+def make_state(
+    config: Config, setup: TrainSetup, device: torch.device, processes: Processes
+) -> TrainState:
     """A new network, from the seed alone, with its optimiser and schedule, on the device."""
     train = config.train
     preprocess = preprocess_of(train)
     model_config = full_config(train.model, train.network, train.patch)
     torch.manual_seed(step_seed(train.seed))
     network = build_network(train.model, model_config, len(preprocess.windows))
-    if train.prior > 0:
-        expect(network, train.prior, (1, len(preprocess.windows), *train.patch))
+    if train.output_bias > 0:
+        set_output_bias(network, train.output_bias, (1, len(preprocess.windows), *train.patch))
     network.to(device)
     if device.type == "cuda":
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # not in torch's annotations
     mean = WeightMean(network, train.ema_decay)
-    parallel = world.parallel(network, device, idle_weights=not entry(train.model).convolutional)
+    parallel = processes.parallel(
+        network, device, idle_weights=not entry(train.model).convolutional
+    )
     precision = training_precision(train.precision, device)
     optimizer = make_optimizer(
         network, train, fused=precision != torch.float16 and device.type in ("cpu", "cuda")
     )
     i, j, k = train.patch
-    return Engine(
+    return TrainState(
         config=config,
         network=network,
         parallel=parallel,
         mean=mean,
         optimizer=optimizer,
-        schedule=make_schedule(optimizer, train, train.epochs * len(material.plan)),
+        schedule=LearningRateSchedule(optimizer, train, train.epochs * len(setup.plan)),
         scaler=torch.amp.GradScaler(device.type, enabled=precision == torch.float16),
         device=device,
         precision=precision,
-        at_once=patches_at_once(train, network, device),
+        micro_batch=micro_batch(train, network, device),
         preprocess=preprocess,
         patch=(i, j, k),
         model_config=model_config,
     )
 
 
-def loader_workers(config: Config, device: torch.device, world: World) -> int:
+def loader_workers(config: Config, device: torch.device, processes: Processes) -> int:
     """`compute.workers`; not set.
 
     None on a CPU, whose cores compute the network, else the cores of this process's share but one.
@@ -149,17 +163,19 @@ def loader_workers(config: Config, device: torch.device, world: World) -> int:
         return config.compute.workers
     if device.type == "cpu":
         return 0
-    return max(1, min(_MOST_WORKERS, default_workers() // world.size - 1))
+    return max(1, min(_MOST_WORKERS, default_workers() // processes.size - 1))
 
 
 def _patches_of(cases: Sequence[PreparedCase], train: "TrainConfig", epoch: int) -> PatchDataset:
     return PatchDataset(cases, train, train.patch, seed=train.seed, epoch=epoch)
 
 
-def _prepare(config: Config, cases: Sequence[Case], world: World) -> dict[str, PreparedCase]:
+def _prepare(
+    config: Config, cases: Sequence[Case], processes: Processes
+) -> dict[str, PreparedCase]:
     preprocess = preprocess_of(config.train)
-    if world.size > 1:
-        world.same(lambda: len(prepared_cases(config, cases, preprocess)))
+    if processes.size > 1:
+        processes.broadcast(lambda: len(prepared_cases(config, cases, preprocess)))
     return {case.scan: case for case in prepared_cases(config, cases, preprocess)}
 
 

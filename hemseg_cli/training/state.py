@@ -4,13 +4,14 @@
 stays as `previous.pt`.
 """
 
+import hashlib
 import os
 import random
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,25 +24,13 @@ from hemseg_cli.core.run_directory import RunDirectory
 from hemseg_cli.imaging.preprocess import Preprocess
 from hemseg_cli.models.checkpoint import load_weights, read_checkpoint, write_checkpoint
 from hemseg_cli.training.ema import WeightMean
+from hemseg_cli.training.schedule import LearningRateSchedule
 
 # Keys that may change between a run and its resume: they change where and how, never what is
 # computed.
 _FREE_KEYS = ("train.tensorboard", "train.save_minutes", "data.root")
 _COMPARED_SECTIONS = ("train", "data")
 NEVER = -1.0
-
-
-class Schedule(Protocol):
-    """What the loop asks of a learning-rate schedule."""
-
-    def set_progress(self, fraction: float) -> None:
-        """Set the rates for this share of the training, 0 to 1."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Plain values."""
-
-    def load_state_dict(self, state: Any) -> None:
-        """The inverse."""
 
 
 @dataclass
@@ -73,7 +62,7 @@ class Progress:
 
 
 @dataclass
-class Engine:
+class TrainState:
     """The parts that change while training, with what describes them.
 
     `parallel` is `network` behind DistributedDataParallel, or itself.
@@ -84,11 +73,11 @@ class Engine:
     parallel: nn.Module
     mean: WeightMean
     optimizer: torch.optim.Optimizer
-    schedule: Schedule
+    schedule: LearningRateSchedule
     scaler: "torch.amp.GradScaler"
     device: torch.device
     precision: torch.dtype
-    at_once: int  # patches that go through the network together
+    micro_batch: int  # patches that go through the network together
     preprocess: Preprocess
     patch: tuple[int, int, int]
     model_config: dict[str, Any]
@@ -97,7 +86,7 @@ class Engine:
     )  # settings of prediction that the best epoch chose
     progress: Progress = field(default_factory=Progress)
 
-    def weights(self) -> dict[str, Any]:
+    def prediction_checkpoint(self) -> dict[str, Any]:
         """A checkpoint for prediction.
 
         The averaged weights and what rebuilds the network around them.
@@ -116,10 +105,10 @@ class Engine:
             "val_dice": self.progress.best_dice if self.progress.best_epoch else None,
         }
 
-    def state(self) -> dict[str, Any]:
-        """A checkpoint to resume from: `weights`, and all the rest."""
+    def resume_checkpoint(self) -> dict[str, Any]:
+        """A checkpoint to resume from: `prediction_checkpoint`, and all the rest."""
         return {
-            **self.weights(),
+            **self.prediction_checkpoint(),
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
@@ -149,6 +138,15 @@ class Engine:
             raise FileFormatError(
                 f"the training state does not fit this version or model: {error}"
             ) from None
+
+
+def step_seed(*numbers: int) -> int:
+    """A seed from (seed, epoch, batch, rank), well mixed.
+
+    Dropout needs no generator state to be the same after a resume.
+    """
+    digest = hashlib.blake2b(",".join(map(str, numbers)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
 
 
 def save_last(run: RunDirectory, values: Mapping[str, Any]) -> None:
@@ -216,7 +214,7 @@ def check_resumable(run: RunDirectory, state: Mapping[str, Any], config: Config)
         )
     check_same_config(run, state["config"], config)
     if state["progress"].get("finished"):
-        raise finished(run, state["epoch"], state["progress"].get("best_epoch"))
+        raise finished_error(run, state["epoch"], state["progress"].get("best_epoch"))
 
 
 def check_same_config(run: RunDirectory, then: Mapping[str, Any], config: Config) -> None:
@@ -229,7 +227,7 @@ def check_same_config(run: RunDirectory, then: Mapping[str, Any], config: Config
         )
 
 
-def finished(run: RunDirectory, epochs: int, best_epoch: int | None) -> HemsegError:
+def finished_error(run: RunDirectory, epochs: int, best_epoch: int | None) -> HemsegError:
     """The error that refuses to resume a finished run."""
     return HemsegError(
         f"run {run.name} is finished: {epochs} epochs, best epoch {best_epoch}",

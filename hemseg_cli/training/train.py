@@ -26,24 +26,30 @@ from hemseg_cli.inference.predictor import torch_device
 from hemseg_cli.models.checkpoint import read_checkpoint, write_checkpoint
 from hemseg_cli.models.registry import NNUNET, entry
 from hemseg_cli.training.display import Display, show_row
-from hemseg_cli.training.distributed import World, world
+from hemseg_cli.training.distributed import Processes, process_group
 from hemseg_cli.training.environment import environment, write_environment
 from hemseg_cli.training.history import write_history
-from hemseg_cli.training.loop import EpochDone, Material, StepDone, run_epochs
-from hemseg_cli.training.setup import check_config, make_engine, make_material, training_cases
+from hemseg_cli.training.loop import EpochDone, StepDone, run_epochs
+from hemseg_cli.training.setup import (
+    TrainSetup,
+    check_config,
+    make_setup,
+    make_state,
+    training_cases,
+)
 from hemseg_cli.training.signals import StopRequest, stop_requests
 from hemseg_cli.training.state import (
-    Engine,
+    TrainState,
     check_resumable,
     check_same_config,
-    finished,
+    finished_error,
     load_last,
     save_last,
 )
-from hemseg_cli.training.tune_prediction import choose_settings, passes, store
+from hemseg_cli.training.tune_prediction import count_passes, store_settings, tune_prediction
 from hemseg_cli.training.validation import predict_settings
 
-_CHOICE_SHARE = 0.1  # of the training's time: beyond the usual way of prediction, none is tried that would take longer
+_TUNING_TIME_SHARE = 0.1  # of the training's time: beyond the usual way of prediction, none is tried that would take longer
 
 
 @dataclass(frozen=True)
@@ -107,29 +113,29 @@ def train(config: Config, *, run: str | None = None, resume: bool = False) -> Tr
         return _train_nnunet(config, run=run, resume=resume)
     check_config(config)
     device = torch_device(config.compute.device)
-    with world(device.type) as processes:
+    with process_group(device.type) as processes:
         device = processes.device(device)
-        directory = processes.same(lambda: _directory(config, run, resume=resume))
-        with directory.lock() if processes.first else contextlib.nullcontext():
-            if processes.first:
+        directory = processes.broadcast(lambda: _directory(config, run, resume=resume))
+        with directory.lock() if processes.is_main else contextlib.nullcontext():
+            if processes.is_main:
                 console.add_log_file(directory.log_file)
                 remove_leftovers(directory.path)
-            material = make_material(config, device, processes)
-            engine = make_engine(config, material, device, processes)
+            setup = make_setup(config, device, processes)
+            state = make_state(config, setup, device, processes)
             if resume:
-                _resume(directory, engine)
-            if processes.first:
+                _resume(directory, state)
+            if processes.is_main:
                 _write_setup(directory, config, device, processes, resumed=resume)
-            _train_to_the_end(directory, engine, material, processes)
-            if processes.first and config.train.choose != "none":
-                _choose_settings(
+            _train_to_the_end(directory, state, setup, processes)
+            if processes.is_main and config.train.tune != "none":
+                _tune_prediction(
                     directory,
                     config,
-                    material,
+                    setup,
                     device,
-                    seconds=engine.progress.seconds * _CHOICE_SHARE,
+                    seconds=state.progress.seconds * _TUNING_TIME_SHARE,
                 )
-    progress = engine.progress
+    progress = state.progress
     return TrainResult(
         directory,
         config.train.model,
@@ -174,7 +180,7 @@ def _train_nnunet(config: Config, *, run: str | None, resume: bool) -> TrainResu
     ):
         console.add_log_file(directory.log_file)
         remove_leftovers(directory.path)
-        _write_setup(directory, config, device, World(), resumed=resume)
+        _write_setup(directory, config, device, Processes(), resumed=resume)
         for progress in train_nnunet(
             config,
             directory,
@@ -209,7 +215,7 @@ def _nnunet_directory(config: Config, name: str | None) -> RunDirectory:
     state = read_checkpoint(run.checkpoint("last"))
     check_same_config(run, validate_file(run.config_file).model_dump(mode="json"), config)
     if int(state["epoch"]) >= config.train.epochs:
-        raise finished(run, int(state["epoch"]), state.get("nnunet", {}).get("best_epoch"))
+        raise finished_error(run, int(state["epoch"]), state.get("nnunet", {}).get("best_epoch"))
     return run
 
 
@@ -228,17 +234,17 @@ def _directory(config: Config, name: str | None, *, resume: bool) -> RunDirector
     return create_run(config.runs.root, model=config.train.model, name=name)
 
 
-def _resume(run: RunDirectory, engine: Engine) -> None:
-    state = load_last(run)
-    engine.restore(state)
-    progress = engine.progress
+def _resume(run: RunDirectory, state: TrainState) -> None:
+    checkpoint = load_last(run)
+    state.restore(checkpoint)
+    progress = state.progress
     console.say(
         f"resuming run {run.name} in epoch {progress.epoch + 1} after {progress.batch} batches"
     )
 
 
 def _write_setup(
-    run: RunDirectory, config: Config, device: torch.device, processes: World, *, resumed: bool
+    run: RunDirectory, config: Config, device: torch.device, processes: Processes, *, resumed: bool
 ) -> None:
     if not resumed:
         write_text(run.config_file, dump(config))
@@ -247,52 +253,54 @@ def _write_setup(
 
 
 def _train_to_the_end(
-    run: RunDirectory, engine: Engine, material: Material, processes: World
+    run: RunDirectory, state: TrainState, setup: TrainSetup, processes: Processes
 ) -> None:
     """Follow the loop: show, save, and stop when a signal asks for it."""
     with (
         stop_requests() as request,
-        _display(run, engine, material, processes) as display,
-        _Saver(run, engine, processes) as saver,
+        _display(run, state, setup, processes) as display,
+        _Saver(run, state, processes) as saver,
     ):
-        events = run_epochs(engine, material, processes)
-        with material.loading.deaths_named(), contextlib.closing(events):
+        events = run_epochs(state, setup, processes)
+        with setup.loading.deaths_named(), contextlib.closing(events):
             for event in events:
                 display.show(event)
                 if isinstance(event, EpochDone):
                     saver.epoch(event)
                 elif isinstance(event, StepDone):
                     saver.step()
-                    _check_losses(engine, run)
-                if not engine.progress.finished:
+                    _check_losses(state, run)
+                if not state.progress.finished:
                     _leave_if_asked(request, saver, run, processes)
 
 
-def _choose_settings(
-    run: RunDirectory, config: Config, material: Material, device: torch.device, *, seconds: float
+def _tune_prediction(
+    run: RunDirectory, config: Config, setup: TrainSetup, device: torch.device, *, seconds: float
 ) -> None:
     """Put the settings of prediction that suit the val split best into the best checkpoint, in about so many seconds."""
     best = run.checkpoint("best")
-    cases = [prepared.case for prepared in material.validation[: config.train.choose_cases]]
+    cases = [prepared.case for prepared in setup.validation[: config.train.tune_cases]]
     with (
         stop_requests() as request,
-        console.live("choosing prediction settings", total=len(cases) * passes(config)) as track,
-        contextlib.closing(choose_settings(best, config, cases, device, seconds=seconds)) as steps,
+        console.live(
+            "choosing prediction settings", total=len(cases) * count_passes(config)
+        ) as track,
+        contextlib.closing(tune_prediction(best, config, cases, device, seconds=seconds)) as steps,
     ):
-        for choice in steps:
+        for tuned in steps:
             track.update(advance=1)
             if request.exit_code is not None:
                 raise Stopped(
                     request.exit_code,
                     f"stopped; {run.name} is trained, and predicts with the settings of its training",
                 )
-            if choice is not None:
-                store(best, choice.settings)
-                console.say(choice.text())
+            if tuned is not None:
+                store_settings(best, tuned.settings)
+                console.say(tuned.text())
 
 
 def _leave_if_asked(
-    request: StopRequest, saver: "_Saver", run: RunDirectory, processes: World
+    request: StopRequest, saver: "_Saver", run: RunDirectory, processes: Processes
 ) -> None:
     codes = [code for code in processes.gather(request.exit_code) if code is not None]
     if codes:
@@ -307,8 +315,8 @@ def _stopped(run: RunDirectory, exit_code: int) -> Stopped:
     )
 
 
-def _check_losses(engine: Engine, run: RunDirectory) -> None:
-    progress = engine.progress
+def _check_losses(state: TrainState, run: RunDirectory) -> None:
+    progress = state.progress
     if progress.bad_in_a_row == 0:
         return
     scans = sorted(set(progress.bad_scans))
@@ -318,7 +326,7 @@ def _check_losses(engine: Engine, run: RunDirectory) -> None:
         progress.batch,
         ", ".join(scans),
     )
-    if progress.bad_in_a_row >= engine.config.train.non_finite_batches:
+    if progress.bad_in_a_row >= state.config.train.non_finite_batches:
         raise HemsegError(
             f"the loss was not finite in {progress.bad_in_a_row} batches in a row, of the scans {', '.join(scans)}",
             hint=f"the last good checkpoint is {run.checkpoint('last')}; look at these scans (hemseg doctor), or lower train.lr",
@@ -328,8 +336,8 @@ def _check_losses(engine: Engine, run: RunDirectory) -> None:
 class _Saver:
     """Writes checkpoints and history, on rank 0 alone."""
 
-    def __init__(self, run: RunDirectory, engine: Engine, processes: World) -> None:
-        self._run, self._engine, self._writes = run, engine, processes.first
+    def __init__(self, run: RunDirectory, state: TrainState, processes: Processes) -> None:
+        self._run, self._state, self._writes = run, state, processes.is_main
         self._saved_at = time.monotonic()
 
     def __enter__(self) -> "_Saver":
@@ -341,45 +349,45 @@ class _Saver:
         pass
 
     def step(self) -> None:
-        if time.monotonic() - self._saved_at >= 60 * self._engine.config.train.save_minutes:
+        if time.monotonic() - self._saved_at >= 60 * self._state.config.train.save_minutes:
             self.save()
 
     def epoch(self, event: EpochDone) -> None:
         if not self._writes:
             return
         if event.best:
-            self._engine.predict = predict_settings(self._engine, event.validation)
-            write_checkpoint(self._run.checkpoint("best"), self._engine.weights())
-        if event.best or self._engine.progress.finished:
+            self._state.predict = predict_settings(self._state, event.validation)
+            write_checkpoint(self._run.checkpoint("best"), self._state.prediction_checkpoint())
+        if event.best or self._state.progress.finished:
             self.save()
         else:
             self.step()
-        write_history(self._run.history_file, self._engine.progress.history)
+        write_history(self._run.history_file, self._state.progress.history)
 
     def save(self) -> None:
         if self._writes:
-            save_last(self._run, self._engine.state())
-            write_history(self._run.history_file, self._engine.progress.history)
+            save_last(self._run, self._state.resume_checkpoint())
+            write_history(self._run.history_file, self._state.progress.history)
         self._saved_at = time.monotonic()
 
 
 @contextlib.contextmanager
 def _display(
-    run: RunDirectory, engine: Engine, material: Material, processes: World
+    run: RunDirectory, state: TrainState, setup: TrainSetup, processes: Processes
 ) -> Iterator[Display]:
-    steps = engine.config.train.epochs * len(material.plan)
+    steps = state.config.train.epochs * len(setup.plan)
     with contextlib.ExitStack() as stack:
         board = (
             stack.enter_context(tensorboard(run))
-            if engine.config.train.tensorboard and processes.first
+            if state.config.train.tensorboard and processes.is_main
             else None
         )
         track = (
             stack.enter_context(console.live("training", total=1.0, unit="%"))
-            if processes.first
+            if processes.is_main
             else None
         )
-        yield Display(engine, track, board, steps=steps, batches=len(material.plan))
+        yield Display(state, track, board, steps=steps, batches=len(setup.plan))
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """The settings of prediction that a run stores, chosen on the val split when training is done, on what `predict` itself makes of the scans.
 
-One way of computing at a time, beside what has been chosen so far. A change is kept where it raises
+One option at a time, beside what has been kept so far. A change is kept where it raises
 the mean Dice by 0.005 and helps more scans than it harms: a val split is small, and would else
 choose by noise.
 """
@@ -24,12 +24,12 @@ from hemseg_cli.imaging.nifti import read_volume
 from hemseg_cli.inference.predictor import Predictor
 from hemseg_cli.inference.settings import Settings
 from hemseg_cli.models.checkpoint import read_checkpoint, write_checkpoint
-from hemseg_cli.training.validation import THRESHOLDS, WORTH_IT
+from hemseg_cli.training.validation import SMALLEST_DICE_GAIN, THRESHOLDS
 
-SMALLEST_ML = (0.0, 0.05, 0.1, 0.25, 0.5)
-# Tried where `train.choose` is "all", cheapest first; and how many times the time of the usual way
+MIN_COMPONENTS_ML = (0.0, 0.05, 0.1, 0.25, 0.5)
+# Tried where `train.tune` is "all", cheapest first; and how many times the time of the default
 # each takes.
-_WAYS: tuple[tuple[dict[str, Any], float], ...] = (
+_INFERENCE_OPTIONS: tuple[tuple[dict[str, Any], float], ...] = (
     ({"weighting": "gaussian"}, 1.0),
     ({"overlap": 0.5}, 2.0),
     ({"tta": True}, 8.0),
@@ -38,7 +38,7 @@ _MASK_KEYS = ("threshold", "min_component_ml")
 
 
 @dataclass(frozen=True)
-class Choice:
+class TunedSettings:
     """The settings, and the mean Dice of the scans that they were compared on with the settings before and with these."""
 
     settings: Settings
@@ -52,59 +52,59 @@ class Choice:
         return f"prediction settings chosen on {self.scans} val scans: {chosen}; Dice {self.dice_before:.4f} before, {self.dice:.4f} now"
 
 
-def passes(config: Config) -> int:
-    """How often `choose_settings` predicts each scan."""
-    return 1 + len(_ways(config))
+def count_passes(config: Config) -> int:
+    """How often `tune_prediction` predicts each scan."""
+    return 1 + len(_inference_options(config))
 
 
-def choose_settings(
+def tune_prediction(
     checkpoint: Path,
     config: Config,
     cases: Sequence[Case],
     device: torch.device,
     *,
     seconds: float = math.inf,
-) -> Generator[Choice | None, None, None]:
+) -> Generator[TunedSettings | None, None, None]:
     """Choose the settings that the user has not set, for the model of `checkpoint`, on the scans `cases`.
 
-    A way of computing that would take longer than what is left of `seconds`, by the time of the
+    An option that would take longer than what is left of `seconds`, by the time of the
     first, is not tried. Yields None after each prediction of a scan, so that the caller can stop in
     between, and the choice at the end.
     """
-    start, first_way = time.monotonic(), 0.0
+    start, default_seconds = time.monotonic(), 0.0
     current = _predictor(checkpoint, config, None, device).settings
     dice_before = dice_now = np.zeros(0)
-    for way, cost in (({}, 1.0), *_ways(config)):
-        if way and first_way * cost > seconds - (time.monotonic() - start):
+    for option, cost in (({}, 1.0), *_inference_options(config)):
+        if option and default_seconds * cost > seconds - (time.monotonic() - start):
             continue
-        rivals = _with_masks(replace(current, **way), config)
+        rivals = _with_masks(replace(current, **option), config)
         predictor = _predictor(checkpoint, config, rivals[0], device)
         by_scan = []
         for case in cases:
             by_scan.append(_dice_of(predictor, config, case, rivals))
             yield None
         table = np.array(by_scan)  # [scans, rivals]
-        if not way:
-            first_way = time.monotonic() - start
+        if not option:
+            default_seconds = time.monotonic() - start
             dice_before = dice_now = table[:, 0]
         best = int(table.mean(axis=0).argmax())
         if _is_better(table[:, best], dice_now):
             current, dice_now = rivals[best], table[:, best]
-    yield Choice(current, float(dice_before.mean()), float(dice_now.mean()), len(cases))
+    yield TunedSettings(current, float(dice_before.mean()), float(dice_now.mean()), len(cases))
 
 
-def store(checkpoint: Path, settings: Settings) -> None:
+def store_settings(checkpoint: Path, settings: Settings) -> None:
     """Put the settings into a checkpoint file, in place of those that it has."""
     write_checkpoint(checkpoint, {**read_checkpoint(checkpoint), "predict": settings.to_dict()})
 
 
-def _ways(config: Config) -> list[tuple[dict[str, Any], float]]:
-    if config.train.choose != "all":
+def _inference_options(config: Config) -> list[tuple[dict[str, Any], float]]:
+    if config.train.tune != "all":
         return []
     return [
-        (way, cost)
-        for way, cost in _WAYS
-        if all(getattr(config.predict, key) is None for key in way)
+        (option, cost)
+        for option, cost in _INFERENCE_OPTIONS
+        if all(getattr(config.predict, key) is None for key in option)
     ]
 
 
@@ -124,7 +124,7 @@ def _with_masks(base: Settings, config: Config) -> list[Settings]:
     """The settings themselves, then those with every other threshold and smallest component that the user has left open."""
     thresholds, sizes = (
         (getattr(base, key),) if getattr(config.predict, key) is not None else values
-        for key, values in zip(_MASK_KEYS, (THRESHOLDS, SMALLEST_ML), strict=True)
+        for key, values in zip(_MASK_KEYS, (THRESHOLDS, MIN_COMPONENTS_ML), strict=True)
     )
     return list(
         dict.fromkeys(
@@ -176,4 +176,4 @@ def _pieces(
 
 def _is_better(now: NDArray[np.float64], before: NDArray[np.float64]) -> bool:
     gains = now - before
-    return bool(gains.mean() > WORTH_IT and (gains > 0).sum() > (gains < 0).sum())
+    return bool(gains.mean() > SMALLEST_DICE_GAIN and (gains > 0).sum() > (gains < 0).sum())

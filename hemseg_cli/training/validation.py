@@ -15,18 +15,18 @@ from hemseg_cli.imaging.orientation import match_axes
 from hemseg_cli.imaging.preprocess import restore_probability
 from hemseg_cli.inference.settings import Settings, chosen_settings
 from hemseg_cli.inference.sliding_window import sliding_window
-from hemseg_cli.training.distributed import World
-from hemseg_cli.training.state import Engine
+from hemseg_cli.training.distributed import Processes
+from hemseg_cli.training.state import TrainState
 
 if TYPE_CHECKING:
     from hemseg_cli.core.cases import Case
     from hemseg_cli.training.cache import PreparedCase
 
-USUAL_THRESHOLD = 0.5
-THRESHOLDS = (0.3, 0.4, USUAL_THRESHOLD, 0.6, 0.7)
+DEFAULT_THRESHOLD = 0.5
+THRESHOLDS = (0.3, 0.4, DEFAULT_THRESHOLD, 0.6, 0.7)
 # A threshold other than 0.5 has to gain this much mean Dice, or a small val split would choose by
 # noise.
-WORTH_IT = 0.005
+SMALLEST_DICE_GAIN = 0.005
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Validation:
     @property
     def dice(self) -> float:
         """Mean Dice at probability 0.5."""
-        return self.dice_at(USUAL_THRESHOLD)
+        return self.dice_at(DEFAULT_THRESHOLD)
 
     def dice_at(self, threshold: float) -> float:
         """Mean Dice at another threshold of `THRESHOLDS`."""
@@ -61,69 +61,73 @@ class Validation:
     def best_threshold(self) -> float:
         """The threshold with the best mean Dice; 0.5 unless another is clearly better."""
         best = max(THRESHOLDS, key=self.dice_at)
-        return best if self.dice_at(best) > self.dice + WORTH_IT else USUAL_THRESHOLD
+        return best if self.dice_at(best) > self.dice + SMALLEST_DICE_GAIN else DEFAULT_THRESHOLD
 
 
 def validate(
-    engine: Engine, cases: "Sequence[PreparedCase]", world: World
+    state: TrainState, cases: "Sequence[PreparedCase]", processes: Processes
 ) -> Iterator[Validation | None]:
     """Validate the averaged weights on `cases`, shared out over the processes.
 
     Yields None after each round of scans (one per process), so that the caller can stop in between,
     and the result at the end. Random generators are left as they were.
     """
-    network = engine.mean.network.eval()
+    network = state.mean.network.eval()
     mine: list[ValidatedCase] = []
-    for start in range(0, len(cases), world.size):
-        if start + world.rank < len(cases):
-            mine.append(_validate_case(engine, network, cases[start + world.rank]))
+    for start in range(0, len(cases), processes.size):
+        if start + processes.rank < len(cases):
+            mine.append(_validate_case(state, network, cases[start + processes.rank]))
         yield None
-    by_rank = world.gather(mine)
+    by_rank = processes.gather(mine)
     yield Validation(
-        tuple(by_rank[index % world.size][index // world.size] for index in range(len(cases)))
+        tuple(
+            by_rank[index % processes.size][index // processes.size] for index in range(len(cases))
+        )
     )
 
 
-def predict_settings(engine: Engine, validation: Validation | None) -> dict[str, Any]:
+def predict_settings(state: TrainState, validation: Validation | None) -> dict[str, Any]:
     """The settings of prediction that a checkpoint carries.
 
     Those validated with, and the threshold that validation chose.
     """
-    settings = _settings(engine).to_dict()
+    settings = _settings(state).to_dict()
     if (
         validation is not None
-        and engine.config.train.choose != "none"
-        and engine.config.predict.threshold is None
+        and state.config.train.tune != "none"
+        and state.config.predict.threshold is None
     ):
         settings["threshold"] = validation.best_threshold()
     return settings
 
 
-def _settings(engine: Engine) -> Settings:
+def _settings(state: TrainState) -> Settings:
     return chosen_settings(
-        engine.config.predict, {"weighting": engine.config.train.validation_weighting}
+        state.config.predict, {"weighting": state.config.train.validation_weighting}
     )
 
 
-def _validate_case(engine: Engine, network: torch.nn.Module, case: "PreparedCase") -> ValidatedCase:
-    settings = _settings(engine)
+def _validate_case(
+    state: TrainState, network: torch.nn.Module, case: "PreparedCase"
+) -> ValidatedCase:
+    settings = _settings(state)
     image = torch.from_numpy(np.array(case.image, dtype=np.float32))
-    lowest = [(window.low - window.mean) / window.std for window in engine.preprocess.windows]
+    lowest = [(window.low - window.mean) / window.std for window in state.preprocess.windows]
     occupied = (image > torch.tensor(lowest).view(-1, 1, 1, 1) + 1e-3).any(dim=0)
     probability = sliding_window(
         network,
         image,
-        patch=engine.patch,
+        patch=state.patch,
         overlap=settings.overlap,
         weighting=settings.weighting,
-        device=engine.device,
-        precision=engine.precision,
+        device=state.device,
+        precision=state.precision,
         occupied=occupied if occupied.any() else None,
-        pad_value=float(image.min()) if engine.config.train.padding == "air" else 0.0,
+        pad_value=float(image.min()) if state.config.train.padding == "air" else 0.0,
     ).numpy()
-    if engine.config.train.validation_grid == "native":
+    if state.config.train.validation_grid == "native":
         probability = restore_probability(probability, case.grid)
-        truth = _native_truth(engine.config.data.folder, case.case)
+        truth = _native_truth(state.config.data.folder, case.case)
     else:
         truth = np.asarray(case.label) > 0
     return _score(case.scan, probability, truth)

@@ -11,13 +11,13 @@ from hemseg_cli.core.errors import UsageError
 from hemseg_cli.core.run_directory import RunDirectory
 from hemseg_cli.models.checkpoint import read_checkpoint
 from hemseg_cli.training.batches import BatchPlan
-from hemseg_cli.training.distributed import World
+from hemseg_cli.training.distributed import Processes
 from hemseg_cli.training.train import train
 from tests.torchrun import run_two
 from tests.training.small_run import assert_same_state, small_config, write_config
 
 SMALL = ("train.patches_per_scan=2", "train.precision=float32")
-IN_PARTS = ("train.batch_size=4", "train.patches_at_once=1", "train.loss.dice_over_batch=false")
+IN_PARTS = ("train.batch_size=4", "train.micro_batch=1", "train.loss.dice_over_batch=false")
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_two_processes_train_what_one_does_at_the_same_total_batch_and_resume_ex
 def test_processes_share_every_batch_evenly_and_without_overlap(
     patches: int, batch: int, size: int
 ) -> None:
-    plans = [BatchPlan(patches, batch, World(rank, size)) for rank in range(size)]
+    plans = [BatchPlan(patches, batch, Processes(rank, size)) for rank in range(size)]
     seen: list[int] = []
     for number in range(len(plans[0])):
         shares = [plan.indices(number) for plan in plans]
@@ -78,5 +78,5 @@ def test_batch_that_does_not_share_out_is_refused_with_one_that_does() -> None:
     with pytest.raises(
         UsageError, match=r"train\.batch_size = 3 does not share out over 2 processes"
     ) as caught:
-        BatchPlan(12, 3, World(0, 2))
+        BatchPlan(12, 3, Processes(0, 2))
     assert "train.batch_size=4" in caught.value.hint

@@ -8,10 +8,10 @@ import torch
 from hemseg_cli.config import Config
 from hemseg_cli.core.errors import UsageError
 from hemseg_cli.training.batches import Batch
-from hemseg_cli.training.distributed import World
+from hemseg_cli.training.distributed import Processes
 from hemseg_cli.training.loop import StepDone, run_epochs
-from hemseg_cli.training.micro_batch import add_gradient, patches_at_once
-from hemseg_cli.training.setup import check_config, make_engine, make_material
+from hemseg_cli.training.micro_batch import add_gradient, micro_batch
+from hemseg_cli.training.setup import check_config, make_setup, make_state
 from tests.training.small_run import small_config
 
 CPU = torch.device("cpu")
@@ -26,23 +26,25 @@ SMALL_VNET = ("train.model=vnet", "train.patch=[32, 16, 16]", "train.network={}"
 
 
 def gradient_of(config: Config) -> tuple[float, torch.Tensor]:
-    material = make_material(config, CPU, World())
-    engine = make_engine(config, material, CPU, World())
-    patches = [material.loading.patches_of(0)[index] for index in range(5)]
+    setup = make_setup(config, CPU, Processes())
+    state = make_state(config, setup, CPU, Processes())
+    patches = [setup.loading.patches_of(0)[index] for index in range(5)]
     images, labels = (torch.stack([patch[key] for patch in patches]) for key in ("image", "label"))
-    loss = add_gradient(engine, Batch(images, labels, []), material.loss)
+    loss = add_gradient(state, Batch(images, labels, []), setup.loss)
     return loss, torch.cat(
-        [weight.grad.flatten() for weight in engine.network.parameters() if weight.grad is not None]
+        [weight.grad.flatten() for weight in state.network.parameters() if weight.grad is not None]
     )
 
 
-@pytest.mark.parametrize("at_once", [1, 2, 4])
-def test_parts_have_the_loss_and_the_gradient_of_the_whole_batch(place: Path, at_once: int) -> None:
+@pytest.mark.parametrize("micro_batch", [1, 2, 4])
+def test_parts_have_the_loss_and_the_gradient_of_the_whole_batch(
+    place: Path, micro_batch: int
+) -> None:
     whole, part = (
         gradient_of(
-            small_config(place, *EACH_PATCH, f"train.patches_at_once={number}", network=SMALL_UNET)
+            small_config(place, *EACH_PATCH, f"train.micro_batch={number}", network=SMALL_UNET)
         )
-        for number in (5, at_once)
+        for number in (5, micro_batch)
     )
     assert part[0] == pytest.approx(whole[0], rel=1e-5)
     torch.testing.assert_close(part[1], whole[1], rtol=1e-3, atol=1e-6)
@@ -50,12 +52,12 @@ def test_parts_have_the_loss_and_the_gradient_of_the_whole_batch(place: Path, at
 
 
 def test_parts_pass_through_the_network_one_after_the_other(place: Path) -> None:
-    config = small_config(place, *EACH_PATCH, "train.patches_at_once=2", network=SMALL_UNET)
-    material = make_material(config, CPU, World())
-    engine = make_engine(config, material, CPU, World())
+    config = small_config(place, *EACH_PATCH, "train.micro_batch=2", network=SMALL_UNET)
+    setup = make_setup(config, CPU, Processes())
+    state = make_state(config, setup, CPU, Processes())
     sizes: list[int] = []
-    engine.network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
-    assert isinstance(next(run_epochs(engine, material, World())), StepDone)
+    state.network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    assert isinstance(next(run_epochs(state, setup, Processes())), StepDone)
     assert sizes == [2, 2, 1]
 
 
@@ -70,10 +72,10 @@ def test_patches_that_depend_on_each_other_are_not_taken_apart(
     place: Path, settings: tuple[str, ...], network: tuple[str, ...], reason: str
 ) -> None:
     with pytest.raises(
-        UsageError, match=rf"train\.patches_at_once = 1 with train\.batch_size = 2: {reason}"
+        UsageError, match=rf"train\.micro_batch = 1 with train\.batch_size = 2: {reason}"
     ):
-        check_config(small_config(place, *settings, "train.patches_at_once=1", network=network))
-    check_config(small_config(place, *settings, "train.patches_at_once=2", network=network))
+        check_config(small_config(place, *settings, "train.micro_batch=1", network=network))
+    check_config(small_config(place, *settings, "train.micro_batch=2", network=network))
 
 
 def test_a_cpu_takes_the_published_batch_in_parts_of_four_patches_and_a_gpu_takes_it_whole(
@@ -85,6 +87,6 @@ def test_a_cpu_takes_the_published_batch_in_parts_of_four_patches_and_a_gpu_take
         network=("train.model=unet", "train.patch=[256, 256, 16]", "train.batch_size=16"),
     )
     network = torch.nn.Sequential(torch.nn.Conv3d(1, 1, 1), torch.nn.InstanceNorm3d(1))
-    assert patches_at_once(config.train, network, CPU) == 4
-    assert patches_at_once(config.train, network, torch.device("cuda")) == 16
-    assert patches_at_once(config.train, network.append(torch.nn.BatchNorm3d(1)), CPU) == 16
+    assert micro_batch(config.train, network, CPU) == 4
+    assert micro_batch(config.train, network, torch.device("cuda")) == 16
+    assert micro_batch(config.train, network.append(torch.nn.BatchNorm3d(1)), CPU) == 16

@@ -171,7 +171,7 @@ def test_the_users_settings_win_over_those_of_the_training(
     assert (as_trained.settings.tta, as_trained.settings.overlap) == (False, 0.5)
     assert (mirrored.settings.tta, mirrored.settings.overlap) == (True, 0.25)
 
-    # With mirrored copies, a mirrored scan has the mirrored answer; without them, an untrained
+    # With test-time augmentation, a mirrored scan has the mirrored answer; without them, an untrained
     # network gives another.
     scan = read_volume(root / "drawn" / cases[1].image)
     turned = Volume(scan.array[::-1].copy(), scan.affine)

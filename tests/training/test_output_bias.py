@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hemseg_cli.models.registry import build_network, full_config
-from hemseg_cli.training.output_bias import expect
+from hemseg_cli.training.output_bias import set_output_bias
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_every_network_starts_from_the_prior(
     network = build_network(name, full_config(name, arguments, patch), 2)
     image = torch.randn(1, 2, *patch)
     before = {key: value.clone() for key, value in network.named_buffers()}
-    expect(network, 0.01, image.shape)
+    set_output_bias(network, 0.01, image.shape)
     assert all(torch.equal(value, before[key]) for key, value in network.named_buffers())
     with torch.no_grad():
         output = network.eval()(image)

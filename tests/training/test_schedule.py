@@ -5,7 +5,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, PolynomialLR, 
 
 from hemseg_cli.config import load
 from hemseg_cli.config.schema import TrainConfig
-from hemseg_cli.training.schedule import learning_rate, make_optimizer, make_schedule
+from hemseg_cli.training.schedule import LearningRateSchedule, learning_rate, make_optimizer
 
 
 def _train(**values: object) -> TrainConfig:
@@ -20,7 +20,9 @@ def test_paper_learning_rates_are_steplrs_epoch_by_epoch():
     train = load(assignments=["train.recipe=paper", "train.model=unet"], environ={}).train
     reference = _optimizer(0.01)
     scheduler = StepLR(reference, 10, 0.9)
-    schedule = make_schedule(make_optimizer(nn.Linear(1, 1), train), train, total_steps=200 * 34)
+    schedule = LearningRateSchedule(
+        make_optimizer(nn.Linear(1, 1), train), train, total_steps=200 * 34
+    )
     for epoch in range(200):
         for step in (0, 17, 33):
             schedule.set_progress((epoch * 34 + step) / (200 * 34))
@@ -66,9 +68,9 @@ def test_the_last_step_is_taken_at_a_rate_above_zero(name):
 
 def test_the_state_restores_the_rate():
     train = _train(schedule="cosine", warmup=0.1)
-    schedule = make_schedule(_optimizer(0.1), train, 100)
+    schedule = LearningRateSchedule(_optimizer(0.1), train, 100)
     schedule.set_progress(0.63)
-    other = make_schedule(_optimizer(0.1), train, 100)
+    other = LearningRateSchedule(_optimizer(0.1), train, 100)
     assert other.lr != schedule.lr
     other.load_state_dict(schedule.state_dict())
     assert other.lr == schedule.lr

@@ -16,8 +16,8 @@ from hemseg_cli.models import checkpoint
 from hemseg_cli.models.checkpoint import read_checkpoint
 from hemseg_cli.training import loop, sampling
 from hemseg_cli.training.batches import Loading
-from hemseg_cli.training.distributed import World
-from hemseg_cli.training.setup import make_engine, make_material
+from hemseg_cli.training.distributed import Processes
+from hemseg_cli.training.setup import make_setup, make_state
 from hemseg_cli.training.state import load_last, save_last
 from hemseg_cli.training.train import train
 from tests.training.small_run import exit_code, small_config, start_child, write_config
@@ -37,7 +37,7 @@ def poison(place: Path, scan: str) -> None:
 
 
 def fill_cache(place: Path) -> None:
-    make_material(small_config(place), torch.device("cpu"), World())
+    make_setup(small_config(place), torch.device("cpu"), Processes())
 
 
 def test_batches_with_a_loss_that_is_not_finite_are_skipped_and_counted(place: Path) -> None:
@@ -217,19 +217,19 @@ def test_out_of_memory_names_the_two_settings_to_lower(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = small_config(place)
-    material = make_material(config, torch.device("cpu"), World())
-    engine = make_engine(config, material, torch.device("cpu"), World())
+    setup = make_setup(config, torch.device("cpu"), Processes())
+    state = make_state(config, setup, torch.device("cpu"), Processes())
 
     class Greedy(torch.nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return images.new_empty(2**60)  # refused by the system's allocator
 
-    engine.parallel = Greedy()
+    state.parallel = Greedy()
     with pytest.raises(
         HemsegError,
         match=r"out of memory on cpu with train\.batch_size = 2 and train\.patch = \[16, 16, 4\]",
     ) as caught:
-        next(loop.run_epochs(engine, material, World()))
+        next(loop.run_epochs(state, setup, Processes()))
     assert "--set train.batch_size=1 or --set train.patch=[8, 8, 4]" in caught.value.hint
 
 

@@ -16,8 +16,8 @@ from hemseg_cli.inference.ensemble import EnsembleNetwork
 from hemseg_cli.inference.predictor import Predictor
 from hemseg_cli.models.checkpoint import network_of, read_checkpoint
 from hemseg_cli.training import loop, validation
-from hemseg_cli.training.distributed import World
-from hemseg_cli.training.setup import make_engine, make_material
+from hemseg_cli.training.distributed import Processes
+from hemseg_cli.training.setup import make_setup, make_state
 from hemseg_cli.training.train import TrainResult, train
 from tests.training.small_run import (
     SMALL_DYNUNET,
@@ -146,9 +146,9 @@ def test_stopped_anywhere_and_resumed_is_bitwise_the_straight_run(
 
 def test_resumed_run_keeps_its_arithmetic(place: Path) -> None:
     config, device = small_config(place, "train.precision=auto"), torch.device("cpu")
-    moved = make_engine(config, make_material(config, device, World()), device, World())
+    moved = make_state(config, make_setup(config, device, Processes()), device, Processes())
     assert moved.precision is torch.float32
-    moved.restore({**moved.state(), "precision": "bfloat16"})
+    moved.restore({**moved.resume_checkpoint(), "precision": "bfloat16"})
     assert moved.precision is torch.bfloat16
 
 

@@ -13,9 +13,9 @@ from hemseg_cli.core.errors import Stopped
 from hemseg_cli.imaging.nifti import Volume, write_volume
 from hemseg_cli.inference.predictor import Predictor
 from hemseg_cli.models.checkpoint import read_checkpoint
-from hemseg_cli.training import tune_prediction as choice
+from hemseg_cli.training import tune_prediction as tuning
 from hemseg_cli.training.train import train
-from hemseg_cli.training.tune_prediction import Choice, choose_settings, store
+from hemseg_cli.training.tune_prediction import TunedSettings, store_settings, tune_prediction
 from tests.inference.small_model import config_in, make_run, scan, truth
 from tests.training.small_run import small_config, small_data
 
@@ -44,9 +44,9 @@ def cases_in(config: Config, count: int = 3, *, speck: bool = False) -> list[Cas
     return cases
 
 
-def choice_of(checkpoint: Path, config: Config, cases: list[Case]) -> Choice:
-    *steps, last = choose_settings(checkpoint, config, cases, torch.device("cpu"))
-    assert steps == [None] * len(cases) * choice.passes(config)
+def tuned_by(checkpoint: Path, config: Config, cases: list[Case]) -> TunedSettings:
+    *steps, last = tune_prediction(checkpoint, config, cases, torch.device("cpu"))
+    assert steps == [None] * len(cases) * tuning.count_passes(config)
     assert last is not None
     return last
 
@@ -54,7 +54,7 @@ def choice_of(checkpoint: Path, config: Config, cases: list[Case]) -> Choice:
 def test_threshold_that_finds_the_hemorrhage_is_chosen(tmp_path: Path) -> None:
     # 70 HU is 0.75 in the window: the logit is 8 (0.75 - 0.5 - 0.3) = -0.4, the probability 0.401.
     config = config_in(tmp_path)
-    chosen = choice_of(make_run(tmp_path, shift=0.3), config, cases_in(config))
+    chosen = tuned_by(make_run(tmp_path, shift=0.3), config, cases_in(config))
     assert chosen.settings.threshold in (0.3, 0.4)
     assert (chosen.dice_before, chosen.dice, chosen.scans) == (0.0, 1.0, 3)
 
@@ -62,7 +62,7 @@ def test_threshold_that_finds_the_hemorrhage_is_chosen(tmp_path: Path) -> None:
 def test_smallest_component_that_drops_false_pieces_is_chosen(tmp_path: Path) -> None:
     config = config_in(tmp_path)
     cases = cases_in(config, speck=True)
-    chosen = choice_of(make_run(tmp_path), config, cases)
+    chosen = tuned_by(make_run(tmp_path), config, cases)
     assert chosen.settings.min_component_ml in (0.25, 0.5)
     found = int(truth((24, 20, 6)).sum())
     assert chosen.dice_before == pytest.approx(2 * found / (2 * found + 1))
@@ -72,7 +72,7 @@ def test_smallest_component_that_drops_false_pieces_is_chosen(tmp_path: Path) ->
 def test_what_gains_nothing_is_not_chosen_and_what_the_user_set_is_kept(tmp_path: Path) -> None:
     config = config_in(tmp_path, predict=PredictConfig(threshold=0.5, overlap=0.1))
     checkpoint = make_run(tmp_path, shift=0.3)
-    chosen = choice_of(checkpoint, config, cases_in(config))
+    chosen = tuned_by(checkpoint, config, cases_in(config))
     assert (
         chosen.settings.threshold,
         chosen.settings.overlap,
@@ -99,15 +99,15 @@ def test_mirrored_copies_are_chosen_where_they_help(
 
     monkeypatch.setattr(Predictor, "infer", infer)
     config = config_in(tmp_path)
-    chosen = choice_of(make_run(tmp_path), config, cases_in(config, 1))
+    chosen = tuned_by(make_run(tmp_path), config, cases_in(config, 1))
     assert (chosen.settings.tta, chosen.dice_before, chosen.dice) == (True, 0.0, 1.0)
-    mask_only = config_in(tmp_path, train=TrainConfig(choose="mask"))
-    assert not choice_of(make_run(tmp_path), mask_only, cases_in(config, 1)).settings.tta
+    mask_only = config_in(tmp_path, train=TrainConfig(tune="mask"))
+    assert not tuned_by(make_run(tmp_path), mask_only, cases_in(config, 1)).settings.tta
 
 
 def test_what_takes_too_long_is_not_tried(tmp_path: Path) -> None:
     config = config_in(tmp_path)
-    *steps, chosen = choose_settings(
+    *steps, chosen = tune_prediction(
         make_run(tmp_path), config, cases_in(config, 1), torch.device("cpu"), seconds=0.0
     )
     assert steps == [None]  # the way of the training alone, of four
@@ -119,15 +119,15 @@ def test_stored_settings_are_those_that_prediction_uses(tmp_path: Path) -> None:
     config = config_in(tmp_path)
     checkpoint = make_run(tmp_path, shift=0.3)
     before = read_checkpoint(checkpoint)
-    chosen = choice_of(checkpoint, config, cases_in(config))
-    store(checkpoint, chosen.settings)
+    chosen = tuned_by(checkpoint, config, cases_in(config))
+    store_settings(checkpoint, chosen.settings)
     assert Predictor.load([checkpoint], config.predict, device="cpu").settings == chosen.settings
     after = read_checkpoint(checkpoint)
     assert {**after, "model": None, "predict": None} == {**before, "model": None, "predict": None}
     assert all(torch.equal(after["model"][key], value) for key, value in before["model"].items())
 
 
-def test_training_stores_its_choice_and_survives_a_stop_in_it(
+def test_training_stores_its_tuning_and_survives_a_stop_in_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small_data(tmp_path)
@@ -141,13 +141,13 @@ def test_training_stores_its_choice_and_survives_a_stop_in_it(
     }
     assert "prediction settings chosen on 2 val scans" in trained.run.log_file.read_text()
 
-    real = choice._dice_of
+    real = tuning._dice_of
 
     def interrupted(*arguments: object) -> list[float]:
         os.kill(os.getpid(), signal.SIGTERM)
         return real(*arguments)  # type: ignore[arg-type]  # passed on
 
-    monkeypatch.setattr(choice, "_dice_of", interrupted)
+    monkeypatch.setattr(tuning, "_dice_of", interrupted)
     with pytest.raises(
         Stopped, match="is trained, and predicts with the settings of its training"
     ) as stopped:
