@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from hemseg_cli.imaging.dicom.slice import Slice
 from hemseg_cli.imaging.dicom.stack import counted
+from hemseg_cli.imaging.hounsfield import PADDING_HU
 
-AIR_HU = -1000
 _PADDING_BELOW_HU = -1200
 """Air is -1000 and noise or clipping takes it to -1024 or a little below.
 
@@ -125,7 +125,7 @@ def _fill_padding(hu: NDArray[np.int16], padded: Sequence[tuple[int, Pixels]]) -
         ]  # every sixteenth voxel tells the median as well
         samples.append(values[(values >= -1100) & (values <= -900)])
     air = np.concatenate(samples)
-    value = round(float(np.median(air))) if air.size else AIR_HU
+    value = round(float(np.median(air))) if air.size else PADDING_HU
     for index, mask in padded:
         np.putmask(hu[index], mask, value)
 

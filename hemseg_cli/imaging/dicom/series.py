@@ -15,10 +15,11 @@ import numpy as np
 
 from hemseg_cli.core.errors import CaseError, FileFormatError, HemsegError
 from hemseg_cli.imaging import geometry as geometry_of
-from hemseg_cli.imaging.dicom.hounsfield import AIR_HU, to_hu
+from hemseg_cli.imaging.dicom.hounsfield import to_hu
 from hemseg_cli.imaging.dicom.slice import Slice, quiet_pydicom, read_slice
 from hemseg_cli.imaging.dicom.stack import Faults, Stack, stack
 from hemseg_cli.imaging.dicom.tree import Series, Tree, find_series
+from hemseg_cli.imaging.hounsfield import PADDING_HU
 from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.imaging.resampling import resample_planes
 from hemseg_cli.imaging.upright import image_on, upright_grid
@@ -123,7 +124,7 @@ def upright(volume: Volume, sidecar: Sidecar) -> tuple[Volume, Sidecar]:
         return volume, sidecar | {"geometry": "true"}
     i, j, k = volume.array.shape
     grid = upright_grid((i, j, k), true)
-    image = image_on(grid, Volume(volume.array, true), outside=AIR_HU)
+    image = image_on(grid, Volume(volume.array, true), outside=PADDING_HU)
     changed: Sidecar = {
         "shape": list(grid.shape),
         "spacing_mm": [round(step, 6) for step in geometry_of.spacing_mm(grid.affine)],
