@@ -61,9 +61,9 @@ def run_demo(folder: Path, *, model: str, seed: int, minutes: float) -> DemoResu
 
     HemsegError naming the stage where one fails.
     """
-    from hemseg_cli.models.registry import entry
+    from hemseg_cli.models.registry import require_model
 
-    entry(model)
+    require_model(model)
     start = time.monotonic()
     _make_folder(folder)
     with contextlib.chdir(folder):

@@ -91,9 +91,9 @@ def train(
     if list_models:
         console.result(*_models())
         return
-    from hemseg_cli.models.registry import entry
+    from hemseg_cli.models.registry import require_model
 
-    entry(config.train.model)
+    require_model(config.train.model)
     if resume and config_file is None and config.train.fold != "all":
         config = _config_of_run(
             config, run, assignments, keys, json=json, quiet=quiet, verbose=verbose
@@ -193,7 +193,7 @@ def _answer(results: list[Any]) -> tuple[Any, ...]:
 
 
 def _models() -> tuple[Any, ...]:
-    from hemseg_cli.models.registry import MODELS
+    from hemseg_cli.models.registry import listed_models
 
     payload = {
         "models": [
@@ -204,7 +204,7 @@ def _models() -> tuple[Any, ...]:
                 "source": model.source,
                 "reference_dice": model.reference_dice,
             }
-            for model in MODELS.values()
+            for model in listed_models()
         ]
     }
     rows = [
@@ -215,7 +215,7 @@ def _models() -> tuple[Any, ...]:
             model.source,
             f"{model.reference_dice:.2f}" if model.reference_dice else "-",
         ]
-        for model in MODELS.values()
+        for model in listed_models()
     ]
     columns = ["name", "model", "parameters", "source", "published Dice %"]
     caption = (

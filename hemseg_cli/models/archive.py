@@ -19,26 +19,20 @@ import torch
 from hemseg_cli.core.errors import FileFormatError, HemsegError
 from hemseg_cli.core.run_directory import atomic_path
 from hemseg_cli.models.checkpoint import read_checkpoint
-from hemseg_cli.models.registry import MODELS, NNUNET, build_network, without_memory
+from hemseg_cli.models.checkpoint_settings import (
+    FORMAT,
+    SETTING_KEYS,
+    CheckpointSettings,
+    read_settings,
+)
+from hemseg_cli.models.registry import MODELS, require_model
+from hemseg_cli.models.weights import check_finite
 
-FORMAT = 1
 _WEIGHTS = "model.safetensors"
 _SETTINGS = "model.json"
 _HASHES = "SHA256SUMS.json"
-_OPTIONAL = ("config.toml", "metrics.json", "NOTICE.txt")
+_OPTIONAL = ("README.md", "config.toml", "metrics.json", "NOTICE.txt")
 _MEMBERS = (_WEIGHTS, _SETTINGS, *_OPTIONAL)
-_SETTING_KEYS = (
-    "model_name",
-    "model_config",
-    "preprocess",
-    "patch",
-    "in_channels",
-    "step",
-    "epoch",
-    "predict",
-    "padding",
-)
-_REQUIRED_KEYS = frozenset(_SETTING_KEYS) - {"predict", "padding"}
 _MOST_WEIGHT_BYTES = 4 << 30
 _MOST_TEXT_BYTES = 8 << 20
 _HINT = "get the archive again; hemseg export   writes one"
@@ -55,20 +49,38 @@ def is_archive(path: Path) -> bool:
 
 
 def read_model(path: Path) -> dict[str, Any]:
-    """The checkpoint in a file of either kind, `.pt` or model archive."""
-    return read_archive(path) if is_archive(path) else read_checkpoint(path)
+    """Read a network for prediction from a file of either kind, `.pt` or model archive.
+
+    FileFormatError naming the file also where the weights are not those of the network that its
+    settings describe: nothing is built before they agree.
+    """
+    if is_archive(path):
+        return read_archive(path)
+    checkpoint = read_checkpoint(path)
+    _check_weights(path, read_settings(checkpoint, str(path)), checkpoint["model"])
+    return checkpoint
 
 
 def write_archive(path: Path, checkpoint: Mapping[str, Any], *, files: Mapping[str, bytes]) -> None:
-    """Write a checkpoint's network and settings, and `files` (names among config.toml, metrics.json), atomically."""
+    """Write a checkpoint's network and settings atomically, with `files` beside them.
+
+    Their names are among README.md, config.toml and metrics.json. HemsegError for a network that is
+    no model of hemseg: whoever reads the archive could not build it.
+    """
     from safetensors.torch import save
+
+    if checkpoint["model_name"] not in MODELS:
+        raise HemsegError(
+            f"the network {checkpoint['model_name']} is your own, and an archive carries no code",
+            hint="give the run folder on, with the package of the network",
+        )
 
     weights, aliases = _distinct(
         {key: value.detach().cpu().contiguous() for key, value in checkpoint["model"].items()}
     )
     settings = {
+        **{key: checkpoint[key] for key in SETTING_KEYS if key in checkpoint},
         "format": FORMAT,
-        **{key: checkpoint[key] for key in _SETTING_KEYS if key in checkpoint},
         "aliases": aliases,
     }
     members = {
@@ -103,30 +115,49 @@ def read_archive(path: Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = _members(path, archive)
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+    # zipfile raises the last three for packings, encryption and names that it does not know.
+    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, ValueError) as error:
         raise FileFormatError(
             f"{path} is damaged or no model archive: {error}", hint=_HINT
         ) from None
     _check_hashes(path, members)
-    settings = _settings(path, members[_SETTINGS])
+
+    stated = _json(path, _SETTINGS, members[_SETTINGS])
+    aliases = stated.pop("aliases", {})
+    settings = _settings(path, stated)
+
     try:
         weights = load(members[_WEIGHTS])
     except (SafetensorError, ValueError, KeyError) as error:
         raise FileFormatError(f"{path}: {_WEIGHTS} is not readable: {error}", hint=_HINT) from None
-    for key, original in settings.pop("aliases").items():
-        if key in weights or original not in weights:
+    _add_aliases(path, weights, aliases)
+
+    _check_weights(path, settings, weights)
+    return {**stated, "model": weights}
+
+
+def _add_aliases(path: Path, weights: dict[str, torch.Tensor], aliases: object) -> None:
+    """Give the weights their other names back; FileFormatError where a name stands for nothing."""
+    if not isinstance(aliases, dict):
+        raise FileFormatError(f"{path}: {_SETTINGS}: aliases is not a table of names", hint=_HINT)
+
+    owners = set(weights)
+    for key, original in aliases.items():
+        if key in weights or not isinstance(original, str) or original not in owners:
             raise FileFormatError(
-                f"{path}: weight {key!r} is said to be {original!r}, which is not so", hint=_HINT
+                f"{path}: weight {key[:80]!r} is said to be {str(original)[:80]!r}, which is not so",
+                hint=_HINT,
             )
         weights[key] = weights[original]
-    _check_weights(path, settings, weights)
-    return {**settings, "model": weights}
 
 
 def _distinct(
     weights: Mapping[str, torch.Tensor],
 ) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Each tensor once, and which names stand for one that has another name already (DynUNet registers its blocks twice)."""
+    """Keep each tensor once, and list the names that stand for one that is kept under another.
+
+    DynUNet registers its blocks twice.
+    """
     kept: dict[str, torch.Tensor] = {}
     aliases: dict[str, str] = {}
     owners: dict[tuple[int, tuple[int, ...]], str] = {}
@@ -178,69 +209,29 @@ def _check_hashes(path: Path, members: Mapping[str, bytes]) -> None:
             )
 
 
-def _settings(path: Path, data: bytes) -> dict[str, Any]:
-    settings = _json(path, _SETTINGS, data)
-    if settings.get("format") != FORMAT:
+def _settings(path: Path, stated: Mapping[str, Any]) -> CheckpointSettings:
+    settings = read_settings(stated, f"{path}: {_SETTINGS}", hint=_HINT)
+    unknown = sorted(set(stated) - set(SETTING_KEYS))
+    if unknown:
+        raise FileFormatError(f"{path}: {_SETTINGS} has an unknown {unknown[0]!r}", hint=_HINT)
+
+    # Only the listed models: an archive may not name code, not even code that is installed here.
+    if settings.model_name not in MODELS:
         raise FileFormatError(
-            f"{path}: format {settings.get('format')!r} is not known to this version ({FORMAT})",
-            hint="update hemseg",
+            f"{path}: {_SETTINGS} names no model of hemseg: {settings.model_name!r}",
+            hint="a network of your own is predicted from its run: hemseg predict --run RUN",
         )
-    missing = _REQUIRED_KEYS - set(settings)
-    if (
-        missing
-        or settings["model_name"] not in MODELS
-        or not isinstance(settings["model_config"], dict)
-    ):
-        raise FileFormatError(
-            f"{path}: {_SETTINGS} names no model of hemseg (missing: {sorted(missing)})", hint=_HINT
-        )
-    aliases = settings.get("aliases", {})
-    if not isinstance(aliases, dict) or not all(isinstance(name, str) for name in aliases.values()):
-        raise FileFormatError(f"{path}: {_SETTINGS}: aliases is not a table of names", hint=_HINT)
-    return {**{key: settings[key] for key in _SETTING_KEYS if key in settings}, "aliases": aliases}
+    return settings
 
 
 def _check_weights(
-    path: Path, settings: Mapping[str, Any], weights: Mapping[str, torch.Tensor]
+    path: Path, settings: CheckpointSettings, weights: Mapping[str, torch.Tensor]
 ) -> None:
-    """Compare with the network's shapes, drawn without memory.
-
-    Settings that ask for a monstrous network cost nothing.
-    """
-    if settings["model_name"] == NNUNET:
-        return
     try:
-        with without_memory():
-            network = build_network(
-                str(settings["model_name"]),
-                dict(settings["model_config"]),
-                int(settings["in_channels"]),
-            )
-    except (
-        TypeError,
-        ValueError,
-        KeyError,
-        RuntimeError,
-        AttributeError,
-        IndexError,
-        ZeroDivisionError,
-        HemsegError,
-    ) as error:
-        raise FileFormatError(
-            f"{path}: no network can be built from {_SETTINGS}: {error}", hint=_HINT
-        ) from None
-    expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
-    given = {key: tuple(value.shape) for key, value in weights.items()}
-    if expected != given:
-        key = next(
-            key
-            for key in sorted(expected.keys() | given.keys())
-            if expected.get(key) != given.get(key)
-        )
-        raise FileFormatError(
-            f"{path}: the weights are not those of {settings['model_name']}: {key} is {given.get(key)}, expected {expected.get(key)}",
-            hint=_HINT,
-        )
+        check_finite(weights)
+        require_model(settings.model_name).family.check_weights(settings, weights)
+    except FileFormatError as error:
+        raise FileFormatError(f"{path}: {error.message}", hint=error.hint or _HINT) from None
 
 
 def _json(path: Path, name: str, data: bytes) -> dict[str, Any]:

@@ -1,5 +1,10 @@
-"""Checkpoint files: dicts of tensors and plain values that `torch.load(weights_only=True)` reads, and nothing else."""
+"""Checkpoint files: dicts of tensors and plain values, read without running code.
 
+`torch.load(weights_only=True)` reads them. The settings in them are checked by one model
+(`checkpoint_settings`), and so are those of a model archive.
+"""
+
+import os
 import pickle
 import zipfile
 import zlib
@@ -12,18 +17,13 @@ from torch import nn
 
 from hemseg_cli.core.errors import FileFormatError, HemsegError
 from hemseg_cli.core.run_directory import atomic_path
+from hemseg_cli.models.checkpoint_settings import FORMAT, read_settings
 from hemseg_cli.models.registry import build_network
+from hemseg_cli.models.weights import check_finite
 
-KEYS = (
-    "model",
-    "model_name",
-    "model_config",
-    "preprocess",
-    "patch",
-    "in_channels",
-    "step",
-    "epoch",
-)
+_HINT = "use a checkpoint that hemseg wrote"
+_MOST_MEMBERS = 100_000
+_MOST_PICKLE_BYTES = 64 << 20
 
 
 def write_checkpoint(path: Path, values: Mapping[str, Any]) -> None:
@@ -34,7 +34,7 @@ def write_checkpoint(path: Path, values: Mapping[str, Any]) -> None:
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         sink = _Sink(file)
         try:
-            torch.save(dict(values), cast(IO[bytes], sink))
+            torch.save({"format": FORMAT, **values}, cast(IO[bytes], sink))
         except RuntimeError:
             # torch's zip writer turns a failed write into a RuntimeError of its own.
             if sink.error is None:
@@ -45,27 +45,22 @@ def write_checkpoint(path: Path, values: Mapping[str, Any]) -> None:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU; never falls back to unpickling arbitrary objects.
 
-    Raises HemsegError if there is none, FileFormatError if it is damaged, holds code, or is no
-    checkpoint of ours.
+    Raises HemsegError if there is none, FileFormatError if it is damaged, holds code, numbers that
+    are not finite or settings out of bounds, or is no checkpoint of ours.
     """
     if not path.is_file():
         raise HemsegError(f"no checkpoint {path}", hint="hemseg train   writes it")
     _check_whole(path)
+
+    values = _loaded(path)
+    if not isinstance(values, dict) or not isinstance(values.get("model"), dict):
+        raise FileFormatError(f"{path} is no checkpoint of hemseg: it has no model", hint=_HINT)
+    read_settings(values, str(path), hint=_HINT)
+
     try:
-        values = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise FileFormatError(
-            f"{path} is refused: it holds more than tensors and plain values, and loading it could run foreign code "
-            f"({str(error).splitlines()[0]})",
-            hint="use a checkpoint that hemseg wrote",
-        ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise FileFormatError(
-            f"{path} is damaged or no checkpoint: {str(error).splitlines()[0]}"
-        ) from None
-    missing = [key for key in KEYS if key not in values] if isinstance(values, dict) else list(KEYS)
-    if missing:
-        raise FileFormatError(f"{path} is no checkpoint of hemseg: it has no {', '.join(missing)}")
+        check_finite(values["model"])
+    except FileFormatError as error:
+        raise FileFormatError(f"{path}: {error.message}", hint=error.hint or _HINT) from None
     return dict(values)
 
 
@@ -88,25 +83,71 @@ def load_weights(network: nn.Module, checkpoint: Mapping[str, Any]) -> None:
     try:
         network.load_state_dict(checkpoint["model"])
     except (RuntimeError, AttributeError, TypeError) as error:
-        detail = str(error).splitlines()
+        lines = str(error).splitlines()
+        detail = lines[1].strip()[:200] if len(lines) > 1 else lines[0]
         raise FileFormatError(
-            f"the weights are not those of {checkpoint['model_name']}: {detail[1].strip()[:200] if len(detail) > 1 else detail[0]}",
+            f"the weights are not those of {checkpoint['model_name']}: {detail}",
             hint="the checkpoint belongs to another model or configuration",
+        ) from None
+
+
+def _loaded(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise FileFormatError(
+            f"{path} is refused: it holds more than tensors and plain values, and loading it could "
+            f"run foreign code ({_first_line(error)})",
+            hint=_HINT,
+        ) from None
+    except HemsegError:
+        raise
+    # The one border of reading this file: torch's restricted unpickler executes the file's opcodes
+    # and passes on whatever a damaged or hostile sequence of them raises.
+    except Exception as error:
+        raise FileFormatError(
+            f"{path} is damaged or no checkpoint: {_first_line(error)}", hint=_HINT
         ) from None
 
 
 def _check_whole(path: Path) -> None:
     """FileFormatError unless the file is a zip archive whose every checksum holds.
 
-    Torch reads changed bytes without a word.
+    torch reads changed bytes without a word, and packed members at any size: a member must be
+    stored as it is, so that what is read is never larger than the file.
     """
     try:
         with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            _check_sizes(path, members)
             damaged = archive.testzip()
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError) as error:
-        raise FileFormatError(f"{path} is damaged or no checkpoint: {error}") from None
+        raise FileFormatError(f"{path} is damaged or no checkpoint: {error}", hint=_HINT) from None
+    except (RuntimeError, ValueError) as error:  # an encrypted member, an impossible name or date
+        raise FileFormatError(f"{path} is no checkpoint: {error}", hint=_HINT) from None
     if damaged is not None:
-        raise FileFormatError(f"{path} is damaged: the checksum of {damaged} does not hold")
+        raise FileFormatError(
+            f"{path} is damaged: the checksum of {damaged} does not hold", hint=_HINT
+        )
+
+
+def _check_sizes(path: Path, members: list[zipfile.ZipInfo]) -> None:
+    packed = [member.filename for member in members if member.compress_type != zipfile.ZIP_STORED]
+    size = sum(member.file_size for member in members)
+    pickles = [member.file_size for member in members if member.filename.endswith(".pkl")]
+
+    if packed or size > os.path.getsize(path) or len(members) > _MOST_MEMBERS:
+        what = f"member {packed[0]!r} is packed" if packed else f"its members hold {size} bytes"
+        raise FileFormatError(f"{path} is no checkpoint of hemseg: {what}", hint=_HINT)
+    if sum(pickles) > _MOST_PICKLE_BYTES:
+        raise FileFormatError(
+            f"{path} is no checkpoint of hemseg: {sum(pickles)} bytes beside its weights",
+            hint=_HINT,
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 class _Sink:

@@ -1,33 +1,34 @@
-"""Name -> network. Adding one is one entry in `MODELS`.
+"""The models by name: a row of `MODELS` for each, and the networks that a user brings.
 
-A factory, its arguments, and the rule for the patch sizes it takes.
+A row holds a factory, its arguments, and the rule for the patch sizes that the network takes. A
+user's own network needs no row here: an installed package names it in the entry point group
+`hemseg.models`, or `train.factory = "module:callable"` names it for a local run.
 
 Nothing heavy is imported here: `hemseg train --list` and every usage error do without torch.
 """
-
-import contextlib
 import difflib
-import importlib
+import importlib.metadata
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from hemseg_cli.core.errors import UsageError
+from hemseg_cli.core.errors import HemsegError, UsageError
+from hemseg_cli.models.families import NETWORK, NNUNET, Family, imported
 
 if TYPE_CHECKING:
     from torch import nn
 
 Size = tuple[int, int, int]
-NNUNET = "nnunet"
+ENTRY_POINT_GROUP = "hemseg.models"
 
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """One row of `hemseg train --list`.
+    """One row of `hemseg train --list`: a model of one of the families.
 
-    `factory` is `module:callable`, called with `in_channels` and the entries of `model_config`; it
+    `factory` (of the family of networks) is `module:callable`, called with `in_channels` and the entries of `model_config`; it
     returns a network from [n, c, i, j, k] to logits [n, 1, i, j, k]. `parameters` is its size at
     one input channel and the default configuration. `multiple` gives the numbers that the patch's
     sizes must be multiples of. `patch_key` names the argument that takes the patch, where a network
@@ -46,6 +47,7 @@ class ModelEntry:
     convolutional: bool = True
     input_channels: tuple[int, ...] = ()
     reference_dice: float | None = None
+    family: Family = NETWORK
 
     @property
     def fixed_patch(self) -> bool:
@@ -185,32 +187,108 @@ MODELS: dict[str, ModelEntry] = {
             multiple=_product_of_strides,
         ),
         ModelEntry(
-            name=NNUNET,
+            name="nnunet",
             title="nnU-Net",
             source="nnunetv2 (extra nnunet): its own planner and trainer",
             factory="",
             parameters=None,
             reference_dice=78.99,
+            family=NNUNET,
         ),
     )
 }
 
 
-def entry(name: str) -> ModelEntry:
-    """The model of that name; UsageError offers the nearest."""
+_allowed_factories: set[str] = set()
+
+
+def allow_factory(factory: str) -> None:
+    """Let `module:callable` be imported and called as a network in this process.
+
+    For what the user wrote as `train.factory`. A file never brings its own: a checkpoint names its
+    factory, and is refused where the user has not named the same.
+    """
+    _allowed_factories.add(factory)
+
+
+def require_model(name: str) -> ModelEntry:
+    """The model of that name: listed, from an installed package, or the user's own factory.
+
+    UsageError offers the nearest name, or says what a missing one needs.
+    """
     if name in MODELS:
         return MODELS[name]
-    nearest = difflib.get_close_matches(name.lower(), MODELS, n=1, cutoff=0.4)
+    if ":" in name:
+        return _own_network(name)
+
+    installed = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
+    for point in installed:
+        if point.name == name:
+            return _entry_of(point.name, point.value, point.load())
+
+    names = [*MODELS, *sorted(point.name for point in installed)]
+    nearest = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.4)
     raise UsageError(
         f"train.model = {name!r}: no such model"
         + (f"; did you mean {nearest[0]}?" if nearest else ""),
-        hint=f"one of: {', '.join(MODELS)}   (hemseg train --list)",
+        hint=f"one of: {', '.join(names)}   (hemseg train --list); another one needs the package "
+        f"that names it in the entry point group {ENTRY_POINT_GROUP}",
+    )
+
+
+def listed_models() -> list[ModelEntry]:
+    """Every model that a user can name: the rows of this table, then those of installed packages."""
+    installed = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
+    others = sorted(point.name for point in installed if point.name not in MODELS)
+    return [*MODELS.values(), *(require_model(name) for name in others)]
+
+
+def _own_network(factory: str) -> ModelEntry:
+    if factory not in _allowed_factories:
+        raise UsageError(
+            f"the network {factory} is somebody's own code, and is not run unasked",
+            hint=f"--set train.factory={factory}   where you know it and have it installed",
+        )
+    module = factory.partition(":")[0]
+    try:
+        found = imported(factory)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(
+            f"train.factory = {factory}: {error}",
+            hint=f"install the package of {module}, or run where {module.split('.')[0]}.py can be "
+            "imported (PYTHONPATH=FOLDER)",
+        ) from None
+    return _entry_of(factory, factory, found)
+
+
+def _entry_of(name: str, factory: str, found: object) -> ModelEntry:
+    """A row for a network from outside: its own `ModelEntry`, or one made for a bare callable.
+
+    Nothing is known of a bare callable: it is computed in patches of the size it was trained on.
+    """
+    if isinstance(found, ModelEntry):
+        return found
+    if not callable(found):
+        raise UsageError(
+            f"{factory} is neither a callable nor a ModelEntry",
+            hint="name a function that takes in_channels and returns a network",
+        )
+    return ModelEntry(
+        name=name,
+        title=name,
+        source=factory,
+        factory=factory,
+        parameters=None,
+        convolutional=False,
     )
 
 
 def full_config(name: str, overrides: Mapping[str, Any], patch: Sequence[int]) -> dict[str, Any]:
-    """The default configuration of a model with `overrides` (config table `train.network`) and the patch, where the network takes one."""
-    model = entry(name)
+    """The default configuration of a model with `overrides` (config table `train.network`).
+
+    With the patch [i, j, k] where the network is built for one size.
+    """
+    model = require_model(name)
     config = {**model.model_config, **overrides}
     if model.patch_key is not None:
         config[model.patch_key] = [int(n) for n in patch]
@@ -223,17 +301,18 @@ def check_patch(name: str, model_config: Mapping[str, Any], patch: Sequence[int]
     Valid: each size a multiple of `patch_multiple`, and more than one voxel left at the deepest
     level (normalisation needs two).
     """
-    multiple = entry(name).patch_multiple(model_config)
+    multiple = require_model(name).patch_multiple(model_config)
     if (
         all(n > 0 and n % m == 0 for n, m in zip(patch, multiple, strict=True))
-        and tuple(patch) != multiple
+        and (tuple(patch) != multiple or multiple == (1, 1, 1))
     ):
         return
     nearest = [max(m, m * round(n / m)) for n, m in zip(patch, multiple, strict=True)]
     if tuple(nearest) == multiple:
         nearest[0] *= 2
     raise UsageError(
-        f"train.patch = {_text(patch)}: {name} takes sizes that are multiples of {_text(multiple)}, and not all equal to them",
+        f"train.patch = {_text(patch)}: {name} takes sizes that are multiples of "
+        f"{_text(multiple)}, and not all equal to them",
         hint=f"--set train.patch={_text(nearest)}   is the nearest valid size",
     )
 
@@ -245,61 +324,35 @@ def build_network(name: str, model_config: Mapping[str, Any], in_channels: int) 
 
     `model_config` overrides the entry's defaults; UsageError names an unknown or impossible value.
     """
-    model = entry(name)
+    model = require_model(name)
     if not model.factory:
         raise UsageError(
             f"{name} has its own trainer and is not built here", hint=f"hemseg train --model {name}"
         )
     if model.input_channels and in_channels not in model.input_channels:
         raise UsageError(
-            f"{name} takes {', '.join(map(str, model.input_channels))} input channels, not {in_channels}",
+            f"{name} takes {', '.join(map(str, model.input_channels))} input channels, "
+            f"not {in_channels}",
             hint="the number of windows in train.windows is the number of channels",
         )
-    module, _, attribute = model.factory.partition(":")
-    factory = getattr(importlib.import_module(module), attribute)
+
+    factory = imported(model.factory)
     arguments = {**model.model_config, **model_config}
     _check_arguments(name, factory, arguments)
+
+    # The one border at which a network's constructor is called with a user's arguments: what it
+    # raises for impossible ones is not ours to foresee (MONAI raises nine kinds), and is their
+    # error. Where the file's own bounds refuse (FileFormatError), that is passed on.
     try:
         network: nn.Module = factory(in_channels=in_channels, **arguments)
-    except (
-        ValueError,
-        TypeError,
-        AssertionError,
-        IndexError,
-        RuntimeError,
-        NotImplementedError,
-        KeyError,
-    ) as error:
+    except HemsegError:
+        raise
+    except Exception as error:
         raise UsageError(
             f"{name} cannot be built with {arguments}: {error}",
             hint="see the table train.network of the config",
         ) from error
     return network
-
-
-@contextlib.contextmanager
-def without_memory() -> Iterator[None]:
-    """Draw the weights of networks built inside on torch's meta device: shapes without numbers.
-
-    Only what holds weights goes there. `torch.device("meta")` moves every new tensor, also the
-    drop-path rates that MONAI's Swin transformer computes and reads back, and fails at them.
-    """
-    import torch
-    from torch.overrides import TorchFunctionMode
-
-    of_weights = {torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn}
-
-    class OnMeta(TorchFunctionMode):
-        def __torch_function__(
-            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
-            kwargs = dict(kwargs or {})
-            if func in of_weights:
-                kwargs["device"] = "meta"
-            return func(*args, **kwargs)
-
-    with OnMeta():
-        yield
 
 
 def _check_arguments(name: str, factory: Callable[..., Any], arguments: Mapping[str, Any]) -> None:

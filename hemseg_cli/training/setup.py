@@ -13,7 +13,7 @@ from hemseg_cli.core.cases import Case, cases_in_split, contaminated, patient_fo
 from hemseg_cli.core.devices import training_precision
 from hemseg_cli.core.errors import HemsegError, UsageError
 from hemseg_cli.core.executor import default_workers
-from hemseg_cli.models.registry import build_network, check_patch, entry, full_config
+from hemseg_cli.models.registry import build_network, check_patch, full_config, require_model
 from hemseg_cli.training.batches import BatchPlan, Loading
 from hemseg_cli.training.cache import PreparedCase, prepared_cases, preprocess_of
 from hemseg_cli.training.distributed import Processes
@@ -130,7 +130,7 @@ def make_state(
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # not in torch's annotations
     mean = WeightMean(network, train.ema_decay)
     parallel = processes.parallel(
-        network, device, idle_weights=not entry(train.model).convolutional
+        network, device, idle_weights=not require_model(train.model).convolutional
     )
     precision = training_precision(train.precision, device)
     optimizer = make_optimizer(

@@ -12,10 +12,10 @@ from hemseg_cli.models.registry import (
     MODELS,
     build_network,
     check_patch,
-    entry,
     full_config,
-    without_memory,
+    require_model,
 )
+from hemseg_cli.models.weights import without_memory
 
 SMALL: dict[str, dict[str, Any]] = {
     "unet": {"channels": [4, 8, 8], "strides": [[2, 2, 1], 2], "num_res_units": 1},
@@ -38,7 +38,7 @@ NETWORKS = [name for name, model in MODELS.items() if model.factory]
 def test_default_network_has_the_listed_number_of_parameters(name: str) -> None:
     with without_memory():
         network = build_network(name, {}, 1)
-    assert sum(weight.numel() for weight in network.parameters()) == entry(name).parameters
+    assert sum(weight.numel() for weight in network.parameters()) == require_model(name).parameters
 
 
 @pytest.mark.parametrize(
@@ -46,12 +46,12 @@ def test_default_network_has_the_listed_number_of_parameters(name: str) -> None:
     [("unet", 19.2), ("vnet", 45.6), ("segresnet", 1.2), ("attention-unet", 23.6)],
 )
 def test_parameters_of_the_published_networks(name: str, millions: float) -> None:
-    assert round((entry(name).parameters or 0) / 1e6, 1) == millions
+    assert round((require_model(name).parameters or 0) / 1e6, 1) == millions
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_smallest_valid_patch_goes_through_and_the_gradient_comes_back(name: str) -> None:
-    i, j, k = entry(name).patch_multiple(SMALL[name])
+    i, j, k = require_model(name).patch_multiple(SMALL[name])
     patch = (2 * i, j, k)
     check_patch(name, SMALL[name], patch)
     network = build_network(name, full_config(name, SMALL[name], patch), 2)
@@ -60,7 +60,7 @@ def test_smallest_valid_patch_goes_through_and_the_gradient_comes_back(name: str
     assert outputs[0].shape == (1, 1, *patch)
     sum(level.square().mean() for level in outputs).backward()
     idle = [key for key, parameter in network.named_parameters() if parameter.grad is None]
-    assert not idle or not entry(name).convolutional, (
+    assert not idle or not require_model(name).convolutional, (
         idle
     )  # DistributedDataParallel is told to expect idle weights there
     with torch.no_grad():
@@ -134,20 +134,20 @@ def test_impossible_patch_offers_the_nearest_valid_one(
 
 def test_unetr_is_built_for_the_patch() -> None:
     assert full_config("unetr", {}, (96, 96, 32))["img_size"] == [96, 96, 32]
-    assert entry("unetr").fixed_patch
-    assert not entry("unet").fixed_patch
+    assert require_model("unetr").fixed_patch
+    assert not require_model("unet").fixed_patch
 
 
 def test_multiple_of_the_default_dynunet_keeps_slices_apart_for_three_levels() -> None:
-    assert entry("dynunet").patch_multiple({}) == (32, 32, 4)
-    assert math.prod(entry("swin-unetr").patch_multiple({})) == 32**3
+    assert require_model("dynunet").patch_multiple({}) == (32, 32, 4)
+    assert math.prod(require_model("swin-unetr").patch_multiple({})) == 32**3
 
 
 def test_unknown_model_offers_the_nearest() -> None:
     with pytest.raises(
         UsageError, match="'attention_unet': no such model; did you mean attention-unet"
     ):
-        entry("attention_unet")
+        require_model("attention_unet")
 
 
 def test_unknown_network_setting_offers_the_nearest() -> None:
