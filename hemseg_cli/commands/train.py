@@ -91,9 +91,9 @@ def train(
     if list_models:
         console.result(*_models())
         return
-    from hemseg_cli.models.registry import require_model
+    from hemseg_cli.models.registry import model_to_train
 
-    require_model(config.train.model)
+    model_to_train(config.train)
     if resume and config_file is None and config.train.fold != "all":
         config = _config_of_run(
             config, run, assignments, keys, json=json, quiet=quiet, verbose=verbose
@@ -164,7 +164,7 @@ def _parts(config: "Config", run: str | None, *, resume: bool) -> list[tuple["Co
         )
     from datetime import UTC, datetime
 
-    name = run or f"{config.train.model}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    name = run or f"{config.train.model.rpartition(':')[2]}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     parts: list[tuple[Config, str | None]] = []
     for fold in range(config.train.folds):
         part = config.model_copy(update={"train": config.train.model_copy(update={"fold": fold})})

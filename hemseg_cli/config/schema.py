@@ -6,7 +6,7 @@ Each field has a description with its unit, which `hemseg config init` prints as
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Section(BaseModel):
@@ -313,6 +313,12 @@ class TrainConfig(Section):
     """`[train]`."""
 
     model: str = Field("dynunet", description="network; hemseg train --list shows them")
+    factory: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+        description="your own network, module:callable, called with in_channels and train.network; "
+        "takes the place of train.model",
+    )
     recipe: Literal["strong", "paper"] = Field(
         "strong", description="preset of every other number: strong, or the published setup"
     )
@@ -476,6 +482,13 @@ class TrainConfig(Section):
     nnunet: NnunetConfig = Field(
         default_factory=NnunetConfig, description="nnU-Net's own trainer (model nnunet)"
     )
+
+    @model_validator(mode="after")
+    def _factory_names_the_model(self) -> "TrainConfig":
+        """Let `factory` stand for the model, so that everything else reads one name."""
+        if self.factory is not None:
+            object.__setattr__(self, "model", self.factory)  # frozen, and not yet given out
+        return self
 
 
 class Config(Section):

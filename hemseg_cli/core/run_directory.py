@@ -123,7 +123,7 @@ def create_run(root: Path, *, model: str, name: str | None = None) -> RunDirecto
 
     `latest` comes to name it.
     """
-    chosen = name or f"{model}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    chosen = name or f"{model.rpartition(':')[2]}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", chosen) or chosen == LATEST:
         raise UsageError(
             f"--run {chosen}: not a run name",

@@ -12,6 +12,7 @@ from hemseg_cli.config import Config, validate_file
 from hemseg_cli.core.errors import HemsegError
 from hemseg_cli.core.run_directory import RunDirectory, open_run
 from hemseg_cli.models.archive import is_archive
+from hemseg_cli.models.registry import allow_factory
 
 _ENSEMBLE = "-ensemble"
 
@@ -45,6 +46,8 @@ def find_models(config: Config, names: Sequence[str] | None) -> TrainedModels:
     NAME stands for all of NAME-fold0, NAME-fold1 ... where there is no run of that name itself, and
     so does their NAME-ensemble.
     """
+    if config.train.factory is not None:
+        allow_factory(config.train.factory)
     found = [_find(config, name) for name in names or (None,)]
     name = (
         f"{found[0].name}{_ENSEMBLE}"

@@ -4,20 +4,17 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
 import torch
 
 from hemseg_cli.config.schema import PredictConfig
 from hemseg_cli.core import console
 from hemseg_cli.core.devices import precision_for
-from hemseg_cli.core.errors import CaseError, FileFormatError
+from hemseg_cli.core.errors import CaseError
 from hemseg_cli.imaging.head_mask import HeadMask
 from hemseg_cli.imaging.nifti import Volume
-from hemseg_cli.imaging.orientation import to_canonical
 from hemseg_cli.imaging.preprocess import NetworkGrid, Preprocess, network_grid
-from hemseg_cli.inference.nnunet import NnunetModel, load_nnunet
 from hemseg_cli.inference.settings import Settings, chosen_settings
 from hemseg_cli.inference.sliding_window import (
     ForwardOptions,
@@ -31,9 +28,26 @@ from hemseg_cli.inference.window_memory import most_voxels
 from hemseg_cli.inference.windows import WindowRule, covered, plan_windows, shifted, whole_grid
 from hemseg_cli.models.archive import read_model
 from hemseg_cli.models.checkpoint import network_of
-from hemseg_cli.models.registry import ModelEntry, entry
+from hemseg_cli.models.registry import ModelEntry, require_model
 
 _LEAST_OF_PATCH = 16
+
+
+class ScanNetwork(Protocol):
+    """A network of an ensemble, of whatever family."""
+
+    @property
+    def name(self) -> str:
+        """The name of the model."""
+
+    @property
+    def settings(self) -> Settings:
+        """How it predicts: the user's settings over those of its run."""
+
+    def infer(
+        self, volume: Volume, head: HeadMask, config: PredictConfig, device: torch.device
+    ) -> Probability:
+        """Probabilities of one scan in HU."""
 
 
 @dataclass
@@ -128,52 +142,34 @@ class EnsembleNetwork:
         return list(regular_windows(grid.shape, rule.patch, rule.overlap))
 
 
-@dataclass(frozen=True)
-class NnunetNetwork:
-    """nnU-Net, which prepares and slides by itself."""
-
-    name: str
-    model: NnunetModel
-    settings: Settings
-
-    def infer(
-        self, volume: Volume, head: HeadMask, config: PredictConfig, device: torch.device
-    ) -> Probability:
-        """Probabilities of one scan in HU.
-
-        The model was loaded with its settings and onto its device, and takes the scan whole.
-        """
-        del head, config, device
-        canonical, change = to_canonical(Volume(self.model.probability(volume), volume.affine))
-        i, j, k = canonical.array.shape
-        return Probability(
-            np.ascontiguousarray(canonical.array), ((0, i), (0, j), (0, k)), (i, j, k), change
-        )
-
-
 def load_network(
     path: Path, config: PredictConfig, device: torch.device, memory_mb: int | None
-) -> EnsembleNetwork | NnunetNetwork:
-    """The network of a checkpoint file.
+) -> ScanNetwork:
+    """Load the network of a checkpoint file or model archive, as the family of its model does.
 
     HemsegError or FileFormatError naming the file if it cannot be used.
     """
     checkpoint = read_model(path)
-    name = str(checkpoint["model_name"])
-    kind = entry(name)
-    settings = chosen_settings(config, checkpoint.get("predict"))
-    if not kind.factory:
-        return NnunetNetwork(name, load_nnunet(checkpoint, settings, device), settings)
-    patch = checkpoint["patch"]
-    if len(patch) != 3:
-        raise FileFormatError(f"{path}: the patch {patch} has not three sizes")
+    family = require_model(str(checkpoint["model_name"])).family
+    network: ScanNetwork = family.load(checkpoint, config, device, memory_mb)
+    return network
+
+
+def load_own_network(
+    checkpoint: Mapping[str, Any],
+    config: PredictConfig,
+    device: torch.device,
+    memory_mb: int | None,
+) -> EnsembleNetwork:
+    """Load one of our networks for prediction (`Family.load`)."""
+    i, j, k = (int(size) for size in checkpoint["patch"])
     return ensemble_network(
         network_of(checkpoint),
-        kind,
+        require_model(str(checkpoint["model_name"])),
         checkpoint["model_config"],
         Preprocess.from_dict(checkpoint["preprocess"]),
-        (int(patch[0]), int(patch[1]), int(patch[2])),
-        settings,
+        (i, j, k),
+        chosen_settings(config, checkpoint.get("predict")),
         config,
         device,
         memory_mb,

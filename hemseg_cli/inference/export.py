@@ -11,7 +11,7 @@ from hemseg_cli.core.run_directory import RunDirectory
 from hemseg_cli.inference.checkpoints import find_models
 from hemseg_cli.models.archive import read_model, write_archive
 from hemseg_cli.models.checkpoint import network_of
-from hemseg_cli.models.registry import NNUNET
+from hemseg_cli.models.registry import require_model
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,10 @@ def export(
             hint=f"export one: {models.checkpoints[0].parent.parent}",
         )
     checkpoint = read_model(models.checkpoints[0])
-    if onnx is not None and checkpoint["model_name"] == NNUNET:
+    model = require_model(str(checkpoint["model_name"]))
+    if onnx is not None and not model.family.exports_onnx:
         raise HemsegError(
-            "nnU-Net prepares its input by itself and is not written as ONNX",
+            f"{model.title} prepares its input by itself and is not written as ONNX",
             hint="leave --onnx out",
         )
     difference = None

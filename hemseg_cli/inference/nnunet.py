@@ -1,13 +1,12 @@
-"""nnU-Net's own predictor on a checkpoint of ours.
+"""Predict with nnU-Net's own predictor from a checkpoint of ours.
 
-Its preprocessing, windows and resampling, from HU to probabilities on the scan's grid.
+Preprocessing, windows and resampling are nnU-Net's, from HU to probabilities on the scan's grid.
 
 nnU-Net sees arrays as SimpleITK gives them, [k, j, i] on L-P-S axes; scans are brought to that
 order whatever their own.
 """
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,17 +16,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hemseg_cli.core.errors import FileFormatError, HemsegError
+from hemseg_cli.config.schema import PredictConfig
 from hemseg_cli.imaging.geometry import spacing_mm
+from hemseg_cli.imaging.head_mask import HeadMask
 from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.imaging.orientation import from_canonical, to_canonical
-from hemseg_cli.inference.settings import Settings
-
-INSTALL_HINT = "pip install 'hemseg[nnunet]'"
-# A plan names Python objects that nnU-Net looks up; a checkpoint may come from anywhere, so only
-# these places are looked in.
-_NETWORKS = "dynamic_network_architectures.architectures."
-_TORCH = "torch.nn."
+from hemseg_cli.inference.settings import Settings, chosen_settings
+from hemseg_cli.inference.subgrid import Probability
+from hemseg_cli.models.checkpoint import load_weights
+from hemseg_cli.models.nnunet_plans import read_settings
 
 
 @dataclass(frozen=True)
@@ -51,41 +48,64 @@ class NnunetModel:
         return np.ascontiguousarray(from_canonical(restored, change))
 
 
+@dataclass(frozen=True)
+class NnunetNetwork:
+    """nnU-Net as one network of an ensemble: it prepares scans and slides windows by itself."""
+
+    name: str
+    model: NnunetModel
+    settings: Settings
+
+    def infer(
+        self, volume: Volume, head: HeadMask, config: PredictConfig, device: torch.device
+    ) -> Probability:
+        """Probabilities of one scan in HU.
+
+        The model was loaded with its settings and onto its device, and takes the scan whole.
+        """
+        del head, config, device
+        canonical, change = to_canonical(Volume(self.model.probability(volume), volume.affine))
+        i, j, k = canonical.array.shape
+        return Probability(
+            np.ascontiguousarray(canonical.array), ((0, i), (0, j), (0, k)), (i, j, k), change
+        )
+
+
+def load_nnunet_network(
+    checkpoint: Mapping[str, Any],
+    config: PredictConfig,
+    device: torch.device,
+    memory_mb: int | None,
+) -> NnunetNetwork:
+    """Load the nnU-Net of a checkpoint for prediction (`Family.load`).
+
+    nnU-Net takes its own windows, whatever memory there is.
+    """
+    del memory_mb
+    settings = chosen_settings(config, checkpoint.get("predict"))
+    model = load_nnunet(checkpoint, settings, device)
+    return NnunetNetwork(str(checkpoint["model_name"]), model, settings)
+
+
 def load_nnunet(
     checkpoint: Mapping[str, Any], settings: Settings, device: torch.device
 ) -> NnunetModel:
     """The nnU-Net of a checkpoint that `train --model nnunet` wrote.
 
-    Overlap, weighting and test-time augmentation are those of `settings`.
+    Overlap, weighting and test-time augmentation (TTA) are those of `settings`.
 
     Raises HemsegError where the extra is missing, FileFormatError where the plans are not nnU-Net's
     or the weights do not fit them.
     """
-    require_nnunet()
+    model = read_settings(checkpoint["model_config"])
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    try:
-        model = checkpoint["model_config"]
-        plans, dataset = json.loads(model["plans"]), json.loads(model["dataset_json"])
-        _refuse_foreign_code(plans, str(model["configuration"]))
-        manager = PlansManager(plans)
-        configuration = manager.get_configuration(str(model["configuration"]))
-        network = get_network_from_plans(
-            configuration.network_arch_class_name,
-            configuration.network_arch_init_kwargs,
-            configuration.network_arch_init_kwargs_req_import,
-            1,
-            2,
-            deep_supervision=False,
-        )
-        network.load_state_dict(checkpoint["model"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise FileFormatError(
-            f"the nnU-Net plans or weights of this checkpoint are not usable: {error}"
-        ) from None
+    network = model.network()
+    load_weights(network, checkpoint)
+
     with quiet_stdout():
+        manager = PlansManager(model.plans)
         predictor = nnUNetPredictor(
             tile_step_size=1.0 - settings.overlap,
             use_gaussian=settings.weighting == "gaussian",
@@ -97,30 +117,18 @@ def load_nnunet(
         predictor.manual_initialization(
             network.to(device).eval(),
             manager,
-            configuration,
+            manager.get_configuration(model.configuration),
             [checkpoint["model"]],
-            dataset,
+            model.dataset,
             "nnUNetTrainer",
-            tuple(model["mirror_axes"]) if model["mirror_axes"] else None,
+            model.mirror_axes or None,
         )
     return NnunetModel(predictor)
 
 
-def require_nnunet() -> None:
-    """HemsegError naming what to install, where nnU-Net is not there."""
-    import importlib.util
-
-    if importlib.util.find_spec("nnunetv2") is None:
-        raise HemsegError("model nnunet needs the package nnunetv2", hint=INSTALL_HINT)
-    # nnU-Net says on import that these are not set; we name its folders ourselves, where it needs
-    # them.
-    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-        os.environ.setdefault(variable, os.devnull)
-
-
 @contextlib.contextmanager
 def quiet_stdout(log: str = os.devnull) -> Iterator[None]:
-    """What nnU-Net prints, also from its worker processes, goes to `log`.
+    """Send what nnU-Net prints, also from its worker processes, to `log`.
 
     Stdout carries a command's result alone.
     """
@@ -136,16 +144,3 @@ def quiet_stdout(log: str = os.devnull) -> Iterator[None]:
         finally:
             os.dup2(kept, 1)
             os.close(kept)
-
-
-def _refuse_foreign_code(plans: Mapping[str, Any], configuration: str) -> None:
-    architecture = plans["configurations"][configuration]["architecture"]
-    names = [architecture["network_class_name"]]
-    required = [architecture["arch_kwargs"][key] for key in architecture["_kw_requires_import"]]
-    foreign = [name for name in names if not str(name).startswith(_NETWORKS)]
-    foreign += [name for name in required if name is not None and not str(name).startswith(_TORCH)]
-    if foreign:
-        raise FileFormatError(
-            f"the nnU-Net plans name code outside nnU-Net: {', '.join(map(str, foreign))}",
-            hint="do not use this checkpoint",
-        )

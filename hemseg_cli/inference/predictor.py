@@ -16,7 +16,7 @@ from hemseg_cli.core.errors import UsageError
 from hemseg_cli.imaging.head_mask import HeadMask, find_head
 from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.imaging.orientation import to_canonical
-from hemseg_cli.inference.ensemble import EnsembleNetwork, NnunetNetwork, load_network
+from hemseg_cli.inference.ensemble import EnsembleNetwork, ScanNetwork, load_network
 from hemseg_cli.inference.settings import Settings, joint_settings
 from hemseg_cli.inference.subgrid import Probability, combined
 
@@ -33,7 +33,7 @@ class EnsembleOutput:
 class Predictor:
     """Networks loaded once, for any number of scans."""
 
-    networks: tuple[EnsembleNetwork | NnunetNetwork, ...]
+    networks: tuple[ScanNetwork, ...]
     config: PredictConfig
     device: torch.device
 

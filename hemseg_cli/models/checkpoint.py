@@ -17,9 +17,19 @@ from torch import nn
 
 from hemseg_cli.core.errors import FileFormatError, HemsegError
 from hemseg_cli.core.run_directory import atomic_path
-from hemseg_cli.models.checkpoint_settings import FORMAT, read_settings
+from hemseg_cli.models.checkpoint_settings import FORMAT, CheckpointSettings, read_settings
 from hemseg_cli.models.registry import build_network
 from hemseg_cli.models.weights import check_finite
+
+REQUIRED = (
+    "model",
+    *(
+        field.alias or name
+        for name, field in CheckpointSettings.model_fields.items()
+        if field.is_required() and name != "format"
+    ),
+)
+"""The keys without which a file is no checkpoint."""
 
 _HINT = "use a checkpoint that hemseg wrote"
 _MOST_MEMBERS = 100_000
@@ -53,8 +63,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     _check_whole(path)
 
     values = _loaded(path)
-    if not isinstance(values, dict) or not isinstance(values.get("model"), dict):
-        raise FileFormatError(f"{path} is no checkpoint of hemseg: it has no model", hint=_HINT)
+    missing = [key for key in REQUIRED if not isinstance(values, dict) or key not in values]
+    if missing or not isinstance(values["model"], dict):
+        raise FileFormatError(
+            f"{path} is no checkpoint of hemseg: it has no {', '.join(missing or ['model'])}",
+            hint=_HINT,
+        )
     read_settings(values, str(path), hint=_HINT)
 
     try:

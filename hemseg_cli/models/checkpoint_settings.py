@@ -96,6 +96,7 @@ class PreprocessSettings(_Settings):
     spacing_mm: Annotated[list[SpacingMm | None], Field(min_length=3, max_length=3)] | None = None
     windows: Annotated[list[WindowSettings], Field(min_length=1, max_length=64)] | None = None
     keep_within: Annotated[float, Field(ge=1, le=100)] = 1.0
+    alignment: Literal["first-voxel", "monai"] = "first-voxel"
 
 
 class PredictionSettings(_Settings):
@@ -135,9 +136,7 @@ class CheckpointSettings(_Settings):
     dataset: Annotated[str, Field(max_length=200)] | None = None
 
 
-SETTING_KEYS = tuple(
-    field.alias or name for name, field in CheckpointSettings.model_fields.items()
-)
+SETTING_KEYS = tuple(field.alias or name for name, field in CheckpointSettings.model_fields.items())
 """The keys of a checkpoint that are settings; the others are weights and the state of training."""
 
 

@@ -6,10 +6,12 @@ user's own network needs no row here: an installed package names it in the entry
 
 Nothing heavy is imported here: `hemseg train --list` and every usage error do without torch.
 """
+
 import difflib
 import importlib.metadata
 import inspect
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,8 @@ from hemseg_cli.models.families import NETWORK, NNUNET, Family, imported
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from hemseg_cli.config.schema import TrainConfig
 
 Size = tuple[int, int, int]
 ENTRY_POINT_GROUP = "hemseg.models"
@@ -199,16 +203,28 @@ MODELS: dict[str, ModelEntry] = {
 }
 
 
-_allowed_factories: set[str] = set()
+# Names of the user's own networks, separated by spaces; worker processes inherit it.
+_ALLOWED_VARIABLE = "_HEMSEG_ALLOWED_FACTORIES"
 
 
 def allow_factory(factory: str) -> None:
-    """Let `module:callable` be imported and called as a network in this process.
+    """Let `module:callable` be imported and called as a network here and in worker processes.
 
     For what the user wrote as `train.factory`. A file never brings its own: a checkpoint names its
     factory, and is refused where the user has not named the same.
     """
-    _allowed_factories.add(factory)
+    os.environ[_ALLOWED_VARIABLE] = " ".join({*_allowed_factories(), factory})
+
+
+def _allowed_factories() -> list[str]:
+    return os.environ.get(_ALLOWED_VARIABLE, "").split()
+
+
+def model_to_train(train: "TrainConfig") -> ModelEntry:
+    """The model that `[train]` names; with `train.factory` the user lets their own code run."""
+    if train.factory is not None:
+        allow_factory(train.factory)
+    return require_model(train.model)
 
 
 def require_model(name: str) -> ModelEntry:
@@ -244,7 +260,7 @@ def listed_models() -> list[ModelEntry]:
 
 
 def _own_network(factory: str) -> ModelEntry:
-    if factory not in _allowed_factories:
+    if factory not in _allowed_factories():
         raise UsageError(
             f"the network {factory} is somebody's own code, and is not run unasked",
             hint=f"--set train.factory={factory}   where you know it and have it installed",
@@ -302,9 +318,8 @@ def check_patch(name: str, model_config: Mapping[str, Any], patch: Sequence[int]
     level (normalisation needs two).
     """
     multiple = require_model(name).patch_multiple(model_config)
-    if (
-        all(n > 0 and n % m == 0 for n, m in zip(patch, multiple, strict=True))
-        and (tuple(patch) != multiple or multiple == (1, 1, 1))
+    if all(n > 0 and n % m == 0 for n, m in zip(patch, multiple, strict=True)) and (
+        tuple(patch) != multiple or multiple == (1, 1, 1)
     ):
         return
     nearest = [max(m, m * round(n / m)) for n, m in zip(patch, multiple, strict=True)]

@@ -1,4 +1,4 @@
-"""nnU-Net itself: its trainer by direct class import, driven epoch by epoch, its network brought back as a checkpoint of ours.
+"""Drive nnU-Net's own trainer epoch by epoch and keep its network as a checkpoint of ours.
 
 Network, loss, augmentation, optimiser and learning rate are nnU-Net's. `val_dice` in the history is
 its own running pseudo Dice on validation patches, by which it chooses its best checkpoint too.
@@ -15,12 +15,12 @@ import torch
 from hemseg_cli.config import Config
 from hemseg_cli.config.schema import NnunetConfig, TrainConfig
 from hemseg_cli.core.cases import Case
-from hemseg_cli.core.errors import HemsegError
+from hemseg_cli.core.errors import FileFormatError, HemsegError
 from hemseg_cli.core.executor import default_workers
 from hemseg_cli.core.run_directory import RunDirectory
-from hemseg_cli.inference.nnunet import quiet_stdout, require_nnunet
-from hemseg_cli.models.checkpoint import read_checkpoint, write_checkpoint
-from hemseg_cli.models.registry import NNUNET
+from hemseg_cli.inference.nnunet import quiet_stdout
+from hemseg_cli.models.checkpoint import write_checkpoint
+from hemseg_cli.models.nnunet_plans import require_nnunet
 from hemseg_cli.training.history import write_history
 from hemseg_cli.training.nnunet_dataset import Workspace, plan_and_preprocess, write_dataset
 
@@ -48,14 +48,13 @@ def train_nnunet(
     train: Sequence[Case],
     val: Sequence[Case],
     device: torch.device,
-    resume: bool = False,
+    state: Mapping[str, Any] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[NnunetProgress]:
     """Plan, preprocess and train in `<run>/nnunet`.
 
-    Yields after each epoch, its row and checkpoints already written.
-
-    `should_stop` is asked after each batch: the epoch then ends there and is saved. Raises
+    Yields after each epoch, its row and checkpoints already written. `state`: the checkpoint to go
+    on from. `should_stop` is asked after each batch: the epoch then ends there and is saved. Raises
     HemsegError where the extra is missing or there are too few cases.
     """
     require_nnunet()
@@ -76,13 +75,9 @@ def train_nnunet(
         workspace.use(workers=workers)
         torch.manual_seed(config.train.seed)
         trainer = _trainer(plans, config.train, device)
-        progress = _restore(trainer, run) if resume else NnunetProgress()
+        progress = NnunetProgress() if state is None else _restore(trainer, run, state)
         trainer.on_train_start()
-    while (
-        trainer.current_epoch < config.train.epochs
-        and not _time_is_up(config.train, progress.seconds)
-        and not should_stop()
-    ):
+    while not is_done(config.train, progress) and not should_stop():
         with quiet_stdout(str(workspace.log)):
             row = _epoch(trainer, config.train, progress, should_stop)
             best = row["val_dice"] > progress.best_dice
@@ -172,7 +167,7 @@ def _save(
     patch = list(reversed(trainer.configuration_manager.patch_size))
     common = {
         "model": weights,
-        "model_name": NNUNET,
+        "model_name": "nnunet",
         "model_config": {
             "plans": json.dumps(trainer.plans_manager.plans),
             "dataset_json": json.dumps(trainer.dataset_json),
@@ -200,25 +195,43 @@ def _save(
     write_history(run.history_file, progress.rows)
 
 
-def _restore(trainer: Any, run: RunDirectory) -> NnunetProgress:
+def is_done(train: TrainConfig, progress: NnunetProgress) -> bool:
+    """Whether no epoch is left: all are trained, or the time is up."""
+    return len(progress.rows) >= train.epochs or _time_is_up(train, progress.seconds)
+
+
+def restored_progress(run: RunDirectory, checkpoint: Mapping[str, Any]) -> NnunetProgress:
+    """The progress in the state of `last.pt`; FileFormatError if it is not nnU-Net's."""
+    last = run.checkpoint("last")
+    if checkpoint["model_name"] != "nnunet" or "nnunet" not in checkpoint:
+        raise FileFormatError(
+            f"{last} is a checkpoint of {checkpoint['model_name']}, not of nnunet",
+            hint="name another --run",
+        )
+    try:
+        state = checkpoint["nnunet"]
+        rows = [dict(row) for row in state["rows"]]
+        return NnunetProgress(rows, float(state["best_dice"]), int(state["best_epoch"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise FileFormatError(f"{last} cannot be resumed: {error!r}") from None
+
+
+def _restore(trainer: Any, run: RunDirectory, checkpoint: Mapping[str, Any]) -> NnunetProgress:
     """Take up the state of `last.pt`.
 
     Its random augmentation draws are new ones, as in nnU-Net itself.
     """
-    checkpoint = read_checkpoint(run.checkpoint("last"))
-    state = checkpoint.get("nnunet")
-    if checkpoint["model_name"] != NNUNET or state is None:
-        raise HemsegError(
-            f"{run.checkpoint('last')} is a checkpoint of {checkpoint['model_name']}, not of nnunet",
-            hint="name another --run",
-        )
+    progress = restored_progress(run, checkpoint)
+    state = checkpoint["nnunet"]
+
     trainer.network.load_state_dict(checkpoint["model"])
     trainer.optimizer.load_state_dict(state["optimiser"])
     if trainer.grad_scaler is not None and state["scaler"] is not None:
         trainer.grad_scaler.load_state_dict(state["scaler"])
+
     trainer.logger.load_checkpoint(json.loads(state["log"]))
     trainer.current_epoch = int(checkpoint["epoch"])
-    return NnunetProgress(list(state["rows"]), float(state["best_dice"]), int(state["best_epoch"]))
+    return progress
 
 
 def _close_loaders(trainer: Any) -> None:

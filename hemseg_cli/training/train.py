@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from hemseg_cli.config import Config, dump, validate_file
+from hemseg_cli.config import Config, dump
 from hemseg_cli.core import console
 from hemseg_cli.core.errors import HemsegError, Stopped, UsageError
 from hemseg_cli.core.run_directory import (
@@ -23,9 +23,9 @@ from hemseg_cli.core.run_directory import (
     write_text,
 )
 from hemseg_cli.inference.predictor import torch_device
-from hemseg_cli.models.checkpoint import read_checkpoint, write_checkpoint
-from hemseg_cli.models.registry import NNUNET, entry
-from hemseg_cli.training.display import Display, show_row
+from hemseg_cli.models.checkpoint import write_checkpoint
+from hemseg_cli.models.registry import model_to_train
+from hemseg_cli.training.display import Display
 from hemseg_cli.training.distributed import Processes, process_group
 from hemseg_cli.training.environment import environment, write_environment
 from hemseg_cli.training.history import write_history
@@ -35,14 +35,11 @@ from hemseg_cli.training.setup import (
     check_config,
     make_setup,
     make_state,
-    training_cases,
 )
 from hemseg_cli.training.signals import StopRequest, stop_requests
 from hemseg_cli.training.state import (
     TrainState,
     check_resumable,
-    check_same_config,
-    finished_error,
     load_last,
     save_last,
 )
@@ -102,15 +99,18 @@ class TrainResult:
 
 
 def train(config: Config, *, run: str | None = None, resume: bool = False) -> TrainResult:
-    """Train one system as `config.train` says.
+    """Train one system as `config.train` says, by the family of its model.
 
     `run`: name of the run directory below `runs.root` (None: a new one, or with `resume` the
     newest). HemsegError if it cannot be done, Stopped if SIGTERM or Ctrl-C came and the state was
     saved.
     """
-    entry(config.train.model)
-    if config.train.model == NNUNET:
-        return _train_nnunet(config, run=run, resume=resume)
+    result: TrainResult = model_to_train(config.train).family.train(config, run=run, resume=resume)
+    return result
+
+
+def train_network(config: Config, *, run: str | None, resume: bool) -> TrainResult:
+    """Train one of our networks (`Family.train`)."""
     check_config(config)
     device = torch_device(config.compute.device)
     with process_group(device.type) as processes:
@@ -125,7 +125,7 @@ def train(config: Config, *, run: str | None = None, resume: bool = False) -> Tr
             if resume:
                 _resume(directory, state)
             if processes.is_main:
-                _write_setup(directory, config, device, processes, resumed=resume)
+                write_setup(directory, config, device, processes, resumed=resume)
             _train_to_the_end(directory, state, setup, processes)
             if processes.is_main and config.train.tune != "none":
                 _tune_prediction(
@@ -151,6 +151,12 @@ def finished_result(config: Config, run: str) -> TrainResult | None:
     directory = RunDirectory(config.runs.root / run)
     if not directory.checkpoint("last").is_file():
         return None
+    result: TrainResult | None = model_to_train(config.train).family.finished(config, directory)
+    return result
+
+
+def finished_network(config: Config, directory: RunDirectory) -> TrainResult | None:
+    """The result of a run of one of our networks that is finished, else None (`Family.finished`)."""
     progress = load_last(directory)["progress"]
     if not progress["finished"]:
         return None
@@ -165,65 +171,16 @@ def finished_result(config: Config, run: str) -> TrainResult | None:
     )
 
 
-def _train_nnunet(config: Config, *, run: str | None, resume: bool) -> TrainResult:
-    """nnU-Net's own trainer, in a run directory like any other."""
-    from hemseg_cli.training.nnunet import train_nnunet  # an extra
-
-    kept, validated = training_cases(config)
-    device = torch_device(config.compute.device)
-    directory = _nnunet_directory(config, run) if resume else _directory(config, run, resume=False)
-    progress = None
-    with (
-        directory.lock(),
-        stop_requests() as request,
-        console.live("training nnU-Net", total=config.train.epochs) as track,
-    ):
-        console.add_log_file(directory.log_file)
-        remove_leftovers(directory.path)
-        _write_setup(directory, config, device, Processes(), resumed=resume)
-        for progress in train_nnunet(
-            config,
-            directory,
-            train=kept,
-            val=validated,
-            device=device,
-            resume=resume,
-            should_stop=lambda: bool(request),
-        ):
-            show_row(
-                track,
-                progress.rows[-1],
-                best=f"{progress.best_dice:.4f} (epoch {progress.best_epoch})",
-            )
-    if request.exit_code is not None:
-        raise _stopped(directory, request.exit_code)
-    if progress is None:
-        raise HemsegError("no epoch of nnU-Net was trained", hint="more --epochs or --max-minutes")
-    return TrainResult(
-        directory,
-        NNUNET,
-        len(progress.rows),
-        progress.best_epoch,
-        progress.best_dice,
-        progress.seconds,
-    )
-
-
-def _nnunet_directory(config: Config, name: str | None) -> RunDirectory:
-    """The run to resume; HemsegError if it is finished or its configuration differs."""
-    run = open_run(config.runs.root, name)
-    state = read_checkpoint(run.checkpoint("last"))
-    check_same_config(run, validate_file(run.config_file).model_dump(mode="json"), config)
-    if int(state["epoch"]) >= config.train.epochs:
-        raise finished_error(run, int(state["epoch"]), state.get("nnunet", {}).get("best_epoch"))
-    return run
-
-
 def _directory(config: Config, name: str | None, *, resume: bool) -> RunDirectory:
     if resume:
         run = open_run(config.runs.root, name)
         check_resumable(run, load_last(run), config)
         return run
+    return new_run(config, name)
+
+
+def new_run(config: Config, name: str | None) -> RunDirectory:
+    """Make the directory of a new run; UsageError if a run of that name has been trained."""
     if name is not None and RunDirectory(config.runs.root / name).checkpoint("last").exists():
         with RunDirectory(config.runs.root / name).lock():
             pass  # refused with the other's process id, where one is training it now
@@ -243,9 +200,10 @@ def _resume(run: RunDirectory, state: TrainState) -> None:
     )
 
 
-def _write_setup(
+def write_setup(
     run: RunDirectory, config: Config, device: torch.device, processes: Processes, *, resumed: bool
 ) -> None:
+    """Write the configuration (of a new run) and the environment, and let `latest` name the run."""
     if not resumed:
         write_text(run.config_file, dump(config))
     write_environment(run.environment_file, environment(device, processes=processes.size))
@@ -305,10 +263,11 @@ def _leave_if_asked(
     codes = [code for code in processes.gather(request.exit_code) if code is not None]
     if codes:
         saver.save()
-        raise _stopped(run, codes[0])
+        raise stopped(run, codes[0])
 
 
-def _stopped(run: RunDirectory, exit_code: int) -> Stopped:
+def stopped(run: RunDirectory, exit_code: int) -> Stopped:
+    """What is raised when a signal has ended a training whose state is saved."""
     return Stopped(
         exit_code,
         f"stopped; the state is saved: hemseg train --resume --run {run.name}   goes on there",

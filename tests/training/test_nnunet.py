@@ -15,8 +15,8 @@ from hemseg_cli.core.cases import Case
 from hemseg_cli.core.errors import CaseError, FileFormatError, HemsegError
 from hemseg_cli.core.run_directory import RunDirectory, create_run
 from hemseg_cli.imaging.nifti import Volume, read_volume, write_volume
-from hemseg_cli.inference.ensemble import NnunetNetwork, load_network
-from hemseg_cli.inference.nnunet import load_nnunet, quiet_stdout
+from hemseg_cli.inference.ensemble import load_network
+from hemseg_cli.inference.nnunet import NnunetNetwork, load_nnunet, quiet_stdout
 from hemseg_cli.inference.settings import Settings
 from hemseg_cli.models.checkpoint import read_checkpoint
 from hemseg_cli.training.nnunet import train_nnunet
@@ -132,7 +132,7 @@ def test_resume_goes_on_where_it_stopped_and_keeps_the_history(
             train=cases[:3],
             val=cases[3:],
             device=torch.device("cpu"),
-            resume=True,
+            state=before,
         )
     )
     assert len(steps) == 1
@@ -155,7 +155,7 @@ def test_plans_that_name_foreign_code_are_refused(
     plans = json.loads(checkpoint["model_config"]["plans"])
     plans["configurations"]["3d_fullres"]["architecture"]["network_class_name"] = "os.system"
     checkpoint["model_config"]["plans"] = json.dumps(plans)
-    with pytest.raises(FileFormatError, match=r"code outside nnU-Net: os\.system"):
+    with pytest.raises(FileFormatError, match=r"code outside nnU-Net: network_class_name = 'os\.system'"):
         load_nnunet(checkpoint, Settings(), torch.device("cpu"))
 
 
