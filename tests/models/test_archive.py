@@ -181,7 +181,10 @@ def test_any_damage_is_one_of_our_errors_or_changes_nothing(
         ({"model.json": b"[1]"}, "not a JSON object"),
         ({"model.json": b"{"}, "not valid JSON"),
         ({"model.json": b'{"format": 9}'}, "format 9 is not known"),
-        ({"model.json": b'{"format": 2, "model_name": "os.system"}'}, r"model\.json: model_config: Field required"),
+        (
+            {"model.json": b'{"format": 2, "model_name": "os.system"}'},
+            r"model\.json: model_config: Field required",
+        ),
         ({"model.safetensors": b"not safetensors"}, "is not readable"),
     ],
 )

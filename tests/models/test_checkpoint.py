@@ -20,7 +20,10 @@ def values(network: torch.nn.Module, **others: Any) -> dict[str, Any]:
         "model": network.state_dict(),
         "model_name": "unet",
         "model_config": CONFIG,
-        "preprocess": {"spacing_mm": [None, None, None], "windows": [{"low": 0.0, "high": 80.0, "mean": 40.0, "std": 40.0}]},
+        "preprocess": {
+            "spacing_mm": [None, None, None],
+            "windows": [{"low": 0.0, "high": 80.0, "mean": 40.0, "std": 40.0}],
+        },
         "patch": [16, 16, 8],
         "in_channels": 1,
         "step": 12,

@@ -155,7 +155,9 @@ def test_plans_that_name_foreign_code_are_refused(
     plans = json.loads(checkpoint["model_config"]["plans"])
     plans["configurations"]["3d_fullres"]["architecture"]["network_class_name"] = "os.system"
     checkpoint["model_config"]["plans"] = json.dumps(plans)
-    with pytest.raises(FileFormatError, match=r"code outside nnU-Net: network_class_name = 'os\.system'"):
+    with pytest.raises(
+        FileFormatError, match=r"code outside nnU-Net: network_class_name = 'os\.system'"
+    ):
         load_nnunet(checkpoint, Settings(), torch.device("cpu"))
 
 
