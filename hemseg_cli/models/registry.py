@@ -240,7 +240,7 @@ def require_model(name: str) -> ModelEntry:
     installed = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
     for point in installed:
         if point.name == name:
-            return _entry_of(point.name, point.value, point.load())
+            return _installed_network(point)
 
     names = [*MODELS, *sorted(point.name for point in installed)]
     nearest = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.4)
@@ -257,6 +257,18 @@ def listed_models() -> list[ModelEntry]:
     installed = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
     others = sorted(point.name for point in installed if point.name not in MODELS)
     return [*MODELS.values(), *(require_model(name) for name in others)]
+
+
+def _installed_network(point: importlib.metadata.EntryPoint) -> ModelEntry:
+    try:
+        found = point.load()
+    except (ImportError, AttributeError) as error:
+        package = point.dist.name if point.dist is not None else point.module.partition(".")[0]
+        raise UsageError(
+            f"train.model = {point.name}: {error}",
+            hint=f"pip install {package}   again: it names this network and cannot load it",
+        ) from None
+    return _entry_of(point.name, point.value, found)
 
 
 def _own_network(factory: str) -> ModelEntry:

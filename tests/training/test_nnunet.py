@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from hemseg_cli.config import Config, load
-from hemseg_cli.config.schema import PredictConfig
-from hemseg_cli.core.cases import Case
+from hemseg_cli import app
+from hemseg_cli.config import Config, dump, load
+from hemseg_cli.config.schema import PredictConfig, RunsConfig
+from hemseg_cli.core.cases import Case, write_cases
 from hemseg_cli.core.errors import CaseError, FileFormatError, HemsegError
 from hemseg_cli.core.run_directory import RunDirectory, create_run
 from hemseg_cli.imaging.nifti import Volume, read_volume, write_volume
@@ -19,7 +21,7 @@ from hemseg_cli.inference.ensemble import load_network
 from hemseg_cli.inference.nnunet import NnunetNetwork, load_nnunet, quiet_stdout
 from hemseg_cli.inference.settings import Settings
 from hemseg_cli.models.checkpoint import read_checkpoint
-from hemseg_cli.training.nnunet import train_nnunet
+from hemseg_cli.training.nnunet import restored_progress, train_nnunet
 from hemseg_cli.training.nnunet_dataset import Workspace, write_dataset
 
 pytestmark = [
@@ -215,3 +217,33 @@ def test_what_nnunet_prints_goes_to_its_log(
     print("afterwards")
     assert capfd.readouterr().out == "afterwards\n"
     assert log.read_text() == "from python\n"
+
+
+def test_all_folds_resumed_leave_a_finished_fold_alone_and_train_the_missing_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "data" / "drawn"
+    write_cases(folder / "cases.csv", [_draw(folder, f"scan{n}", n, LPS) for n in range(4)])
+    config = _config(tmp_path / "data", epochs=1)
+    config = config.model_copy(update={"runs": RunsConfig(root=tmp_path / "runs")})
+    (tmp_path / "hemseg.toml").write_text(dump(config))
+    command = ["train", "--config", str(tmp_path / "hemseg.toml"), "--fold", "all", "--folds", "2"]
+
+    assert app.run([*command, "--run", "cv", "--json"]) == 0
+    first = json.loads(capsys.readouterr().out)
+    shutil.rmtree(tmp_path / "runs" / "cv-fold1")
+    kept = tmp_path / "runs" / "cv-fold0" / "checkpoints" / "last.pt"
+    before = kept.stat().st_mtime_ns
+
+    assert app.run([*command, "--run", "cv", "--json", "--resume"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["folds"][0] == first["folds"][0]
+    assert kept.stat().st_mtime_ns == before
+    assert (tmp_path / "runs" / "cv-fold1" / "checkpoints" / "best.pt").is_file()
+
+
+def test_last_checkpoint_of_another_model_is_not_resumed_as_nnunet(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "a")
+    for checkpoint in ({"model_name": "unet"}, {"model_name": "nnunet", "nnunet": {"rows": 3}}):
+        with pytest.raises(FileFormatError, match=r"last\.pt"):
+            restored_progress(run, checkpoint)

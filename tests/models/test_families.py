@@ -1,0 +1,144 @@
+import importlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from hemseg_cli import app
+from hemseg_cli.core.errors import UsageError
+from hemseg_cli.models.families import NETWORK, NNUNET, LazyFamily, imported
+from hemseg_cli.models.registry import (
+    MODELS,
+    build_network,
+    check_patch,
+    listed_models,
+    model_to_train,
+    require_model,
+)
+from tests.training.small_run import small_config, small_data, write_config
+
+OWN_NETWORK = '''
+import torch
+
+class TwoLayers(torch.nn.Module):
+    def __init__(self, in_channels, width=4):
+        super().__init__()
+        self.first = torch.nn.Conv3d(in_channels, width, 3, padding=1)
+        self.last = torch.nn.Conv3d(width, 1, 1)
+
+    def forward(self, image):
+        return self.last(torch.relu(self.first(image)))
+
+not_callable = 3
+'''
+
+
+@pytest.mark.parametrize("family", [NETWORK, NNUNET], ids=["network", "nnunet"])
+def test_every_function_of_a_family_can_be_imported(family: LazyFamily) -> None:
+    for field in fields(family):
+        name = getattr(family, field.name)
+        if isinstance(name, str):
+            assert callable(imported(name)), field.name
+
+
+def test_families_and_registry_load_neither_torch_nor_the_rooms_above() -> None:
+    code = (
+        "import sys, hemseg_cli.models.families, hemseg_cli.models.registry\n"
+        "above = ('torch', 'monai', 'numpy', 'hemseg_cli.training', 'hemseg_cli.inference')\n"
+        "print([name for name in above if name in sys.modules])"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.strip() == "[]"
+
+
+@pytest.fixture
+def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    (tmp_path / "own_nets.py").write_text(OWN_NETWORK)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("_HEMSEG_ALLOWED_FACTORIES", "")
+    yield "own_nets"
+    sys.modules.pop("own_nets", None)
+    importlib.invalidate_caches()
+
+
+def test_own_factory_trains_and_predicts_locally_and_never_travels_in_an_archive(
+    tmp_path: Path,
+    own_module: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    small_data(tmp_path)
+    factory = f"{own_module}:TwoLayers"
+    network = (f"train.factory={factory}", "train.network={width=2}")
+    config = small_config(tmp_path, "train.epochs=1", network=network)
+    command = ["--config", str(write_config(tmp_path, config))]
+    scan = str(next((tmp_path / "data").rglob("image/val*")))
+
+    assert app.run(["train", *command, "--run", "mine"]) == 0
+    assert app.run(["predict", *command, "--run", "mine", scan, "--out", str(tmp_path / "o")]) == 0
+    assert len(list((tmp_path / "o").glob("val*.nii.gz"))) == 1
+    capsys.readouterr()
+
+    # Without the user's word the same checkpoint is refused: a file does not bring its code.
+    monkeypatch.setenv("_HEMSEG_ALLOWED_FACTORIES", "")
+    plain = [f"--set=runs.root={tmp_path / 'runs'}", "--run", "mine"]
+    assert app.run(["predict", *plain, scan, "--out", str(tmp_path / "p")]) != 0
+    assert f"--set train.factory={factory}" in capsys.readouterr().err
+    archive = str(tmp_path / "model.zip")
+    assert app.run(["export", *command, "mine", "--out", archive]) == 1
+    assert "an archive carries no code" in capsys.readouterr().err
+    assert not Path(archive).exists()
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        ("absent_package.nets:Net", "No module named 'absent_package'"),
+        ("own_nets:Absent", "has no attribute 'Absent'"),
+        ("own_nets:not_callable", "neither a callable nor a ModelEntry"),
+    ],
+)
+def test_missing_network_of_ones_own_is_named(
+    tmp_path: Path, own_module: str, factory: str, message: str
+) -> None:
+    train = small_config(tmp_path, network=(f"train.factory={factory}",)).train
+    with pytest.raises(UsageError, match=message):
+        model_to_train(train)
+
+
+def test_network_of_an_installed_package_is_listed_built_and_checked(
+    tmp_path: Path, own_module: str
+) -> None:
+    about = tmp_path / "own_nets-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: own-nets\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(
+        f"[hemseg.models]\ntwo-layers = {own_module}:TwoLayers\n"
+    )
+    assert require_model("two-layers").source == f"{own_module}:TwoLayers"
+    assert [model.name for model in listed_models()] == [*MODELS, "two-layers"]
+    check_patch("two-layers", {}, (7, 5, 3))
+    network = build_network("two-layers", {"width": 3}, 2)
+    assert [tuple(weight.shape) for weight in network.state_dict().values()] == [
+        (3, 2, 3, 3, 3),
+        (3,),
+        (1, 3, 1, 1, 1),
+        (1,),
+    ]
+    with pytest.raises(UsageError, match=r"train\.network\.widht.*did you mean width"):
+        build_network("two-layers", {"widht": 3}, 2)
+
+
+def test_broken_package_of_a_network_is_named(tmp_path: Path, own_module: str) -> None:
+    about = tmp_path / "broken-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[hemseg.models]\nbroken = gone_package:Net\n")
+    with pytest.raises(UsageError, match="train.model = broken: No module named 'gone_package'") as caught:
+        require_model("broken")
+    assert "pip install broken" in caught.value.hint
