@@ -20,7 +20,7 @@ from hemseg_cli.models.registry import (
 )
 from tests.training.small_run import small_config, small_data, write_config
 
-OWN_NETWORK = '''
+OWN_NETWORK = """
 import torch
 
 class TwoLayers(torch.nn.Module):
@@ -33,7 +33,7 @@ class TwoLayers(torch.nn.Module):
         return self.last(torch.relu(self.first(image)))
 
 not_callable = 3
-'''
+"""
 
 
 @pytest.mark.parametrize("family", [NETWORK, NNUNET], ids=["network", "nnunet"])
@@ -139,6 +139,8 @@ def test_broken_package_of_a_network_is_named(tmp_path: Path, own_module: str) -
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text("[hemseg.models]\nbroken = gone_package:Net\n")
-    with pytest.raises(UsageError, match="train.model = broken: No module named 'gone_package'") as caught:
+    with pytest.raises(
+        UsageError, match="train.model = broken: No module named 'gone_package'"
+    ) as caught:
         require_model("broken")
     assert "pip install broken" in caught.value.hint

@@ -225,9 +225,7 @@ def test_argument_that_is_no_plain_bounded_value_is_refused(plans: dict[str, Any
 @pytest.mark.parametrize(
     "name", ["torch.nn.parallel.distributed.os.system", _OF_UNET + "torch.hub.load"]
 )
-def test_reading_a_hostile_model_file_runs_nothing(
-    tmp_path: Path, ending: str, name: str
-) -> None:
+def test_reading_a_hostile_model_file_runs_nothing(tmp_path: Path, ending: str, name: str) -> None:
     went_off = tmp_path / "went-off"
     role = "nonlin" if name.endswith("system") else "network_class_name"
 
