@@ -6,9 +6,12 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import torch
 
 from hemseg_cli import app
+from hemseg_cli.config.schema import PredictConfig
 from hemseg_cli.core.errors import UsageError
+from hemseg_cli.inference.ensemble import load_network
 from hemseg_cli.models.families import NETWORK, NNUNET, LazyFamily, imported
 from hemseg_cli.models.registry import (
     MODELS,
@@ -86,9 +89,11 @@ def test_own_factory_trains_and_predicts_locally_and_never_travels_in_an_archive
 
     # Without the user's word the same checkpoint is refused: a file does not bring its code.
     monkeypatch.setenv("_HEMSEG_ALLOWED_FACTORIES", "")
-    plain = [f"--set=runs.root={tmp_path / 'runs'}", "--run", "mine"]
-    assert app.run(["predict", *plain, scan, "--out", str(tmp_path / "p")]) != 0
-    assert f"--set train.factory={factory}" in capsys.readouterr().err
+    best = tmp_path / "runs" / "mine" / "checkpoints" / "best.pt"
+    with pytest.raises(UsageError, match="is not run unasked") as caught:
+        load_network(best, PredictConfig(), torch.device("cpu"), None)
+    assert f"--set train.factory={factory}" in caught.value.hint
+
     archive = str(tmp_path / "model.zip")
     assert app.run(["export", *command, "mine", "--out", archive]) == 1
     assert "an archive carries no code" in capsys.readouterr().err
@@ -140,7 +145,7 @@ def test_broken_package_of_a_network_is_named(tmp_path: Path, own_module: str) -
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text("[hemseg.models]\nbroken = gone_package:Net\n")
     with pytest.raises(
-        UsageError, match="train.model = broken: No module named 'gone_package'"
+        UsageError, match=r"train\.model = broken: No module named 'gone_package'"
     ) as caught:
         require_model("broken")
     assert "pip install broken" in caught.value.hint
