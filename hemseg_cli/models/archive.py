@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from hemseg_cli.core.errors import FileFormatError, HemsegError
+from hemseg_cli.core.errors import FileFormatError, HemsegError, UsageError
 from hemseg_cli.core.run_directory import atomic_path
 from hemseg_cli.models.checkpoint import read_checkpoint
 from hemseg_cli.models.checkpoint_settings import (
@@ -218,7 +218,7 @@ def _settings(path: Path, stated: Mapping[str, Any]) -> CheckpointSettings:
     # Only the listed models: an archive may not name code, not even code that is installed here.
     if settings.model_name not in MODELS:
         raise FileFormatError(
-            f"{path}: {_SETTINGS} names no model of hemseg: {settings.model_name!r}",
+            f"{path}: {_SETTINGS}: model_name = {settings.model_name!r} is no model of hemseg",
             hint="a network of your own is predicted from its run: hemseg predict --run RUN",
         )
     return settings
@@ -230,7 +230,7 @@ def _check_weights(
     try:
         check_finite(weights)
         require_model(settings.model_name).family.check_weights(settings, weights)
-    except FileFormatError as error:
+    except (FileFormatError, UsageError) as error:  # UsageError: a model that is not known here
         raise FileFormatError(f"{path}: {error.message}", hint=error.hint or _HINT) from None
 
 

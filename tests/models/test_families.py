@@ -1,4 +1,7 @@
 import importlib
+import json
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,9 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
+import hemseg_cli
+
 from hemseg_cli import app
 from hemseg_cli.config.schema import PredictConfig
-from hemseg_cli.core.errors import UsageError
+from hemseg_cli.core.errors import FileFormatError, UsageError
 from hemseg_cli.inference.ensemble import load_network
 from hemseg_cli.models.families import NETWORK, NNUNET, LazyFamily, imported
 from hemseg_cli.models.registry import (
@@ -25,6 +30,8 @@ from tests.training.small_run import small_config, small_data, write_config
 
 OWN_NETWORK = """
 import torch
+
+import hemseg_cli
 
 class TwoLayers(torch.nn.Module):
     def __init__(self, in_channels, width=4):
@@ -90,7 +97,7 @@ def test_own_factory_trains_and_predicts_locally_and_never_travels_in_an_archive
     # Without the user's word the same checkpoint is refused: a file does not bring its code.
     monkeypatch.setenv("_HEMSEG_ALLOWED_FACTORIES", "")
     best = tmp_path / "runs" / "mine" / "checkpoints" / "best.pt"
-    with pytest.raises(UsageError, match="is not run unasked") as caught:
+    with pytest.raises(FileFormatError, match=r"best\.pt: .* is not run unasked") as caught:
         load_network(best, PredictConfig(), torch.device("cpu"), None)
     assert f"--set train.factory={factory}" in caught.value.hint
 
@@ -149,3 +156,45 @@ def test_broken_package_of_a_network_is_named(tmp_path: Path, own_module: str) -
     ) as caught:
         require_model("broken")
     assert "pip install broken" in caught.value.hint
+
+
+def test_row_in_the_registry_is_all_that_a_network_takes(tmp_path: Path) -> None:
+    """On a copy of the package: the row is inserted as a contributor would, and trained."""
+    package = Path(hemseg_cli.__file__).parent
+    shutil.copytree(package, tmp_path / "hemseg_cli", ignore=shutil.ignore_patterns("__pycache__"))
+    registry = tmp_path / "hemseg_cli" / "models" / "registry.py"
+    row = """\
+        ModelEntry(
+            name="basic-unet",
+            title="BasicUNet",
+            source="MONAI BasicUNet",
+            factory=f"{_NETS}:BasicUNet",
+            parameters=None,
+            model_config={"spatial_dims": 3, "out_channels": 1, "features": [4, 4, 8, 8, 8, 4]},
+            multiple=_same(16),
+        ),
+"""
+    before, mark, after = registry.read_text().partition('        ModelEntry(\n            name="nnunet"')
+    registry.write_text(before + row + mark + after)
+
+    small_data(tmp_path)
+    network = ("train.model=basic-unet", "train.patch=[32, 16, 16]", "train.epochs=1")
+    file = write_config(tmp_path, small_config(tmp_path, network=network))
+
+    def hemseg(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "hemseg_cli", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "basic-unet" in hemseg("train", "--list")
+    trained = json.loads(hemseg("train", "--config", str(file), "--run", "a", "--json"))
+    assert trained["model"] == "basic-unet"
+    exported = hemseg("export", "--config", str(file), "a", "--out", "model.zip", "--json")
+    assert json.loads(exported)["bytes"] == (tmp_path / "model.zip").stat().st_size
