@@ -103,7 +103,9 @@ WRONG: list[tuple[str, Any]] = [
 
 
 @pytest.mark.parametrize("ending", ["pt", "zip"])
-@pytest.mark.parametrize(("key", "value"), WRONG, ids=[f"{key}-{n}" for n, (key, _) in enumerate(WRONG)])
+@pytest.mark.parametrize(
+    ("key", "value"), WRONG, ids=[f"{key}-{n}" for n, (key, _) in enumerate(WRONG)]
+)
 def test_wrong_value_is_refused_by_name_in_both_files(
     tmp_path: Path, ending: str, key: str, value: object
 ) -> None:
@@ -140,9 +142,7 @@ def test_other_format_version_is_named(tmp_path: Path, ending: str, version: obj
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("ending", ["pt", "zip"])
-def test_weights_that_are_not_finite_are_refused(
-    tmp_path: Path, ending: str, value: float
-) -> None:
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, ending: str, value: float) -> None:
     values = honest()
     key = next(iter(values["model"]))
     values["model"][key].view(-1)[3] = value
@@ -192,9 +192,7 @@ def test_monstrous_or_impossible_network_is_refused_in_seconds(
 def test_monstrous_sizes_of_every_network_are_refused(
     tmp_path: Path, name: str, config: dict[str, Any]
 ) -> None:
-    file = write(
-        tmp_path / "model.pt", {**honest(), "model_name": name, "model_config": config}
-    )
+    file = write(tmp_path / "model.pt", {**honest(), "model_name": name, "model_config": config})
     with pytest.raises(FileFormatError, match=r"model\.pt"):
         read_model(file)
 
@@ -251,7 +249,9 @@ plain_values = st.recursive(
     | st.floats()
     | st.text(max_size=8)
     | st.sampled_from([10**8, -1, 0, 1e-300, "torch.nn.Conv3d", "\x1b[2J"]),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+    ),
     max_leaves=12,
 )
 

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 import hemseg_cli
-
 from hemseg_cli import app
 from hemseg_cli.config.schema import PredictConfig
 from hemseg_cli.core.errors import FileFormatError, UsageError
@@ -174,7 +173,9 @@ def test_row_in_the_registry_is_all_that_a_network_takes(tmp_path: Path) -> None
             multiple=_same(16),
         ),
 """
-    before, mark, after = registry.read_text().partition('        ModelEntry(\n            name="nnunet"')
+    before, mark, after = registry.read_text().partition(
+        '        ModelEntry(\n            name="nnunet"'
+    )
     registry.write_text(before + row + mark + after)
 
     small_data(tmp_path)
