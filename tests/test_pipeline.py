@@ -248,7 +248,7 @@ def test_dicom_folder_becomes_a_dicom_segmentation(
     prepared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("highdicom")
-    from hemseg_cli.imaging.dicom.seg import read_seg
+    from tests.dicom_series import read_seg
 
     monkeypatch.chdir(prepared)
     case = next(case for case in read_cases(Path("data/phantom/cases.csv")) if case.split == "test")

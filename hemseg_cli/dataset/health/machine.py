@@ -33,7 +33,7 @@ PACKAGES = (
 EXTRAS = {
     "nnunet": ("nnunetv2",),
     "dicom": ("highdicom",),
-    "codecs": ("pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle"),
+    "codecs": ("pylibjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle", "python-gdcm"),
     "dask": ("distributed",),
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "tensorboard": ("tensorboard",),

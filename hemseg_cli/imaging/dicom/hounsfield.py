@@ -105,6 +105,8 @@ def _padding_mask(one: Slice, hu: NDArray[np.int16]) -> Pixels | None:
     mask = None
     if hu.min() < _PADDING_BELOW_HU:
         mask = hu < _PADDING_BELOW_HU
+    if one.outside is not None:
+        mask = one.outside if mask is None else mask | one.outside
     if one.padding is not None:
         low, high = (end * one.slope + one.intercept for end in one.padding)
         if max(low, high) < _PADDING_BELOW_HU or min(low, high) > _HIGHEST_12_BIT_HU:

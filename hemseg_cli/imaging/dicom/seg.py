@@ -19,7 +19,7 @@ from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, generate_ui
 from hemseg_cli import __version__
 from hemseg_cli.core.errors import CaseError, FileFormatError, HemsegError
 from hemseg_cli.core.run_directory import atomic_path
-from hemseg_cli.imaging.dicom.slice import quiet_pydicom
+from hemseg_cli.imaging.dicom.elements import quiet_pydicom
 
 INSTALL_HINT = "pip install 'hemseg[dicom]'"
 _HINT = "--format nifti   writes the mask as NIfTI"
@@ -68,43 +68,6 @@ def write_seg(path: Path, mask: NDArray[np.uint8], slices: Sequence[Path], *, mo
         segmentation = _segmentation(frames, sources, model)
         with atomic_path(path) as temporary:
             segmentation.save_as(temporary, enforce_file_format=True)
-
-
-def read_seg(path: Path) -> tuple[NDArray[np.uint8], list[str], NDArray[np.float64]]:
-    """A binary SEG with one segment.
-
-    Mask [i, j, k], the SOP instance that each k refers to, and its position, LPS mm [k, 3].
-
-    Slices come in order along their normal, as `dicom.assemble` stacks them, whatever the order of
-    the file's frames; those without any mask are among them, as `write_seg` writes them.
-    FileFormatError if the file is none.
-    """
-    require_highdicom()
-    from highdicom.seg import segread
-
-    with quiet_pydicom():
-        try:
-            segmentation = segread(path)
-        except (InvalidDicomError, OSError, ValueError, TypeError, AttributeError) as error:
-            raise FileFormatError(f"{path} is no DICOM segmentation: {error}") from None
-        pixels = np.atleast_3d(segmentation.pixel_array)
-        frames = segmentation.PerFrameFunctionalGroupsSequence
-        names = [
-            str(frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID)
-            for frame in frames
-        ]
-        positions = np.array(
-            [frame.PlanePositionSequence[0].ImagePositionPatient for frame in frames],
-            dtype=np.float64,
-        )
-        shared = (
-            segmentation.SharedFunctionalGroupsSequence[0]
-            .PlaneOrientationSequence[0]
-            .ImageOrientationPatient
-        )
-    order = np.argsort(positions @ _normal(shared), kind="stable")
-    mask = np.ascontiguousarray(pixels[order].transpose(2, 1, 0)).astype(np.uint8)
-    return mask, [names[k] for k in order], positions[order]
 
 
 def valid_uid(identifier: str) -> UID:

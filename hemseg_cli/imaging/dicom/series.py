@@ -8,17 +8,17 @@ The pieces: `slice` (one file), `stack` (order, geometry, what has to agree), `d
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hemseg_cli.core.errors import CaseError, FileFormatError, HemsegError
+from hemseg_cli.core.errors import CaseError, FileFormatError
 from hemseg_cli.imaging import geometry as geometry_of
+from hemseg_cli.imaging.dicom.elements import quiet_pydicom
 from hemseg_cli.imaging.dicom.hounsfield import to_hu
-from hemseg_cli.imaging.dicom.slice import Slice, quiet_pydicom, read_slice
+from hemseg_cli.imaging.dicom.slice import Slice, read_frames
 from hemseg_cli.imaging.dicom.stack import Faults, Stack, stack
-from hemseg_cli.imaging.dicom.tree import Series, Tree, find_series
+from hemseg_cli.imaging.dicom.tree import Series, Tree
 from hemseg_cli.imaging.hounsfield import PADDING_HU
 from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.imaging.resampling import resample_planes
@@ -36,7 +36,7 @@ def read_slices(scan: str, ids: Iterable[str], read: Callable[[str], bytes]) -> 
     with quiet_pydicom():
         for name in dict.fromkeys(ids):
             try:
-                slices.append(read_slice(read(name), name))
+                slices += read_frames(read(name), name)
             except (FileFormatError, CaseError) as error:
                 faults.add(
                     error.message.removeprefix(f"slice {name}").lstrip(": "), [name], error.hint
@@ -68,27 +68,6 @@ def assemble(
         )
     volume = Volume(hu.transpose(2, 1, 0), ordered.label_affine(ordered.even_count))
     return volume, _sidecar(scan, patient, volume, ordered, given, asdict(summary), notes)
-
-
-def read_series_folder(
-    folder: Path, *, uneven: str = "refuse"
-) -> list[tuple[str, Volume, Sidecar]]:
-    """Every CT series of a folder (or zip) as (name, volume, sidecar), with all checks of `convert`, by name.
-
-    HemsegError where there is none; CaseError for the first series that cannot be read.
-    """
-    with Tree(folder) as tree:
-        listing = find_series(tree)
-        if not listing.series:
-            why = (
-                ", ".join(sorted({reason for _name, reason in listing.left_out})[:6]) or "no files"
-            )
-            raise HemsegError(
-                f"{folder} holds no CT series ({why})", hint="give a folder or zip of DICOM slices"
-            )
-        return [
-            (series.name, *read_series(tree, series, uneven=uneven)) for series in listing.series
-        ]
 
 
 def read_series(

@@ -19,7 +19,9 @@ _SAME_POSITION_MM = 0.01
 _STEP_TOLERANCE = 0.02  # of the step; DICOM positions are decimal strings, rounded to 0.001 or 0.01 mm by some scanners
 _STEP_TOLERANCE_MM = 0.05
 _GAP_TOLERANCE = 0.1
+_SAME_CORNER_MM = 0.25  # half a pixel
 _NAMED_AT_MOST = 12
+_FEWEST_ALTERNATING_STEPS = 4
 _FEW = 3
 
 Vector = NDArray[np.float64]
@@ -158,23 +160,54 @@ def _normal(one: Slice) -> Vector:
 
 
 def _check_agreement(slices: Sequence[Slice], faults: Faults) -> None:
-    properties: tuple[tuple[str, Callable[[Slice], object]], ...] = (
-        ("orientation", lambda one: tuple(round(value, 3) + 0.0 for value in one.orientation)),
-        ("pixel spacing", lambda one: tuple(round(value, 4) for value in one.spacing_mm)),
+    exact: tuple[tuple[str, Callable[[Slice], object]], ...] = (
         ("image size", lambda one: (one.columns, one.rows)),
         ("rescale slope", lambda one: one.slope),
     )
-    for what, key in properties:
-        values = Counter(key(one) for one in slices)
-        if len(values) == 1:
+    for what, key in exact:
+        usual = Counter(key(one) for one in slices).most_common(1)[0][0]
+        for one in slices:
+            if key(one) != usual:
+                faults.add(f"{what} {key(one)} differs from the others' {usual}", [one.name])
+
+    # Decimal strings are rounded, and not by every slice alike: what counts is where the rounding
+    # puts the far corner of a slice, not how many digits agree.
+    usual_slice = _usual_slice(slices)
+    for one in slices:
+        apart_mm = _far_corner_distance_mm(one, usual_slice)
+        if apart_mm <= _SAME_CORNER_MM:
             continue
-        usual = values.most_common(1)[0][0]
-        for value in values:
-            if value != usual:
-                faults.add(
-                    f"{what} {value} differs from the others' {usual}",
-                    [one.name for one in slices if key(one) == value],
-                )
+        shown = (one.orientation, usual_slice.orientation), (one.spacing_mm, usual_slice.spacing_mm)
+        what, (value, usual) = (
+            ("orientation", shown[0])
+            if not np.allclose(*shown[0], atol=1e-3)
+            else ("pixel spacing", shown[1])
+        )
+        faults.add(
+            f"{what} {tuple(round(part, 4) + 0.0 for part in value)} differs from the others' "
+            f"{tuple(round(part, 4) + 0.0 for part in usual)}",
+            [one.name],
+        )
+
+
+def _usual_slice(slices: Sequence[Slice]) -> Slice:
+    """Return a slice with the orientation and spacing that most have, to three digits."""
+
+    def kind(one: Slice) -> tuple[float, ...]:
+        return tuple(round(value, 3) for value in (*one.orientation, *one.spacing_mm))
+
+    usual = Counter(kind(one) for one in slices).most_common(1)[0][0]
+    return next(one for one in slices if kind(one) == usual)
+
+
+def _far_corner_distance_mm(one: Slice, other: Slice) -> float:
+    """Return how far two slices' last pixels lie apart, mm, were their first ones in one place."""
+    corners = [
+        np.array(each.orientation[:3]) * each.spacing_mm[1] * (each.columns - 1)
+        + np.array(each.orientation[3:]) * each.spacing_mm[0] * (each.rows - 1)
+        for each in (one, other)
+    ]
+    return float(np.linalg.norm(corners[0] - corners[1]))
 
 
 def _without_copies(
@@ -222,6 +255,15 @@ def _check_steps(
         return False
     if not odd:
         return True
+    if _alternates(along):
+        faults.add(
+            f"two scans that lie over each other: steps of {along[0]:.2f} mm and {along[1]:.2f} mm "
+            "in turn, beginning with",
+            [ordered[0].name],
+            hint="put the files of each scan into a folder of its own",
+        )
+        return False
+
     multiples = np.round(along[odd] / usual)
     if np.all((multiples >= 2) & (np.abs(along[odd] / usual - multiples) < _GAP_TOLERANCE)):
         for index, count in zip(odd, multiples, strict=True):
@@ -240,3 +282,13 @@ def _check_steps(
             hint="--set convert.uneven=resample   interpolates the slices to even steps (convert, layout rsna: with --geometry true)",
         )
     return False
+
+
+def _alternates(steps: Vector) -> bool:
+    """Tell whether two step lengths take turns, as where two scans interleave."""
+    if len(steps) < _FEWEST_ALTERNATING_STEPS:
+        return False
+    first, second = steps[::2], steps[1::2]
+    spread = max(float(np.ptp(first)), float(np.ptp(second)))
+    apart = abs(float(np.median(first)) - float(np.median(second)))
+    return spread <= _STEP_TOLERANCE_MM and apart > 4 * _STEP_TOLERANCE_MM

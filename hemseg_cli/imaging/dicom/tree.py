@@ -1,38 +1,43 @@
 """Any tree of DICOM files, a folder or a zip.
 
-Grouped by series, with everything that is no CT slice named and left out.
+Grouped into scans, with everything that is no CT slice named and left out.
 """
 
 import contextlib
 import hashlib
-import stat
 import zipfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
-from pydicom import dcmread
 from pydicom.dataset import FileDataset
 
 from hemseg_cli.core import console
 from hemseg_cli.core.errors import FileFormatError, HemsegError
-from hemseg_cli.imaging.dicom.slice import (
-    DAMAGE,
-    TAG_LIST,
-    looks_like_dicom,
-    quiet_pydicom,
-    text_value,
+from hemseg_cli.imaging.bounded_files import open_regular
+from hemseg_cli.imaging.dicom.elements import quiet_pydicom, read_head, text_value, unsigned
+from hemseg_cli.imaging.dicom.grouping import (
+    LOCALIZER_REASON,
+    SliceHeader,
+    group_into_scans,
+    slice_header,
 )
+from hemseg_cli.imaging.file_tree import walk_files
 
-_LARGEST_FILE = 2**30
-_HEAD_BYTES = 132
+_LARGEST_FILE_BYTES = 2**30
+_LARGE_FILE_BYTES = 16 * 2**20  # a slice of 2048 x 2048 pixels of 32 bits
+_HIDDEN = "hidden (its name begins with a dot)"
+NOT_DICOM = "not a DICOM file"
 
 
 @dataclass(frozen=True)
 class Series:
-    """One series: a name made of its number and a digest of its UID (no free text), its files, and unreadable files beside them."""
+    """Hold one scan: its name, its files, and unreadable files beside them.
+
+    The name is made of the series' number and a digest of its UID: no free text.
+    """
 
     name: str
     files: tuple[str, ...]
@@ -41,16 +46,16 @@ class Series:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a tree holds: series by name, and (file, reason) of what is left out."""
+    """Hold what a tree has: series by name, and (file, reason) of what is left out."""
 
     series: tuple[Series, ...]
     left_out: tuple[tuple[str, str], ...]
 
 
 class Tree:
-    """The files of a folder, or of a zip read in place; names are relative, with forward slashes.
+    """Read the files of a folder, or of a zip in place.
 
-    Use it as a context manager.
+    Names are relative, with forward slashes. Use it as a context manager.
     """
 
     def __init__(self, root: Path) -> None:
@@ -59,7 +64,7 @@ class Tree:
         if root.is_file():
             try:
                 self._zip = zipfile.ZipFile(root)
-            except (zipfile.BadZipFile, NotImplementedError) as error:
+            except (zipfile.BadZipFile, NotImplementedError, OSError) as error:
                 raise FileFormatError(
                     f"{root} is neither a folder nor a zip file: {error}"
                 ) from None
@@ -77,56 +82,77 @@ class Tree:
             self._zip.close()
 
     def names(self) -> list[str]:
-        """Every regular file (a pipe or a device would block), in order of name.
+        """Return every regular file, in order of name; links to folders are followed."""
+        return self.entries()[0]
 
-        Hidden ones of a folder are left out.
-        """
-        if self._zip is not None:
-            return sorted({entry.filename for entry in self._zip.infolist() if not entry.is_dir()})
-        found = ((path, path.relative_to(self._root)) for path in self._root.rglob("*"))
-        return sorted(
-            name.as_posix()
-            for path, name in found
-            if not any(part.startswith(".") for part in name.parts) and _is_regular(path)
+    def entries(self) -> tuple[list[str], list[tuple[str, str]]]:
+        """Return every regular file in order of name, and (entry, reason) of what is none."""
+        if self._zip is None:
+            found = walk_files(self._root)
+            return (
+                sorted(path.relative_to(self._root).as_posix() for path in found.files),
+                [
+                    (path.relative_to(self._root).as_posix(), reason)
+                    for path, reason in found.left_out.items()
+                ],
+            )
+
+        names = sorted({entry.filename for entry in self._zip.infolist() if not entry.is_dir()})
+        hidden = {
+            name
+            for name in names
+            if any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)
+        }
+        return (
+            [name for name in names if name not in hidden],
+            [(name, _HIDDEN) for name in sorted(hidden)],
         )
 
     def size(self, name: str) -> int:
-        """Bytes of one file."""
-        return (
-            self._zip.getinfo(name).file_size
-            if self._zip is not None
-            else (self._root / name).stat().st_size
-        )
+        """Return the bytes of one file."""
+        if self._zip is not None:
+            return self._zip.getinfo(name).file_size
+        return (self._root / name).stat().st_size
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
-        """One file as a stream; a broken zip member is an OSError."""
+        """Open one file as a stream; a broken zip member is an OSError."""
+        if self._zip is None:
+            with open_regular(self._root / name) as file:
+                yield file
+            return
+
         try:
-            with (
-                self._zip.open(name)
-                if self._zip is not None
-                else (self._root / name).open("rb") as file
-            ):
-                yield cast(BinaryIO, file)
+            with self._zip.open(name) as member:
+                yield cast(BinaryIO, member)
         except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError) as error:
             raise OSError(0, f"damaged or encrypted zip member: {error}") from None
 
     def read(self, name: str) -> bytes:
-        """One file's bytes; files of more than 1 GiB are no CT slices."""
-        if self.size(name) > _LARGEST_FILE:
+        """Return one file's bytes, of a large one no more than its own header accounts for.
+
+        FileFormatError for more than 1 GiB of image.
+        """
+        size = self.size(name)
+        if size > _LARGE_FILE_BYTES:
+            with quiet_pydicom(), self.open(name) as file:
+                size = min(size, _LARGE_FILE_BYTES + 2 * _announced_bytes(read_head(file)))
+        if size > _LARGEST_FILE_BYTES:
             raise FileFormatError("larger than 1 GiB")
+
         with self.open(name) as file:
-            return file.read(_LARGEST_FILE)
+            return file.read(size)
 
 
 def find_series(tree: Tree) -> Listing:
-    """Group a tree's files by series; nothing but headers is read."""
-    groups: dict[str, list[str]] = defaultdict(list)
-    numbers: dict[str, str] = {}
-    left_out: list[tuple[str, str]] = []
+    """Group a tree's files into scans; nothing but headers is read."""
+    headers: list[SliceHeader] = []
+    names, others = tree.entries()
+    left_out: list[tuple[str, str]] = list(others)
     broken: dict[str, list[tuple[str, str]]] = defaultdict(list)
+
     with quiet_pydicom():
-        for name in console.progress(tree.names(), label="headers"):
+        for name in console.progress(names, label="headers"):
             try:
                 dataset = _head(tree, name)
             except FileFormatError as error:
@@ -134,29 +160,65 @@ def find_series(tree: Tree) -> Listing:
                 if error.message != NOT_DICOM and _may_be_slice(name):
                     broken[_folder(name)].append((name, error.message))
                 continue
+
             reason = _why_not(dataset, name)
             if reason:
                 left_out.append((name, reason))
-                continue
-            key = text_value(dataset, "series") or f"folder {_folder(name)}"
-            groups[key].append(name)
-            numbers.setdefault(key, text_value(dataset, "series_number"))
-    series = [_series(key, numbers[key], files, broken) for key, files in groups.items()]
+            else:
+                headers.append(slice_header(dataset, name, _folder(name)))
+
+    scans, localizers = group_into_scans(headers)
+    left_out += [(one.file, LOCALIZER_REASON) for one in localizers]
+    series = _named_series(scans, broken)
     return Listing(tuple(sorted(series, key=lambda one: one.name)), tuple(left_out))
 
 
-NOT_DICOM = "not a DICOM file"
+def _announced_bytes(dataset: FileDataset) -> int:
+    """Return how many bytes of pixels a header announces at most, 32 bits a pixel."""
+    frames = text_value(dataset, "frames")
+    count = int(frames) if frames.isdigit() and len(frames) < 6 else 1
+    rows, columns = unsigned(dataset, "rows") or 0, unsigned(dataset, "columns") or 0
+    return 4 * count * rows * columns
+
+
+def _named_series(
+    scans: Sequence[Sequence[SliceHeader]], broken: dict[str, list[tuple[str, str]]]
+) -> list[Series]:
+    """Name each scan by its series; where one series holds several, by what keeps them apart."""
+    of_series: dict[str, list[Sequence[SliceHeader]]] = defaultdict(list)
+    for slices in scans:
+        of_series[slices[0].series[2]].append(slices)
+
+    return [
+        _series(uid if len(together) == 1 else _identity(slices), slices, broken)
+        for uid, together in of_series.items()
+        for slices in together
+    ]
+
+
+def _identity(slices: Sequence[SliceHeader]) -> str:
+    """Return a text that only these slices give: it does not change when others are added."""
+    first = min(slices, key=lambda one: one.file)
+    parts: list[object] = [
+        *first.series,
+        first.size,
+        first.spacing,
+        sorted(first.acquisition.items()),
+    ]
+    if first.place is not None:
+        parts.append([round(float(part), 2) for part in first.place[1]])
+    return repr(parts) + ("" if first.place is not None else first.file)
 
 
 def _series(
-    key: str, number: str, files: list[str], broken: dict[str, list[tuple[str, str]]]
+    identity: str, slices: Sequence[SliceHeader], broken: dict[str, list[tuple[str, str]]]
 ) -> Series:
-    digest = hashlib.sha256(key.encode()).hexdigest()[:10]
-    prefix = (
-        f"series-{int(number):03d}-"
-        if number.isascii() and number.isdigit() and len(number) < 8
-        else "series-"
-    )
+    digest = hashlib.sha256(identity.encode(errors="surrogateescape")).hexdigest()[:10]
+    number = slices[0].series_number
+    is_number = number.isascii() and number.isdigit() and len(number) < 8
+    prefix = f"series-{int(number):03d}-" if is_number else "series-"
+
+    files = sorted(one.file for one in slices)
     beside = [
         fault
         for folder in sorted({_folder(name) for name in files})
@@ -166,29 +228,16 @@ def _series(
 
 
 def _head(tree: Tree, name: str) -> FileDataset:
-    """Everything before the pixels.
-
-    FileFormatError with a reason that quotes nothing of the file.
-    """
+    """Parse everything before the pixels of one file of a tree."""
     try:
         with tree.open(name) as file:
-            head = file.read(_HEAD_BYTES)
-            if not head:
-                raise FileFormatError("the file is empty (0 bytes)")
-            if not looks_like_dicom(head):
-                raise FileFormatError(NOT_DICOM)
-            file.seek(0)
-            return dcmread(
-                file, specific_tags=TAG_LIST, stop_before_pixels=True, force=head[128:] != b"DICM"
-            )
-    except FileFormatError:
-        raise
-    except DAMAGE as error:
+            return read_head(file)
+    except OSError as error:
         raise FileFormatError(f"unreadable ({type(error).__name__})") from None
 
 
 def _why_not(dataset: FileDataset, name: str) -> str:
-    """Why a readable DICOM file is no slice of a CT series; empty where it is one."""
+    """Say why a readable DICOM file is no slice of a CT series; empty where it is one."""
     if PurePosixPath(name).name.upper() == "DICOMDIR":
         return "an index (DICOMDIR)"
     modality = text_value(dataset, "modality")
@@ -196,32 +245,25 @@ def _why_not(dataset: FileDataset, name: str) -> str:
         return f"modality {modality[:16]}, not CT" if modality.isalnum() else "not CT"
     if dataset.get_item("Rows") is None or dataset.get_item("Columns") is None:
         return "not an image"
+
     kinds = text_value(dataset, "image_type").upper().split("\\")
     if "LOCALIZER" in kinds or "SCOUT" in kinds:
         return "a localizer"
     if text_value(dataset, "photometric") not in ("", "MONOCHROME2", "MONOCHROME1"):
         return "a colour image (secondary capture)"
-    if "SCREEN SAVE" in kinds or (
-        len(kinds) > 1
-        and kinds[1] == "SECONDARY"
-        and dataset.get_item("ImagePositionPatient") is None
-    ):
+
+    has_place = dataset.get_item("ImagePositionPatient") is not None
+    is_secondary = len(kinds) > 1 and kinds[1] == "SECONDARY"
+    if "SCREEN SAVE" in kinds or (is_secondary and not has_place):
         return "a secondary capture without a place in the patient"
     return ""
 
 
 def _may_be_slice(name: str) -> bool:
-    """By its name: DICOM files end in .dcm, .ima, a number, or nothing at all."""
+    """Tell by its name: DICOM files end in .dcm, .ima, a number, or nothing at all."""
     suffix = PurePosixPath(name).suffix.lower()
     return suffix in ("", ".dcm", ".dicom", ".dic", ".ima") or suffix[1:].isdigit()
 
 
 def _folder(name: str) -> str:
     return PurePosixPath(name).parent.as_posix()
-
-
-def _is_regular(path: Path) -> bool:
-    try:
-        return stat.S_ISREG(path.stat().st_mode)
-    except OSError:
-        return False

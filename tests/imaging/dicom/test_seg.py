@@ -1,15 +1,15 @@
 import importlib.util
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pydicom import dcmread
 
-from hemseg_cli.core.errors import CaseError, FileFormatError
+from hemseg_cli.core.errors import CaseError
 from hemseg_cli.dataset.phantom.dataset import make_phantom
-from hemseg_cli.imaging.dicom.seg import read_seg, valid_uid, write_seg
+from hemseg_cli.imaging.dicom.seg import valid_uid, write_seg
 from hemseg_cli.imaging.dicom.series import assemble, read_slices
+from tests.dicom_series import read_seg
 
 pytestmark = [
     pytest.mark.skipif(
@@ -126,9 +126,3 @@ def test_mask_that_does_not_fit_the_slices_is_refused(
             tmp_path / "seg.dcm", np.zeros((4, 4, shape[2]), dtype=np.uint8), files, model="unet"
         )
     assert not (tmp_path / "seg.dcm").exists()
-
-
-def test_file_that_is_no_segmentation_is_named(tmp_path: Path) -> None:
-    (tmp_path / "x.dcm").write_text(json.dumps({}))
-    with pytest.raises(FileFormatError, match=r"x\.dcm is no DICOM segmentation"):
-        read_seg(tmp_path / "x.dcm")

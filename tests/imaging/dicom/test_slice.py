@@ -21,9 +21,10 @@ from pydicom.uid import (
 )
 
 from hemseg_cli.core.errors import CaseError, FileFormatError, HemsegError
-from hemseg_cli.imaging.dicom import slice as dicom_slice
+from hemseg_cli.imaging.dicom import pixels
+from hemseg_cli.imaging.dicom.elements import quiet_pydicom
 from hemseg_cli.imaging.dicom.series import assemble, read_slices
-from hemseg_cli.imaging.dicom.slice import quiet_pydicom, read_slice
+from hemseg_cli.imaging.dicom.slice import read_slice
 from tests.dicom_files import SIZE, head, head_pixels, slice_bytes
 
 
@@ -54,11 +55,14 @@ def refusal(**changes: Any) -> str:
             "not two perpendicular unit vectors",
         ),
         ({"PixelSpacing": ["0", "0.5"]}, "absurd pixel spacing"),
-        ({"NumberOfFrames": "4"}, "a multi-frame object (4 frames)"),
+        (
+            {"NumberOfFrames": "4"},
+            "a multi-frame object of 4 frames that does not say where they lie",
+        ),
         ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, "not a plain grayscale image"),
         ({"BitsAllocated": 12}, "bits allocated 12"),
         ({"pixel_data": b"\0" * 100}, "pixel data is short: 100 of 512 bytes"),
-        ({"pixel_data": b"\0" * 520}, "pixel data is long: 520 bytes, 512 expected"),
+        ({"pixel_data": b"\0" * 1024}, "pixel data is long: 1024 bytes, 512 expected"),
         ({"pixel_data": b""}, "no pixel data"),
     ],
 )
@@ -145,7 +149,7 @@ def test_damaged_compressed_pixels_are_said() -> None:
 
 @pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless])
 def test_an_absent_codec_names_the_extra(syntax: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    decoder = dicom_slice.get_decoder(syntax)
+    decoder = pixels.get_decoder(syntax)
     monkeypatch.setattr(
         decoder, "_available", {}
     )  # as on a machine where the extra is not installed

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from hemseg_cli.core.errors import CaseError, HemsegError
-from hemseg_cli.imaging.dicom.series import read_series, read_series_folder
+from hemseg_cli.imaging.dicom.series import read_series
 from hemseg_cli.imaging.dicom.tree import Tree, find_series
 from tests.dicom_files import head, head_pixels, slice_bytes
+from tests.dicom_series import read_series_folder
 
 
 def lay(folder: Path, files: dict[str, bytes]) -> Path:
@@ -59,6 +60,7 @@ def test_what_is_no_ct_slice_is_named_and_left_out(tmp_path: Path) -> None:
         "other/report": "not an image",
         "other/scout": "a localizer",
         "other/screen": "a colour image (secondary capture)",
+        "pipe": "a pipe",
     }
 
 
