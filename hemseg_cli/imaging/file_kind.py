@@ -7,7 +7,7 @@ suffix: `file_kind` answers for all of them, and says of every other file what i
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,10 +138,17 @@ def _is_metaimage(head: bytes) -> bool:
 
 
 def _is_analyze(head: bytes) -> bool:
-    """Tell an Analyze 7.5 header, or that of a NIfTI pair: 348, as a number in either order."""
+    """Tell an Analyze 7.5 header, 348 bytes by its first number, or that of a NIfTI pair."""
     is_pair = head[344:348] in (b"ni1\0",) or head[4:8] == b"ni2\0"
-    size = (int.from_bytes(head[:4], "little"), int.from_bytes(head[:4], "big"))
-    return is_pair or (348 in size and head[38:39] == b"r")
+    if is_pair:
+        return True
+
+    # Its only other certain field is the number of dimensions, 1 to 7, in the same byte order.
+    orders: tuple[Literal["little", "big"], ...] = ("little", "big")
+    return any(
+        int.from_bytes(head[:4], order) == 348 and 1 <= int.from_bytes(head[40:42], order) <= 7
+        for order in orders
+    )
 
 
 def _is_text(head: bytes) -> bool:
