@@ -9,7 +9,7 @@ import numpy as np
 from hemseg_cli.core.errors import CaseError
 from hemseg_cli.evaluation.metrics import CaseMetrics, metrics_of
 from hemseg_cli.evaluation.surfaces import Foreground, foreground, mask_pair
-from hemseg_cli.imaging.geometry import spacing_mm, tilt_deg, true_voxel_volume_mm3
+from hemseg_cli.imaging.geometry import header_voxel_volume_mm3, spacing_mm, tilt_deg
 from hemseg_cli.imaging.nifti import Volume, read_volume
 from hemseg_cli.imaging.orientation import describe_grid, match_axes
 
@@ -86,7 +86,7 @@ def score_case(files: CaseFiles) -> CaseScore:
     _refuse_other_values(pair.truth, files.label)
     _refuse_other_values(pair.prediction, files.prediction)
     volume = (
-        true_voxel_volume_mm3(truth.affine)
+        header_voxel_volume_mm3(truth.affine)
         if files.voxel_volume_mm3 is None
         else files.voxel_volume_mm3
     )

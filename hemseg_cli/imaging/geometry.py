@@ -166,5 +166,24 @@ def true_voxel_volume_mm3(affine: Affine) -> float:
     return volume * math.cos(math.radians(tilt_deg(affine)))
 
 
+def foreign_voxel_volume_mm3(affine: Affine) -> tuple[float, str]:
+    """Return the voxel volume of a file of unknown origin, mm3, and a warning or "".
+
+    The determinant is what the header says, and right for an oblique scan or a resampled one. Of a
+    tilted series that ITK has read it is too large by 1/cos(tilt); the affine does not tell the
+    two apart, so that the warning gives both values.
+    """
+    volume = header_voxel_volume_mm3(affine)
+    if not is_right_angled_tilt(affine):
+        return volume, ""
+
+    tilt, other = tilt_deg(affine), true_voxel_volume_mm3(affine)
+    return volume, (
+        f"slices tilted by {tilt:.1f} degrees without shear: {volume:.4g} mm3 a voxel, as the "
+        f"header says; {other:.4g} mm3 ({other / volume - 1:+.1%}) if a tilted gantry's slices were "
+        "read by ITK (convert the DICOM with hemseg to be sure)"
+    )
+
+
 def _slice_axis(steps: NDArray[np.float64]) -> int:
     return int(np.argmax(np.abs(steps[2])))

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from hemseg_cli.config import Config
 from hemseg_cli.core.cases import Case
 from hemseg_cli.imaging.components import component_of
-from hemseg_cli.imaging.geometry import true_voxel_volume_mm3
+from hemseg_cli.imaging.geometry import header_voxel_volume_mm3
 from hemseg_cli.imaging.nifti import read_volume
 from hemseg_cli.inference.predictor import Predictor
 from hemseg_cli.inference.settings import Settings
@@ -150,7 +150,7 @@ def _dice_of(
     scan = read_volume(config.data.folder / case.image)
     truth: NDArray[np.bool_] = read_volume(config.data.folder / case.label).array > 0
     probability = np.ascontiguousarray(predictor.infer(scan).probability.full())
-    voxel_ml = true_voxel_volume_mm3(scan.affine) / 1000
+    voxel_ml = (case.voxel_volume_mm3 or header_voxel_volume_mm3(scan.affine)) / 1000
     pieces = {
         threshold: _pieces(probability, truth, threshold)
         for threshold in {rival.threshold for rival in rivals}

@@ -118,3 +118,29 @@ def test_a_right_angled_tilt_is_told_from_a_sheared_and_from_a_straight_one() ->
     assert geometry.is_right_angled_tilt(gantry_affine(20.0, sheared=False))
     assert not geometry.is_right_angled_tilt(gantry_affine(20.0, sheared=True))
     assert not geometry.is_right_angled_tilt(gantry_affine(0.0, sheared=False))
+
+
+def test_an_oblique_file_of_unknown_origin_has_the_volume_of_its_header_and_a_warning() -> None:
+    rotated = gantry_affine(20.0, sheared=False)
+    volume, warning = geometry.foreign_voxel_volume_mm3(rotated)
+    assert volume == pytest.approx(1.25 / math.cos(math.radians(20)))
+    assert f"{volume:.4g} mm3" in warning
+    assert "1.25 mm3 (-6.0%)" in warning
+
+
+@pytest.mark.parametrize("sheared", [True, False])
+def test_straight_and_sheared_files_need_no_warning(sheared: bool) -> None:
+    affine = gantry_affine(20.0 if sheared else 0.0, sheared=sheared)
+    volume, warning = geometry.foreign_voxel_volume_mm3(affine)
+    assert (volume, warning) == (pytest.approx(1.25), "")
+
+
+def test_a_header_rotated_by_20_degrees_keeps_its_millilitres() -> None:
+    turn = math.radians(20.0)
+    straight = np.diag([-0.5, -0.5, 4.5, 1.0])
+    rotation = np.eye(4)
+    rotation[1:3, 1:3] = [[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]]
+    voxels = round(38_000 / 1.125)
+    for affine in (straight, rotation @ straight):
+        volume, _ = geometry.foreign_voxel_volume_mm3(affine)
+        assert voxels * volume / 1000 == pytest.approx(38.00, abs=0.005)

@@ -80,6 +80,7 @@ def test_localizer_and_objects_beside_the_slices_are_left_out_with_a_note(
     result = predict(config_in(work, predict=QUIET), inputs=[Path("study")], out=work / "out")
     assert (result.failed, [row["scan"] for row in result.predicted]) == ([], ["study"])
     assert {(file.name, reason) for file, reason in result.left_out} == {
+        (".hidden", "hidden (its name begins with a dot)"),
         ("scout.dcm", "a localizer"),
         ("report.dcm", "modality SR, not CT"),
         ("object.dcm", "not an image"),

@@ -87,16 +87,26 @@ def test_split_is_predicted_without_any_label(work: Path) -> None:
     assert (folder / "preview/a.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_tilted_input_is_measured_by_true_geometry(work: Path) -> None:
+@pytest.mark.parametrize("known", [False, True])
+def test_oblique_input_is_measured_by_its_header_unless_a_sidecar_knows_better(
+    work: Path, known: bool
+) -> None:
     c, s = np.cos(np.radians(20)), np.sin(np.radians(20))
     affine = np.array(
         [[0.5, 0, 0, 0], [0, 0.5 * c, -5 * s, 0], [0, 0.5 * s, 5 * c, 0], [0, 0, 0, 1]]
     )
     write_volume(work / "in/t.nii.gz", scan(affine=affine))
-    (row,) = predict(config_in(work, predict=QUIET), inputs=[work / "in"]).predicted
+    if known:
+        sidecar = {"voxel_volume_mm3": 0.5 * 0.5 * 5 * c}
+        (work / "in/t.json").write_text(json.dumps(sidecar))
+    result = predict(config_in(work, predict=QUIET), inputs=[work / "in"])
+    (row,) = result.predicted
     assert row["predicted_ml"] == pytest.approx(
-        truth((24, 20, 6)).sum() * 0.5 * 0.5 * 5 * c / 1000, rel=1e-3
+        truth((24, 20, 6)).sum() * 0.5 * 0.5 * 5 * (c if known else 1.0) / 1000, rel=1e-3
     )
+    told = [warning for warning in result.warnings.get("t", ()) if "without shear" in warning]
+    assert bool(told) != known
+    assert known or "1.25 mm3" in told[0]
 
 
 def test_every_orientation_comes_back_on_its_own_grid(work: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hemseg_cli.core.errors import CaseError
-from hemseg_cli.imaging.geometry import true_voxel_volume_mm3
+from hemseg_cli.imaging.geometry import foreign_voxel_volume_mm3
 from hemseg_cli.imaging.nifti import Volume, read_nifti_header, read_sidecar, read_volume
 from hemseg_cli.inference.inputs.finding import ScanInput
 
@@ -38,16 +38,17 @@ def read_scan(source: ScanInput) -> Scan:
             f"{source.path} does not exist", hint="hemseg convert   makes the images of a data set"
         )
     volume = read_volume(source.path)
-    voxel = source.voxel_volume_mm3
+    voxel, warning = source.voxel_volume_mm3, ""
     if voxel is None:
         sidecar = read_sidecar(source.path) or {}
         stored = sidecar.get("voxel_volume_mm3")
-        voxel = (
-            float(stored)
-            if isinstance(stored, int | float) and stored > 0
-            else true_voxel_volume_mm3(volume.affine)
-        )
-    return Scan(volume, voxel, read_nifti_header(source.path))
+        if isinstance(stored, int | float) and stored > 0:
+            voxel = float(stored)
+        else:
+            voxel, warning = foreign_voxel_volume_mm3(volume.affine)
+    return Scan(
+        volume, voxel, read_nifti_header(source.path), warnings=(warning,) if warning else ()
+    )
 
 
 def _read_series(source: ScanInput) -> Scan:
