@@ -158,7 +158,7 @@ def _make_folder(folder: Path) -> None:
 def _write_config(*, model: str, seed: int, minutes: float) -> "Config":
     """Write the demo's `hemseg.toml` into the current folder and load it, as every command typed there will."""
     from hemseg_cli.config import load
-    from hemseg_cli.core.run_directory import write_text
+    from hemseg_cli.core.files import write_text
 
     text = _CONFIG.format(
         model=model,

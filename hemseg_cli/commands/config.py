@@ -28,7 +28,7 @@ def init(
     """Write a config file with every key, its default and what it means."""
     console.configure(json=json, quiet=quiet)
     from hemseg_cli.config import template
-    from hemseg_cli.core.run_directory import write_text
+    from hemseg_cli.core.files import write_text
 
     if file.exists() and not force:
         raise UsageError(f"{file} exists", hint="--force overwrites it")

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from hemseg_cli.core.data_directory import DataDirectory
+
 
 class Section(BaseModel):
     """One table of `hemseg.toml`.
@@ -111,7 +113,12 @@ class DataConfig(Section):
     @property
     def cases_file(self) -> Path:
         """The case table."""
-        return self.folder / "cases.csv"
+        return self.directory.cases_file
+
+    @property
+    def directory(self) -> DataDirectory:
+        """Every file name inside the data set."""
+        return DataDirectory(self.folder)
 
 
 class FetchConfig(Section):

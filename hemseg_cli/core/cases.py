@@ -1,19 +1,27 @@
 """The case table: one row per scan, joined by scan id, and splits and folds that keep a patient together."""
 
-import csv
+import bisect
 import dataclasses
-import io
-import math
+import random
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
-from pathlib import Path
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PureWindowsPath
+from typing import TYPE_CHECKING, Any
 
 from hemseg_cli.core.errors import FileFormatError, HemsegError
-from hemseg_cli.core.run_directory import write_text
+from hemseg_cli.core.files import read_table, write_table
+from hemseg_cli.core.names import check_scan_id, check_split, printable
+from hemseg_cli.core.quantities import check_quantity
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SPLITS = ("train", "val", "test")
 VOLUME_STRATA_ML = (1.0, 5.0, 30.0)
+"""Bounds between the volume strata in mL; a bound belongs to the stratum above it."""
+VOLUME_STRATA = ("<1", "1-5", "5-30", ">=30")
+"""The volume strata, named in mL."""
 
 
 @dataclass(frozen=True)
@@ -43,54 +51,98 @@ class Case:
     geometry_from: str = ""
 
 
-_FLOATS = {
-    "spacing_x_mm",
-    "spacing_y_mm",
-    "spacing_z_mm",
-    "tilt_deg",
-    "voxel_volume_mm3",
-    "truth_ml",
+_SCHEMA: dict[str, type] = {
+    "scan": str,
+    "patient": str,
+    "split": str,
+    "n_slices": int,
+    "label": str,
+    "image": str,
+    "spacing_x_mm": float,
+    "spacing_y_mm": float,
+    "spacing_z_mm": float,
+    "tilt_deg": float,
+    "voxel_volume_mm3": float,
+    "truth_ml": float,
+    "shares_patient_with": str,
+    "geometry_from": str,
 }
+_ANEW = "hemseg fetch-labels --force   writes the table of a published data set anew"
+
+
+def cases_frame(cases: Iterable[Case]) -> "pd.DataFrame":
+    """Return the cases as a table, sorted by scan id, in the columns of `cases.csv`.
+
+    Scan ids that share a patient are joined by spaces; what is not known is missing.
+    """
+    import pandas as pd
+
+    rows = [dataclasses.asdict(case) for case in sorted(cases, key=lambda case: case.scan)]
+    frame = pd.DataFrame(rows, columns=list(_SCHEMA))
+    frame["shares_patient_with"] = frame["shares_patient_with"].map(" ".join)
+    whole = [name for name, kind in _SCHEMA.items() if kind is int]
+    numbers = [name for name, kind in _SCHEMA.items() if kind is float]
+    return frame.astype(dict.fromkeys(whole, "Int64") | dict.fromkeys(numbers, "float64"))
 
 
 def write_cases(path: Path, cases: Iterable[Case]) -> None:
     """Write the case table, sorted by scan id."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([field.name for field in fields(Case)])
-    for case in sorted(cases, key=lambda case: case.scan):
-        writer.writerow([_cell(getattr(case, field.name)) for field in fields(Case)])
-    write_text(path, text.getvalue())
+    write_table(path, cases_frame(cases))
 
 
 def read_cases(path: Path) -> list[Case]:
-    """Read a case table; HemsegError if there is none, FileFormatError naming line and column of a bad cell."""
+    """Read a case table.
+
+    HemsegError if there is none; FileFormatError naming line and column of a bad cell: a scan id
+    or path that leads out of the data set, a number that cannot be, a scan that stands twice.
+    """
     if not path.is_file():
         raise HemsegError(
             f"no case table {path}",
-            hint="hemseg fetch-labels   writes it; data.root and data.dataset say where it is looked for",
+            hint="hemseg fetch-labels   writes it; data.root and data.dataset say where it is",
         )
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            missing = {"scan", "split"} - set(reader.fieldnames or ())
-            if missing:
-                raise FileFormatError(
-                    f"{path}: no column {', '.join(sorted(missing))}",
-                    hint="hemseg fetch-labels --force   writes it anew",
-                )
-            cases = [_case(path, reader.line_num, row) for row in reader]
-    except (csv.Error, UnicodeDecodeError) as error:
+    optional = set(_SCHEMA) - {"scan", "split"}
+    frame = read_table(path, columns=_SCHEMA, optional=optional, hint=_ANEW)
+
+    twice = frame["scan"][frame["scan"].duplicated()]
+    if len(twice):
+        scan = printable(twice.iloc[0])
+        raise FileFormatError(f"{path}, line {twice.index[0]}: scan {scan} stands in two rows")
+    rows = frame[list(_SCHEMA)].to_dict("index")
+    return [_case(f"{path}, line {line}", row) for line, row in rows.items()]
+
+
+def _case(place: str, row: dict[Hashable, Any]) -> Case:
+    """Check one row and make it a case."""
+    import pandas as pd
+
+    values: dict[str, Any] = {}
+    for name, kind in _SCHEMA.items():
+        value = row[name]
+        if kind is str:
+            values[name] = value
+        elif pd.isna(value):
+            values[name] = None
+        else:
+            values[name] = kind(check_quantity(name, value, place=place))
+
+    shared = tuple(values["shares_patient_with"].split())
+    for scan in (values["scan"], *shared):
+        check_scan_id(scan, place=place)
+    check_split(values["split"], place=place)
+    for name in ("label", "image"):
+        _check_inside(values[name], name, place)
+    return Case(**values | {"shares_patient_with": shared})
+
+
+def _check_inside(text: str, name: str, place: str) -> None:
+    # The anchor of Windows holds "/", a drive and a share alike.
+    path = PureWindowsPath(text)
+    if path.anchor or ".." in path.parts or not text.isprintable():
         raise FileFormatError(
-            f"{path} is not a case table: {error}",
-            hint="hemseg fetch-labels --force   writes it anew",
-        ) from None
-    seen: set[str] = set()
-    for case in cases:
-        if case.scan in seen:
-            raise FileFormatError(f"{path}: scan {case.scan} stands in two rows")
-        seen.add(case.scan)
-    return cases
+            f"{place}: {name} = {printable(text)!r} leads out of the data set",
+            hint="paths are relative to the folder of the case table, without '..'",
+        )
 
 
 def cases_in_split(cases: Iterable[Case], split: str) -> list[Case]:
@@ -175,13 +227,8 @@ def repaired_splits(cases: Iterable[Case]) -> list[Case]:
 
 
 def volume_stratum(truth_ml: float) -> str:
-    """`<1`, `1-5`, `5-30` or `>=30` mL."""
-    low, middle, high = VOLUME_STRATA_ML
-    if truth_ml < low:
-        return "<1"
-    if truth_ml < middle:
-        return "1-5"
-    return "5-30" if truth_ml < high else ">=30"
+    """Return the stratum of a volume in mL, one of `VOLUME_STRATA`."""
+    return VOLUME_STRATA[bisect.bisect_right(VOLUME_STRATA_ML, truth_ml)]
 
 
 def patient_folds(cases: Sequence[Case], folds: int, *, seed: int) -> dict[str, int]:
@@ -192,8 +239,6 @@ def patient_folds(cases: Sequence[Case], folds: int, *, seed: int) -> dict[str, 
 
     Raises HemsegError where there are fewer patients than folds.
     """
-    import random
-
     groups: dict[str, list[Case]] = defaultdict(list)
     for case in sorted(cases, key=lambda case: case.scan):
         groups[case.patient or f"scan {case.scan}"].append(case)
@@ -218,40 +263,3 @@ def patient_folds(cases: Sequence[Case], folds: int, *, seed: int) -> dict[str, 
         sizes[fold] += len(groups[patient])
         assigned |= {case.scan: fold for case in groups[patient]}
     return assigned
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return repr(round(value, 6))
-    return " ".join(value) if isinstance(value, tuple) else str(value)
-
-
-def _case(path: Path, line: int, row: dict[str, str]) -> Case:
-    values: dict[str, object] = {}
-    for field in fields(Case):
-        text = (row.get(field.name) or "").strip()
-        try:
-            if field.name in _FLOATS:
-                values[field.name] = _finite(text) if text else None
-            elif field.name == "n_slices":
-                values[field.name] = int(text) if text else None
-            elif field.name == "shares_patient_with":
-                values[field.name] = tuple(text.split())
-            else:
-                values[field.name] = text
-        except ValueError:
-            raise FileFormatError(
-                f"{path}, line {line}: {field.name} = {text!r} is not a number"
-            ) from None
-    if not values["scan"]:
-        raise FileFormatError(f"{path}, line {line}: no scan id")
-    return Case(**values)  # type: ignore[arg-type]  # filled field by field above
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(text)
-    return value

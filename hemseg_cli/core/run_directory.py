@@ -1,22 +1,15 @@
-"""Every file name inside a run directory, atomic writes, and the lock that keeps two `train` out of one run."""
+"""Every file name inside a run directory, and which run is the latest."""
 
-import contextlib
-import fcntl
-import os
 import re
-import secrets
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
 
 from hemseg_cli.core.errors import HemsegError, UsageError
+from hemseg_cli.core.files import file_lock, temporary_path
 
 LATEST = "latest"
-_PARTIAL_SUFFIX = ".part"
-LEFTOVERS = f".*{_PARTIAL_SUFFIX}.*"
-"""Glob pattern of temporary files: what a killed command leaves."""
 
 
 @dataclass(frozen=True)
@@ -93,29 +86,9 @@ class RunDirectory:
         """The tables of the page."""
         return self.path / "report.md"
 
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the run for one writer; HemsegError with the other's pid if somebody holds it.
-
-        The system frees it when we die.
-        """
-        file = self.path / ".lock"
-        handle = _open_lock(file)
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = file.read_text().strip() or "unknown"
-                raise HemsegError(
-                    f"run {self.path} is being trained by process {holder}",
-                    hint="wait for it, or name another run with --run",
-                ) from None
-            handle.truncate(0)
-            handle.write(str(os.getpid()))
-            handle.flush()
-            yield
-        finally:
-            handle.close()
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold the run for one writer; HemsegError with the other's pid if somebody holds it."""
+        return file_lock(self.path / ".lock", doing=f"run {self.path} is being trained")
 
 
 def create_run(root: Path, *, model: str, name: str | None = None) -> RunDirectory:
@@ -143,7 +116,7 @@ def create_run(root: Path, *, model: str, name: str | None = None) -> RunDirecto
 
 def mark_latest(run: RunDirectory) -> None:
     """Let `latest` beside the run name it."""
-    temporary = run.path.parent / f".{LATEST}-{secrets.token_hex(4)}"
+    temporary = temporary_path(run.path.parent / LATEST)
     try:
         temporary.symlink_to(run.name)
         temporary.replace(run.path.parent / LATEST)
@@ -173,65 +146,3 @@ def open_run(root: Path, name: str | Path | None = None) -> RunDirectory:
         f"no run {name} in {root}",
         hint=f"there are: {', '.join(known)}" if known else "hemseg train   makes one",
     )
-
-
-@contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary name in the folder of `path`, renamed onto it when the block ends well and removed when it does not.
-
-    The temporary name ends as `path` does (libraries choose a format by it). An OSError becomes a
-    HemsegError that names the file.
-    """
-    temporary = path.with_name(f".{secrets.token_hex(4)}{_PARTIAL_SUFFIX}.{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        if error.filename is not None and Path(str(error.filename)) not in (
-            temporary,
-            path,
-            path.parent,
-        ):
-            raise
-        raise HemsegError(
-            f"cannot write {path}: {error.strerror or error}",
-            hint="free the disk or choose another folder, then run again",
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a binary file atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data)
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files that a killed command left below `folder`.
-
-    Call it only while nobody else writes there.
-    """
-    for path in folder.rglob(LEFTOVERS):
-        path.unlink(missing_ok=True)
-
-
-def _open_lock(file: Path) -> IO[str]:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        return file.open("a+")
-    except OSError as error:
-        raise HemsegError(
-            f"cannot write into run folder {file.parent}: {error.strerror}",
-            hint="--set runs.root=FOLDER names another place",
-        ) from None

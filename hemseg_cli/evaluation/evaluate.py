@@ -13,7 +13,7 @@ from hemseg_cli.config import Config
 from hemseg_cli.core import console
 from hemseg_cli.core.errors import HemsegError, UsageError
 from hemseg_cli.core.executor import map_cases
-from hemseg_cli.core.run_directory import write_text
+from hemseg_cli.core.files import write_text
 from hemseg_cli.evaluation.display import evaluation_tables
 from hemseg_cli.evaluation.inputs import Source, folder_source, run_source
 from hemseg_cli.evaluation.run_comparison import compare_runs, refuse_different_splits

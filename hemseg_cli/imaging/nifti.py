@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemseg_cli.core.errors import FileFormatError
-from hemseg_cli.core.run_directory import atomic_path
+from hemseg_cli.core.files import atomic_path
 from hemseg_cli.imaging.bounded_files import BoundedReader, open_regular
 from hemseg_cli.imaging.geometry import Affine, check_spacing, is_sheared
 

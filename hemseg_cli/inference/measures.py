@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hemseg_cli.core.run_directory import write_text
+from hemseg_cli.core.files import write_text
 from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.imaging.orientation import to_canonical
 from hemseg_cli.inference.confidence import confidence_of, review_reason

@@ -17,7 +17,7 @@ from typing import Any
 
 from hemseg_cli.config.schema import PredictConfig
 from hemseg_cli.core.errors import CaseError, HemsegError
-from hemseg_cli.core.run_directory import write_text
+from hemseg_cli.core.files import write_text
 from hemseg_cli.inference.inputs.finding import ScanInput
 from hemseg_cli.inference.measures import write_lesions, write_volumes
 

@@ -15,7 +15,8 @@ from hemseg_cli.core import console
 from hemseg_cli.core.console import Table
 from hemseg_cli.core.errors import HemsegError, UsageError
 from hemseg_cli.core.executor import Outcome, default_workers, map_cases
-from hemseg_cli.core.run_directory import RunDirectory, write_text
+from hemseg_cli.core.files import write_text
+from hemseg_cli.core.run_directory import RunDirectory
 from hemseg_cli.inference.case import (
     Predicted,
     PredictionTask,

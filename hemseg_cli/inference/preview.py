@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hemseg_cli.core.run_directory import atomic_path
+from hemseg_cli.core.files import atomic_path
 from hemseg_cli.imaging.geometry import spacing_mm
 from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.imaging.orientation import to_canonical

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from hemseg_cli.core.errors import FileFormatError, HemsegError, UsageError
-from hemseg_cli.core.run_directory import atomic_path
+from hemseg_cli.core.files import atomic_path
 from hemseg_cli.models.checkpoint import read_checkpoint
 from hemseg_cli.models.checkpoint_settings import (
     FORMAT,

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from hemseg_cli.core.errors import FileFormatError, HemsegError
-from hemseg_cli.core.run_directory import atomic_path
+from hemseg_cli.core.files import atomic_path
 from hemseg_cli.models.checkpoint_settings import FORMAT, CheckpointSettings, read_settings
 from hemseg_cli.models.registry import build_network
 from hemseg_cli.models.weights import check_finite

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from hemseg_cli.core.errors import HemsegError
-from hemseg_cli.core.run_directory import atomic_path
+from hemseg_cli.core.files import atomic_path
 
 TOLERANCE = 1e-4
 _INSTALL_HINT = "pip install 'hemseg[onnx]'"

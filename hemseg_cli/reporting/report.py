@@ -10,7 +10,8 @@ from hemseg_cli.config import Config, config_of_run, data_of
 from hemseg_cli.core import console
 from hemseg_cli.core.cases import read_cases
 from hemseg_cli.core.errors import HemsegError, UsageError
-from hemseg_cli.core.run_directory import RunDirectory, open_run, write_text
+from hemseg_cli.core.files import write_text
+from hemseg_cli.core.run_directory import RunDirectory, open_run
 from hemseg_cli.reporting import content
 from hemseg_cli.reporting.comparison import comparison_tables
 from hemseg_cli.reporting.figures import figures

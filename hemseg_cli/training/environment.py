@@ -14,7 +14,7 @@ import torch
 
 import hemseg_cli
 from hemseg_cli.core.executor import default_workers
-from hemseg_cli.core.run_directory import write_text
+from hemseg_cli.core.files import write_text
 
 _PACKAGES = ("torch", "monai", "numpy", "scipy", "SimpleITK", "nibabel", "nnunetv2")
 

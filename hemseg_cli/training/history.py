@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hemseg_cli.core.run_directory import write_text
+from hemseg_cli.core.files import write_text
 
 COLUMNS = (
     "epoch",  # from 1

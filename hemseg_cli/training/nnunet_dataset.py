@@ -11,7 +11,7 @@ from typing import Any
 from hemseg_cli.config.schema import NnunetConfig
 from hemseg_cli.core.cases import Case
 from hemseg_cli.core.errors import CaseError
-from hemseg_cli.core.run_directory import write_text
+from hemseg_cli.core.files import write_text
 from hemseg_cli.imaging.nifti import Volume, read_header, read_volume, write_volume
 from hemseg_cli.imaging.orientation import to_canonical
 

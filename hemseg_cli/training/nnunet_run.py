@@ -6,7 +6,8 @@ from typing import Any
 from hemseg_cli.config import Config, validate_file
 from hemseg_cli.core import console
 from hemseg_cli.core.errors import HemsegError
-from hemseg_cli.core.run_directory import RunDirectory, open_run, remove_leftovers
+from hemseg_cli.core.files import remove_leftovers
+from hemseg_cli.core.run_directory import RunDirectory, open_run
 from hemseg_cli.inference.predictor import torch_device
 from hemseg_cli.models.checkpoint import read_checkpoint
 from hemseg_cli.training.display import show_row

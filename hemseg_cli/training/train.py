@@ -14,14 +14,8 @@ import torch
 from hemseg_cli.config import Config, dump
 from hemseg_cli.core import console
 from hemseg_cli.core.errors import HemsegError, Stopped, UsageError
-from hemseg_cli.core.run_directory import (
-    RunDirectory,
-    create_run,
-    mark_latest,
-    open_run,
-    remove_leftovers,
-    write_text,
-)
+from hemseg_cli.core.files import remove_leftovers, write_text
+from hemseg_cli.core.run_directory import RunDirectory, create_run, mark_latest, open_run
 from hemseg_cli.inference.predictor import torch_device
 from hemseg_cli.models.checkpoint import write_checkpoint
 from hemseg_cli.models.registry import model_to_train

@@ -7,14 +7,8 @@ from pathlib import Path
 import pytest
 
 from hemseg_cli.core.errors import HemsegError, UsageError
-from hemseg_cli.core.run_directory import (
-    RunDirectory,
-    atomic_path,
-    create_run,
-    open_run,
-    remove_leftovers,
-    write_text,
-)
+from hemseg_cli.core.files import atomic_path, remove_leftovers, write_text
+from hemseg_cli.core.run_directory import RunDirectory, create_run, open_run
 
 
 def test_names_inside_a_run_are_those_of_the_design() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from hemseg_cli.core.console import Table
 from hemseg_cli.core.errors import FileFormatError
-from hemseg_cli.core.run_directory import write_text
+from hemseg_cli.core.files import write_text
 
 LOG_NAME = "conversion.csv"
 _COLUMNS = ("scan", "status", "reason", "warnings", "seconds")

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -10,9 +9,9 @@ from typing import Protocol, TypeVar
 
 from hemseg_cli.config import Config
 from hemseg_cli.core import console
-from hemseg_cli.core.errors import FileFormatError, HemsegError
+from hemseg_cli.core.errors import FileFormatError
 from hemseg_cli.core.executor import map_cases
-from hemseg_cli.core.run_directory import LEFTOVERS, write_text
+from hemseg_cli.core.files import cannot_write, remove_leftovers, write_text
 from hemseg_cli.dataset.conversion.log import LOG_NAME, ConversionRow, read_log, write_log
 from hemseg_cli.imaging.dicom.series import Sidecar
 from hemseg_cli.imaging.nifti import Volume, read_sidecar, sidecar_path, write_volume
@@ -109,27 +108,15 @@ def run_jobs(
 def working_in(folder: Path, written_to: Iterable[Path]) -> Iterator[None]:
     """Converting into `folder`.
 
-    What a killed call left half-written in `written_to` is removed, unless another call is at work
-    there.
+    What a killed call left half-written in `written_to` is removed.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".convert.lock").open("a")
     except OSError as error:
-        raise HemsegError(
-            f"cannot write into {folder}: {error.strerror}",
-            hint="name another folder with --out or data.root",
-        ) from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pass
-        else:
-            for leftover in (path for place in set(written_to) for path in place.glob(LEFTOVERS)):
-                leftover.unlink(missing_ok=True)
-        fcntl.flock(lock, fcntl.LOCK_SH)
-        yield
+        raise cannot_write(folder, error) from None
+    for place in set(written_to):
+        remove_leftovers(place)
+    yield
 
 
 def write_scan(image: Path, volume: Volume, sidecar: Sidecar) -> None:

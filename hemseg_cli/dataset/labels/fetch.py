@@ -25,7 +25,7 @@ from hemseg_cli.core.cases import (
 )
 from hemseg_cli.core.errors import FileFormatError, HemsegError
 from hemseg_cli.core.executor import map_cases
-from hemseg_cli.core.run_directory import remove_leftovers, write_bytes
+from hemseg_cli.core.files import remove_leftovers, write_bytes
 from hemseg_cli.dataset.labels.archive import LabelArchive, LabelMember
 from hemseg_cli.dataset.labels.fetch_result import EXCLUDED, FetchResult
 from hemseg_cli.dataset.labels.manifest import ManifestRow, read_manifest, write_manifest

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hemseg_cli.core.errors import FileFormatError, HemsegError
-from hemseg_cli.core.run_directory import write_text
+from hemseg_cli.core.files import write_text
 
 SLICE_ID = re.compile(r"[0-9a-f]{9}")
 SCAN_ID = re.compile(r"[0-9a-f]{10}")

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from hemseg_cli.core import console
 from hemseg_cli.core.errors import HemsegError
 from hemseg_cli.core.executor import map_cases
-from hemseg_cli.core.run_directory import write_bytes, write_text
+from hemseg_cli.core.files import write_bytes, write_text
 from hemseg_cli.dataset.phantom.dicom import PIXEL_FORMATS, Identifiers, write_series
 from hemseg_cli.dataset.phantom.head import Blob, Head, draw_anatomy, later, with_hemorrhages
 from hemseg_cli.dataset.phantom.scanner import DrawnScan, Gantry, Pose, draw_head, scan_head

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemseg_cli.core.errors import CaseError, FileFormatError
-from hemseg_cli.core.run_directory import atomic_path
+from hemseg_cli.core.files import atomic_path
 
 MAX_SLICE_BYTES = 64 * 2**20
 SLACK = 512  # room for a local header whose extra field is longer than expected

@@ -18,7 +18,7 @@ from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, generate_ui
 
 from hemseg_cli import __version__
 from hemseg_cli.core.errors import CaseError, FileFormatError, HemsegError
-from hemseg_cli.core.run_directory import atomic_path
+from hemseg_cli.core.files import atomic_path
 from hemseg_cli.imaging.dicom.elements import quiet_pydicom
 
 INSTALL_HINT = "pip install 'hemseg[dicom]'"

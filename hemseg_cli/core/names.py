@@ -1,0 +1,70 @@
+"""Names from tables, archives and file systems: which are safe as a file name, and how to print them."""
+
+from collections.abc import Sequence
+
+from hemseg_cli.core.errors import FileFormatError
+
+MOST_CHARACTERS = 120
+"""The longest scan id, in characters: names built from it stay below the 255 bytes of a file."""
+
+
+def check_scan_id(text: str, *, place: str) -> str:
+    """Return `text` if it may name files: letters, digits, `.`, `_` and `-`, no leading dot.
+
+    `place` says where it stands (file, line, column). FileFormatError names both.
+    """
+    return _check_name(text, what="scan id", place=place)
+
+
+def check_split(text: str, *, place: str) -> str:
+    """Return `text` if it may name the folder of a split ("" for a case without one).
+
+    FileFormatError otherwise, as `check_scan_id`.
+    """
+    return _check_name(text, what="split", place=place) if text else text
+
+
+def _check_name(text: str, *, what: str, place: str) -> str:
+    # A name becomes part of a path, so that "..", "/" and "\" would lead out of the folder.
+    good = bool(text) and not text.startswith(".")
+    if good and all(character.isalnum() or character in "._-" for character in text):
+        if len(text) <= MOST_CHARACTERS:
+            return text
+        raise FileFormatError(
+            f"{place}: a {what} of {len(text)} characters ({printable(text[:20])}...)",
+            hint=f"at most {MOST_CHARACTERS} characters",
+        )
+    raise FileFormatError(
+        f"{place}: {printable(text)!r} is not a {what}",
+        hint="letters, digits, '.', '_' and '-', not beginning with '.'",
+    )
+
+
+def first_few(items: Sequence[object], most: int = 5) -> str:
+    """Name the first items and count the others: "a, b, c and 4 more"."""
+    named = ", ".join(str(item) for item in items[:most])
+    return f"{named} and {len(items) - most} more" if len(items) > most else named
+
+
+def printable(text: str) -> str:
+    r"""Return the text with control characters and surrogates written as text (`\x1b`).
+
+    Line breaks and tabs stay. A name with a terminal's escape sequence could else clear the screen
+    or set its title, and a file name that is not UTF-8 could not be encoded.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() or character in "\n\t" else _escaped(character)
+        for character in text
+    )
+
+
+def _escaped(character: str) -> str:
+    # Spaces other than the common one (thin, no-break) count as not printable; they do no harm.
+    if character.isspace() and ord(character) > 0x9F and character not in "\u2028\u2029":
+        return character
+    # A byte that is not UTF-8 comes from the file system as the surrogate 0xDC00 + byte.
+    if "\udc80" <= character <= "\udcff":
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("ascii", "backslashreplace").decode("ascii")
