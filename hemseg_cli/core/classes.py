@@ -12,7 +12,7 @@ from typing import Any
 from hemseg_cli.core.data_directory import DataDirectory
 from hemseg_cli.core.errors import FileFormatError
 from hemseg_cli.core.files import read_text, write_text
-from hemseg_cli.core.names import check_scan_id, printable
+from hemseg_cli.core.names import check_name, printable
 
 MOST_CLASSES = 32
 """The largest number of classes in one data set."""
@@ -124,7 +124,7 @@ def _class(plain: object, place: str) -> LabelClass:
     key = plain.get("key")
     if not isinstance(key, str):
         raise FileFormatError(f"{place}: key = {key!r} is not text")
-    check_scan_id(key, place=f"{place}, key")
+    check_name(key, what="class key", place=place)
 
     texts = {}
     for name in ("name", "snomed", "parent"):

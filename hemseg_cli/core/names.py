@@ -13,7 +13,7 @@ def check_scan_id(text: str, *, place: str) -> str:
 
     `place` says where it stands (file, line, column). FileFormatError names both.
     """
-    return _check_name(text, what="scan id", place=place)
+    return check_name(text, what="scan id", place=place)
 
 
 def check_split(text: str, *, place: str) -> str:
@@ -21,10 +21,11 @@ def check_split(text: str, *, place: str) -> str:
 
     FileFormatError otherwise, as `check_scan_id`.
     """
-    return _check_name(text, what="split", place=place) if text else text
+    return check_name(text, what="split", place=place) if text else text
 
 
-def _check_name(text: str, *, what: str, place: str) -> str:
+def check_name(text: str, *, what: str, place: str) -> str:
+    """Return `text` if it may name a file or folder; FileFormatError calls it `what`."""
     # A name becomes part of a path, so that "..", "/" and "\" would lead out of the folder.
     good = bool(text) and not text.startswith(".")
     if good and all(character.isalnum() or character in "._-" for character in text):
@@ -67,4 +68,4 @@ def _escaped(character: str) -> str:
     # A byte that is not UTF-8 comes from the file system as the surrogate 0xDC00 + byte.
     if "\udc80" <= character <= "\udcff":
         return f"\\x{ord(character) - 0xDC00:02x}"
-    return character.encode("ascii", "backslashreplace").decode("ascii")
+    return character.encode("unicode_escape").decode("ascii")

@@ -1,4 +1,3 @@
-import errno
 import os
 import subprocess
 import sys
@@ -7,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from hemseg_cli.core.errors import HemsegError, UsageError
-from hemseg_cli.core.files import atomic_path, remove_leftovers, write_text
 from hemseg_cli.core.run_directory import RunDirectory, create_run, open_run
 
 
@@ -84,52 +82,4 @@ with RunDirectory(Path({str(run.path)!r})).lock():
             pass
         holder.kill()
     with run.lock():
-        assert (run.path / ".lock").read_text() == str(os.getpid())
-
-
-def test_atomic_write_replaces_only_at_the_end(tmp_path: Path) -> None:
-    path = tmp_path / "sub" / "file.txt"
-    write_text(path, "old")
-    with atomic_path(path) as temporary:
-        temporary.write_text("new")
-        assert path.read_text() == "old"
-        assert temporary.parent == path.parent
-        assert temporary.name.endswith("file.txt")
-    assert path.read_text() == "new"
-    assert [entry.name for entry in path.parent.iterdir()] == ["file.txt"]
-
-
-def test_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "file.txt"
-    write_text(path, "old")
-
-    def half_written() -> None:
-        with atomic_path(path) as temporary:
-            temporary.write_text("half")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        half_written()
-    assert path.read_text() == "old"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["file.txt"]
-
-
-def test_full_disk_is_a_clear_error_and_keeps_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "file.txt"
-    write_text(path, "old")
-
-    def write_to_full_disk() -> None:
-        with atomic_path(path):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with pytest.raises(HemsegError, match=r"cannot write .*file\.txt: No space left on device"):
-        write_to_full_disk()
-    assert path.read_text() == "old"
-
-
-def test_leftovers_of_a_killed_command_are_removed(tmp_path: Path) -> None:
-    (tmp_path / "deep").mkdir()
-    (tmp_path / "deep" / ".0123abcd.part.scan.nii.gz").write_text("half")
-    (tmp_path / "deep" / "scan.nii.gz").write_text("whole")
-    remove_leftovers(tmp_path)
-    assert [entry.name for entry in (tmp_path / "deep").iterdir()] == ["scan.nii.gz"]
+        assert (run.path / ".lock.holder").read_text() == f"{os.getpid()}\n"
