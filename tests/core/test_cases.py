@@ -22,7 +22,7 @@ from hemseg_cli.core.cases import (
 from hemseg_cli.core.errors import FileFormatError, HemsegError
 
 SPLIT = st.sampled_from(["train", "val", "test"])
-NUMBER = st.one_of(st.none(), st.floats(0.001, 50.0).map(lambda value: round(value, 6)))
+NUMBER = st.one_of(st.none(), st.floats(0.02, 50.0).map(lambda value: round(value, 6)))
 
 
 @st.composite
