@@ -18,7 +18,7 @@ from hemseg_cli.core.errors import FileFormatError
 def test_without_a_file_hemorrhage_is_the_only_class(tmp_path: Path) -> None:
     (only,) = read_classes(DataDirectory(tmp_path))
     assert (only.value, only.key) == (1, "hemorrhage")
-    assert HEMORRHAGE_ONLY == (only,)
+    assert (only,) == HEMORRHAGE_ONLY
 
 
 def test_classes_are_read_as_they_were_written_by_value(tmp_path: Path) -> None:
