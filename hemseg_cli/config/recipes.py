@@ -56,6 +56,7 @@ _PAPER: Preset = {
     "augment": {"mirror_p": [0.5, 0.5, 0.5]},
 }
 _PAPER_BY_MODEL: dict[str, Preset] = {
+    "nnunet": {"epochs": 1000},  # its own number, as every other of its numbers
     "unet": {"batch_size": 4 * 4},
     "swin-unetr": {
         "pad_to": [512, 512, 32],
@@ -128,6 +129,7 @@ _STRONG: Preset = {
     },
 }
 _STRONG_BY_MODEL: dict[str, Preset] = {
+    "nnunet": {"epochs": 1000},  # its own number, as every other of its numbers
     # Transformers take a lower rate.
     "unetr": {"lr": 1e-3},
     "swin-unetr": {"lr": 1e-3, "patch": [128, 128, 32]},  # takes multiples of 32 along each axis

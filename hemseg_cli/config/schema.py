@@ -236,7 +236,11 @@ class NnunetConfig(Section):
 class PredictConfig(Section):
     """`[predict]`. Keys without a value are as the run chose them on its validation split (else 0.25, false, constant, 0.5 and 0 mL)."""
 
-    checkpoint: Literal["best", "last"] = Field("best", description="checkpoint of the run")
+    checkpoint: Literal["best", "last"] | None = Field(
+        None,
+        description="checkpoint of the run; none: best, and last for nnU-Net, "
+        "which predicts with its final weights",
+    )
     split: Literal["train", "val", "test"] = Field(
         "test", description="split that is predicted when no input is named"
     )

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hemseg_cli.config import Config, validate_file
+from hemseg_cli.config.of_run import config_of_run
 from hemseg_cli.core.errors import HemsegError
 from hemseg_cli.core.run_directory import RunDirectory, open_run
 from hemseg_cli.models.archive import is_archive
-from hemseg_cli.models.registry import allow_factory
+from hemseg_cli.models.families import NETWORK
+from hemseg_cli.models.registry import MODELS, allow_factory
 
 _ENSEMBLE = "-ensemble"
 
@@ -69,15 +71,14 @@ def _find(config: Config, name: str | None) -> _Found:
     if name is not None and is_archive(Path(name)) and Path(name).is_file():
         run = RunDirectory(config.runs.root / Path(name).stem)
         return _Found(run.name, [run], [Path(name)])
-    which = config.predict.checkpoint
     stem = _cross_validation(config, name) if name is not None else None
     folds = _fold_runs(config, stem) if stem is not None else []
     if stem is not None and folds:
         return _Found(
-            Path(stem).name, folds, [file for run in folds for file in _checkpoints(run, which)]
+            Path(stem).name, folds, [file for run in folds for file in _checkpoints(config, run)]
         )
     run = open_run(config.runs.root, name)
-    return _Found(run.name, [run], _checkpoints(run, which))
+    return _Found(run.name, [run], _checkpoints(config, run))
 
 
 def _places(config: Config, name: str) -> list[Path]:
@@ -144,7 +145,8 @@ def ensemble_run(config: Config, models: TrainedModels) -> RunDirectory:
     )
 
 
-def _checkpoints(run: RunDirectory, which: str) -> list[Path]:
+def _checkpoints(config: Config, run: RunDirectory) -> list[Path]:
+    which = config.predict.checkpoint or _usual_checkpoint(config, run)
     own = run.checkpoint(which)
     if own.is_file():
         return [own]
@@ -158,3 +160,9 @@ def _checkpoints(run: RunDirectory, which: str) -> list[Path]:
         else f"hemseg train --run {run.name} --resume   trains it"
     )
     raise HemsegError(f"run {run.path} has no checkpoint {own.name}", hint=hint)
+
+
+def _usual_checkpoint(config: Config, run: RunDirectory) -> str:
+    """The checkpoint that the family of the run's model predicts with."""
+    model = MODELS.get(config_of_run(config, run.config_file).train.model)
+    return NETWORK.checkpoint if model is None else model.family.checkpoint

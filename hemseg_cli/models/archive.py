@@ -1,4 +1,4 @@
-"""A trained model as one file to share.
+"""Write and read a trained model as one file to share, a model archive.
 
 A zip of weights (safetensors), settings (JSON), metrics, licence note, and the hash of each.
 
@@ -38,13 +38,14 @@ _MOST_TEXT_BYTES = 8 << 20
 _HINT = "get the archive again; hemseg export   writes one"
 
 NOTICE = """\
-This archive holds a segmentation model trained with hemseg. Research use only: not a medical device.
-Its weights derive from the data that it was trained on; their terms apply (see model.json and config.toml for the data set's name).
+This archive holds a segmentation model trained with hemseg. Research use only: not a medical
+device. Its weights derive from the data that it was trained on; their terms apply (config.toml
+names the data set).
 """
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a path names a model archive (a checkpoint of torch is a zip too, but named `.pt`)."""
+    """Whether a path names a model archive; a checkpoint of torch is a zip too, named `.pt`."""
     return path.suffix.lower() == ".zip"
 
 
@@ -102,10 +103,9 @@ def write_archive(path: Path, checkpoint: Mapping[str, Any], *, files: Mapping[s
 
 
 def read_archive(path: Path) -> dict[str, Any]:
-    """The checkpoint in an archive, as `checkpoint.read_checkpoint` gives it.
+    """Read the checkpoint in an archive, as `checkpoint.read_checkpoint` gives it.
 
-    Raises HemsegError if there is none, FileFormatError naming the member and what is wrong with
-    it.
+    Raises HemsegError if there is none, FileFormatError naming the member and its fault.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
@@ -145,7 +145,8 @@ def _add_aliases(path: Path, weights: dict[str, torch.Tensor], aliases: object) 
     for key, original in aliases.items():
         if key in weights or not isinstance(original, str) or original not in owners:
             raise FileFormatError(
-                f"{path}: weight {key[:80]!r} is said to be {str(original)[:80]!r}, which is not so",
+                f"{path}: weight {key[:80]!r} is said to be {str(original)[:80]!r}, "
+                "which is not so",
                 hint=_HINT,
             )
         weights[key] = weights[original]
@@ -177,7 +178,8 @@ def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, bytes]:
         name = info.filename
         if name not in (*_MEMBERS, _HASHES) or name in found:
             raise FileFormatError(
-                f"{path}: member {name!r} does not belong in a model archive, or stands in it twice",
+                f"{path}: member {name!r} does not belong in a model archive, "
+                "or stands in it twice",
                 hint=_HINT,
             )
         most = _MOST_WEIGHT_BYTES if name == _WEIGHTS else _MOST_TEXT_BYTES
@@ -204,7 +206,8 @@ def _check_hashes(path: Path, members: Mapping[str, bytes]) -> None:
         actual = hashlib.sha256(data).hexdigest()
         if stated.get(name) != actual:
             raise FileFormatError(
-                f"{path}: {name} was changed: its SHA-256 is {actual}, stated is {stated.get(name)}",
+                f"{path}: {name} was changed: its SHA-256 is {actual}, "
+                f"stated is {stated.get(name)}",
                 hint=_HINT,
             )
 

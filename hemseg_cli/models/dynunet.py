@@ -1,4 +1,4 @@
-"""nnU-Net's topology on MONAI's DynUNet.
+"""Build nnU-Net's topology from MONAI's DynUNet.
 
 Anisotropic kernels and strides, instance norm, leaky ReLU, deep supervision.
 
@@ -15,17 +15,16 @@ from monai.networks.nets.dynunet import DynUNet
 
 
 class DeeplySupervisedDynUNet(DynUNet):
-    """DynUNet whose auxiliary heads come out as a list at their own resolutions.
+    """MONAI's DynUNet that returns its deep-supervision outputs at their own resolutions.
 
-    MONAI's own would upsample and stack them.
-
-    `train()`: [logits at full resolution, at the next level, ...]; `eval()`: the logits [n, 1, i,
-    j, k]. State-dict keys are MONAI's. Inside, slices come first, as in nnU-Net: convolutions
-    within a slice then run along long rows of memory, on a CPU several times faster.
+    MONAI's own upsamples and stacks them. `train()` gives [logits at full resolution, at the next
+    level, ...], `eval()` the logits [n, 1, i, j, k]. State-dict keys are MONAI's. Inside, slices
+    come first, as in nnU-Net: convolutions within a slice then run along long rows of memory,
+    several times faster on a CPU.
     """
 
     def forward(self, x: torch.Tensor) -> Any:
-        """Logits of x [n, c, i, j, k]."""
+        """Compute the logits of x [n, c, i, j, k]."""
         output = self.output_block(self.skip_layers(_slices_first(x)))
         if not self.deep_supervision:
             return _slices_last(output)
@@ -50,14 +49,16 @@ def dynunet(
     residual: bool = False,
     dropout: float | None = None,
 ) -> DeeplySupervisedDynUNet:
-    """A network with one level per entry of `channels`, `strides` and `kernels` (numbers, or three per axis).
+    """Build a network with one level per entry of `channels`, `strides` and `kernels`.
 
-    `supervised_levels`: lower levels that get a loss of their own (0: none), at most two fewer than
-    there are levels.
+    A stride or kernel is one number, or three along i, j, k. `supervised_levels`: lower levels that
+    get a loss of their own (0: none), at most two fewer than there are levels. ValueError where the
+    three differ in length.
     """
     if not len(channels) == len(strides) == len(kernels):
         raise ValueError(
-            f"channels, strides and kernels have {len(channels)}, {len(strides)} and {len(kernels)} levels"
+            f"channels, strides and kernels have {len(channels)}, {len(strides)} and "
+            f"{len(kernels)} levels"
         )
     return DeeplySupervisedDynUNet(
         spatial_dims=3,

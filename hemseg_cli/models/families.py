@@ -26,6 +26,10 @@ class Family(Protocol):
     def exports_onnx(self) -> bool:
         """Whether its networks take prepared patches, so that an ONNX file of one is of use."""
 
+    @property
+    def checkpoint(self) -> str:
+        """The checkpoint that predicts unless the user names one: best or last."""
+
     def train(self, config: "Config", *, run: str | None, resume: bool) -> Any:
         """Train into a run directory, or go on where the run stopped; returns a `TrainResult`."""
 
@@ -45,7 +49,7 @@ class Family(Protocol):
         device: "torch.device",
         memory_mb: int | None,
     ) -> Any:
-        """The network of a checkpoint, ready to predict scans (`inference.ensemble.ScanNetwork`)."""
+        """The network of a checkpoint, ready to predict (`inference.ensemble.ScanNetwork`)."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ class LazyFamily:
     weight_check: str
     loading: str
     exports_onnx: bool = True
+    checkpoint: str = "best"
 
     def train(self, config: "Config", *, run: str | None, resume: bool) -> Any:
         """As `Family.train`."""
@@ -93,6 +98,7 @@ NNUNET: Family = LazyFamily(
     weight_check="hemseg_cli.models.nnunet_plans:check_nnunet_weights",
     loading="hemseg_cli.inference.nnunet:load_nnunet_network",
     exports_onnx=False,
+    checkpoint="last",  # nnU-Net itself predicts with its final weights
 )
 
 

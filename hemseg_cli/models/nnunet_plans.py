@@ -1,4 +1,4 @@
-"""Read nnU-Net's plans from a checkpoint that may come from anywhere, without running what it names.
+"""Read nnU-Net's plans from a checkpoint of anybody's, without running what they name.
 
 nnU-Net turns names in its plans into Python objects by searching for them, and calls what it finds
 with arguments from the plans. Here every name is compared with a fixed list first, every argument
@@ -34,7 +34,7 @@ class _Role:
 
 
 def _torch_role(module: str, *classes: str) -> _Role:
-    """A role whose classes torch defines in `torch.nn.modules.<module>` and repeats in `torch.nn`."""
+    """List classes that torch defines in `torch.nn.modules.<module>` and repeats in `torch.nn`."""
     return _Role(frozenset({"torch.nn", f"torch.nn.modules.{module}"}), frozenset(classes))
 
 
@@ -207,7 +207,7 @@ class NnunetSettings:
 
 
 def read_settings(model_config: Mapping[str, Any]) -> NnunetSettings:
-    """The plans in a checkpoint's `model_config`, checked and written anew.
+    """Check the plans in a checkpoint's `model_config` and write them anew.
 
     FileFormatError naming the entry that is not nnU-Net's.
     """
@@ -237,7 +237,7 @@ def read_settings(model_config: Mapping[str, Any]) -> NnunetSettings:
 
 
 def check_nnunet_weights(settings: Any, weights: Mapping[str, "torch.Tensor"]) -> None:
-    """FileFormatError unless the weights are those of the network in the plans (a family's check)."""
+    """FileFormatError unless the weights are those of the network in the plans."""
     read = read_settings(settings.network_config)
     with drawn_within(weights):
         network = read.network()
@@ -245,7 +245,7 @@ def check_nnunet_weights(settings: Any, weights: Mapping[str, "torch.Tensor"]) -
 
 
 def resolve(role: str, name: str) -> Any:
-    """The class that a name in the plans stands for; FileFormatError if it is not on the list.
+    """Find the class that a name in the plans stands for; FileFormatError if it is not listed.
 
     Only the listed modules are imported, and only a class of `torch.nn.Module` that such a module
     itself defines is returned: neither what it imports nor what it renames.

@@ -1,4 +1,4 @@
-"""A network as an ONNX file, written only if ONNX Runtime gives torch's answer."""
+"""Write a network as an ONNX file, if ONNX Runtime gives torch's answer with it."""
 
 from pathlib import Path
 
@@ -9,19 +9,18 @@ from torch import nn
 from hemseg_cli.core.errors import HemsegError
 from hemseg_cli.core.files import atomic_path
 
-TOLERANCE = 1e-4
+TOLERANCE = 1e-4  # of the largest logit
 _INSTALL_HINT = "pip install 'hemseg[onnx]'"
 
 
 def write_onnx(
     path: Path, network: nn.Module, *, in_channels: int, patch: tuple[int, int, int]
 ) -> float:
-    """Write `network` for inputs [1, c, i, j, k] of the patch's size.
+    """Write `network` for inputs [1, c, i, j, k] of the patch's size and compare with torch.
 
-    Returns the largest difference of its logits from torch's.
-
-    The difference is relative to the largest logit. HemsegError where the extra is missing, the
-    network cannot be exported, or the difference is above 1e-4 (no file is then written).
+    Returns the largest difference of the logits, relative to the largest logit. HemsegError where
+    the extra is missing, the network cannot be exported, or the difference is above 1e-4 (no file
+    is then written).
     """
     try:
         import onnxruntime
@@ -41,7 +40,8 @@ def write_onnx(
         )
         if not difference <= TOLERANCE:
             raise HemsegError(
-                f"the ONNX model differs from torch by {difference:.1e} (tolerated: {TOLERANCE:.0e})"
+                f"the ONNX model differs from torch by {difference:.1e} "
+                f"(tolerated: {TOLERANCE:.0e})"
             )
     return difference
 

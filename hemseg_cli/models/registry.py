@@ -30,14 +30,16 @@ ENTRY_POINT_GROUP = "hemseg.models"
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """One row of `hemseg train --list`: a model of one of the families.
+    """Describe a model of one of the families: one row of `hemseg train --list`.
 
-    `factory` (of the family of networks) is `module:callable`, called with `in_channels` and the entries of `model_config`; it
-    returns a network from [n, c, i, j, k] to logits [n, 1, i, j, k]. `parameters` is its size at
-    one input channel and the default configuration. `multiple` gives the numbers that the patch's
-    sizes must be multiples of. `patch_key` names the argument that takes the patch, where a network
-    takes one size only. `input_channels`: the numbers of input channels it takes (empty: any).
-    `reference_dice`: the published Dice on HemSeg-200's test split, per cent.
+    `factory` (of the family of networks) is `module:callable`, called with `in_channels` and the
+    entries of `model_config`; it returns a network from [n, c, i, j, k] to logits [n, 1, i, j, k].
+    `parameters`: its size at one input channel and the default configuration, where it is known.
+    `multiple` gives the numbers that the patch's sizes must be multiples of. `patch_key` names the
+    argument that takes the patch, where a network takes one size only. `convolutional`: whether it
+    takes windows of any valid size, and every weight gets a gradient. `input_channels`: the numbers
+    of input channels it takes (empty: any). `reference_dice`: the published Dice on HemSeg-200's
+    test split, per cent.
     """
 
     name: str
@@ -253,7 +255,7 @@ def require_model(name: str) -> ModelEntry:
 
 
 def listed_models() -> list[ModelEntry]:
-    """Every model that a user can name: the rows of this table, then those of installed packages."""
+    """List every model that can be named: the rows of this table, then installed packages'."""
     installed = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
     others = sorted(point.name for point in installed if point.name not in MODELS)
     return [*MODELS.values(), *(require_model(name) for name in others)]

@@ -1,4 +1,4 @@
-"""Our data set in nnU-Net's format, with our splits, and its own fingerprint, plan and preprocessing."""
+"""Write a data set in nnU-Net's format, with our splits, and let nnU-Net plan and preprocess it."""
 
 import json
 import os
@@ -26,7 +26,7 @@ DATASET_JSON = {
 
 @dataclass(frozen=True)
 class Workspace:
-    """nnU-Net's three folders below one of ours."""
+    """Name nnU-Net's three folders below one of ours."""
 
     root: Path
 
@@ -42,11 +42,11 @@ class Workspace:
 
     @property
     def log(self) -> Path:
-        """What nnU-Net printed."""
+        """The log of what nnU-Net printed."""
         return self.root / "nnunet.log"
 
     def use(self, *, workers: int) -> None:
-        """Name the folders to nnU-Net, which reads them from the environment when it needs them."""
+        """Set the environment variables in which nnU-Net looks for its folders."""
         for variable, name in (
             ("nnUNet_raw", "raw"),
             ("nnUNet_preprocessed", "preprocessed"),
@@ -62,10 +62,8 @@ def write_dataset(
 ) -> None:
     """Write raw images, labels, `dataset.json` and our split.
 
-    Files that lie on L-P-S axes are linked, others written anew.
-
-    `folder`: the data set's, which the cases' paths are relative to. Raises CaseError naming a case
-    without image or label.
+    Files that lie on L-P-S axes are linked, others written anew. `folder`: the data set's, which
+    the cases' paths are relative to. Raises CaseError naming a case without image or label.
     """
     files = {
         case.scan: (f"imagesTr/{case.scan}_0000.nii.gz", f"labelsTr/{case.scan}.nii.gz")
@@ -91,9 +89,9 @@ def write_dataset(
 def plan_and_preprocess(
     workspace: Workspace, config: NnunetConfig, *, workers: int
 ) -> dict[str, Any]:
-    """nnU-Net's fingerprint, plan and preprocessing; what is done and unchanged is kept.
+    """Run nnU-Net's fingerprint extraction, planner and preprocessing; returns the plans.
 
-    Returns the plans.
+    What is done and unchanged is kept.
     """
     from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import (
         DatasetFingerprintExtractor,

@@ -1,4 +1,4 @@
-"""Settings and weights of strangers: refused by name, in seconds, without the memory they ask for."""
+"""Settings and weights of strangers: refused by name, without the memory that they ask for."""
 
 import copy
 import io

@@ -49,7 +49,7 @@ not_callable = 3
 def test_every_function_of_a_family_can_be_imported(family: LazyFamily) -> None:
     for field in fields(family):
         name = getattr(family, field.name)
-        if isinstance(name, str):
+        if isinstance(name, str) and ":" in name:
             assert callable(imported(name)), field.name
 
 

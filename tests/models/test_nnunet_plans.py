@@ -1,4 +1,4 @@
-"""Plans of strangers: whatever they name, nothing but nnU-Net's own blocks is looked up or called."""
+"""Plans of strangers: whatever they name, only nnU-Net's own blocks are looked up or called."""
 
 import copy
 import importlib.util

@@ -178,7 +178,10 @@ def test_nnunet_is_listed_and_not_built_here() -> None:
 
 
 def test_registry_imports_nothing_heavy() -> None:
-    code = "import sys, hemseg_cli.models.registry; print([m for m in ('torch', 'monai', 'numpy') if m in sys.modules])"
+    code = (
+        "import sys, hemseg_cli.models.registry\n"
+        "print([m for m in ('torch', 'monai', 'numpy') if m in sys.modules])"
+    )
     assert (
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True

@@ -17,6 +17,7 @@ from hemseg_cli.core.cases import Case, write_cases
 from hemseg_cli.core.errors import CaseError, FileFormatError, HemsegError
 from hemseg_cli.core.run_directory import RunDirectory, create_run
 from hemseg_cli.imaging.nifti import Volume, read_volume, write_volume
+from hemseg_cli.inference.checkpoints import find_models
 from hemseg_cli.inference.ensemble import load_network
 from hemseg_cli.inference.nnunet import NnunetNetwork, load_nnunet, quiet_stdout
 from hemseg_cli.inference.settings import Settings
@@ -175,7 +176,7 @@ def test_the_users_settings_win_over_those_of_the_training(
     assert (as_trained.settings.tta, as_trained.settings.overlap) == (False, 0.5)
     assert (mirrored.settings.tta, mirrored.settings.overlap) == (True, 0.25)
 
-    # With test-time augmentation, a mirrored scan has the mirrored answer; without them, an untrained
+    # With test-time augmentation, a mirrored scan has the mirrored answer; without it, an untrained
     # network gives another.
     scan = read_volume(root / "drawn" / cases[1].image)
     turned = Volume(scan.array[::-1].copy(), scan.affine)
@@ -247,3 +248,17 @@ def test_last_checkpoint_of_another_model_is_not_resumed_as_nnunet(tmp_path: Pat
     for checkpoint in ({"model_name": "unet"}, {"model_name": "nnunet", "nnunet": {"rows": 3}}):
         with pytest.raises(FileFormatError, match=r"last\.pt"):
             restored_progress(run, checkpoint)
+
+
+def test_nnunet_trains_and_predicts_with_its_own_numbers_unless_told_otherwise(
+    trained: tuple[Path, RunDirectory, list[Case]],
+) -> None:
+    root, run, _ = trained
+    assert load(environ={}, options={"train.model": "nnunet"}).train.epochs == 1000
+    assert load(environ={}, options={"train.model": "unet"}).train.epochs == 300
+
+    config = _config(root, epochs=1).model_copy(update={"runs": RunsConfig(root=run.path.parent)})
+    (run.config_file).write_text(dump(config))
+    assert find_models(config, ["a"]).checkpoints == (run.checkpoint("last"),)
+    asked = config.model_copy(update={"predict": PredictConfig(checkpoint="best")})
+    assert find_models(asked, ["a"]).checkpoints == (run.checkpoint("best"),)
