@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 from hemseg_cli.core.errors import HemsegError
 from hemseg_cli.imaging.dicom.elements import quiet_pydicom
 from hemseg_cli.imaging.dicom.series import Sidecar, read_series
+from hemseg_cli.imaging.dicom.stack_checks import Uneven
 from hemseg_cli.imaging.dicom.tree import Tree, find_series
 from hemseg_cli.imaging.nifti import Volume
 
 
 def read_series_folder(
-    folder: Path, *, uneven: str = "refuse"
+    folder: Path, *, uneven: Uneven = "refuse"
 ) -> list[tuple[str, Volume, Sidecar]]:
     """Every CT series of a folder (or zip) as (name, volume, sidecar), with all checks of `convert`, by name.
 

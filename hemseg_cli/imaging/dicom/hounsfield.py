@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hemseg_cli.imaging.dicom.faults import counted
 from hemseg_cli.imaging.dicom.slice import Slice
-from hemseg_cli.imaging.dicom.stack import counted
 from hemseg_cli.imaging.hounsfield import PADDING_HU
 
 _PADDING_BELOW_HU = -1200

@@ -15,9 +15,11 @@ import numpy as np
 from hemseg_cli.core.errors import CaseError, FileFormatError
 from hemseg_cli.imaging import geometry as geometry_of
 from hemseg_cli.imaging.dicom.elements import quiet_pydicom
+from hemseg_cli.imaging.dicom.faults import Faults
 from hemseg_cli.imaging.dicom.hounsfield import to_hu
 from hemseg_cli.imaging.dicom.slice import Slice, read_frames
-from hemseg_cli.imaging.dicom.stack import Faults, Stack, stack
+from hemseg_cli.imaging.dicom.stack import Stack, stack
+from hemseg_cli.imaging.dicom.stack_checks import Uneven
 from hemseg_cli.imaging.dicom.tree import Series, Tree
 from hemseg_cli.imaging.hounsfield import PADDING_HU
 from hemseg_cli.imaging.nifti import Volume
@@ -48,7 +50,7 @@ def read_slices(scan: str, ids: Iterable[str], read: Callable[[str], bytes]) -> 
 
 
 def assemble(
-    scan: str, slices: list[Slice], *, patient: str = "", uneven: str = "refuse"
+    scan: str, slices: list[Slice], *, patient: str = "", uneven: Uneven = "refuse"
 ) -> tuple[Volume, Sidecar]:
     """One volume [i, j, k], int16 HU, on ITK's grid (RAS affine), and what is known of it beyond that grid.
 
@@ -71,7 +73,7 @@ def assemble(
 
 
 def read_series(
-    tree: Tree, series: Series, *, uneven: str = "refuse", geometry: str = "label"
+    tree: Tree, series: Series, *, uneven: Uneven = "refuse", geometry: str = "label"
 ) -> tuple[Volume, Sidecar]:
     """One series of a tree as a volume with its sidecar; CaseError names the files at fault.
 

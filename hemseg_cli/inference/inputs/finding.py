@@ -18,6 +18,7 @@ from hemseg_cli.imaging.nifti import (
 )
 
 if TYPE_CHECKING:
+    from hemseg_cli.imaging.dicom.stack_checks import Uneven
     from hemseg_cli.imaging.dicom.tree import Series
 
 _OURS = ("_mask.nii.gz", "_probability.nii.gz")
@@ -37,7 +38,7 @@ class ScanInput:
     kind: Literal["nifti", "dicom"] = "nifti"
     voxel_volume_mm3: float | None = None
     series: "Series | None" = None
-    uneven: str = "refuse"
+    uneven: "Uneven" = "refuse"
 
     @property
     def files(self) -> list[Path]:
@@ -68,7 +69,7 @@ def split_inputs(data: DataConfig, split: str) -> list[ScanInput]:
     ]
 
 
-def path_inputs(inputs: Sequence[Path], *, uneven: str = "refuse") -> Inputs:
+def path_inputs(inputs: Sequence[Path], *, uneven: "Uneven" = "refuse") -> Inputs:
     """Files, DICOM folders and folders of either, each scan once, under names that no two share.
 
     A DICOM series is named after its folder, and where that holds several, after folder and series.
@@ -115,7 +116,7 @@ def _nifti_in(folder: Path) -> Iterator[ScanInput]:
             yield ScanInput(nifti_stem(file), file)
 
 
-def _series_in(folder: Path, uneven: str) -> tuple[list[ScanInput], dict[Path, str]]:
+def _series_in(folder: Path, uneven: "Uneven") -> tuple[list[ScanInput], dict[Path, str]]:
     """The CT series of a folder tree, and why each other DICOM file is left out."""
     from hemseg_cli.imaging.dicom.tree import (
         NOT_DICOM,

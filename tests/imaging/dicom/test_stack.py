@@ -1,6 +1,7 @@
 """Every way in which slices can fail to make one scan: refused, with the slices named."""
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -144,3 +145,45 @@ def test_sheared_voxels_keep_their_true_volume(tilt: float) -> None:
         STEP_MM / math.cos(math.radians(tilt)), rel=1e-6
     )
     assert abs(sidecar["tilt_deg"]) == pytest.approx(abs(tilt), abs=1e-3)
+
+
+@pytest.mark.parametrize("step_mm", [2000.0, 150.0])
+def test_slices_metres_apart_are_refused_before_anything_is_made(step_mm: float) -> None:
+    files = head(5, {k: {"position": at(step_mm * k)} for k in range(5)})
+    assert f"slices lie {step_mm:.0f} mm apart" in refusal(files, uneven="resample")
+
+
+def test_one_slice_far_from_the_others_is_named() -> None:
+    files = head(6, {5: {"position": at(5000.0)}})
+    message = refusal(files, uneven="resample")
+    assert "slices lie 4970 mm apart" in message
+    assert slice_id(5) in message
+
+
+def test_slices_closer_than_any_scanners_are_refused() -> None:
+    files = head(6, {k: {"position": at(0.03 * k)} for k in range(6)})
+    assert "0.03 mm apart, closer than any scanner's" in refusal(files, uneven="resample")
+
+
+@pytest.mark.parametrize("tilt", [89.9, 75.0])
+@pytest.mark.parametrize("step_mm", [3.0, 5.0])
+def test_a_tilt_that_no_gantry_has_is_refused_in_words(tilt: float, step_mm: float) -> None:
+    files = head(6, {k: {"position": at(step_mm * k)} for k in range(6)}, tilt_deg=tilt)
+    message = refusal(files, uneven="resample")
+    assert re.search(r"degrees off their normal|closer than any|at one position", message)
+
+
+def test_a_protocol_of_two_step_lengths_has_no_slice_missing() -> None:
+    places = [0, 5, 10, 15, 20, 30, 40, 50, 60]
+    files = head(9, {k: {"position": at(float(z))} for k, z in enumerate(places)})
+    assert "uneven slice steps" in refusal(files)
+    volume, sidecar = assemble("s", slices_of(files), uneven="resample")
+    assert sidecar["interpolated"]
+    assert volume.array.shape[2] in (7, 13)
+
+
+def test_a_fault_of_rounding_at_the_far_corner_is_none_and_half_a_pixel_is_one() -> None:
+    # 16 pixels of 0.5 mm: 0.02 mm a pixel are 0.3 mm at the far corner.
+    near = head(6, {2: {"PixelSpacing": ["0.5003", "0.5"]}})
+    assert assemble("s", slices_of(near))[0].array.shape[2] == 6
+    assert "pixel spacing" in refusal(head(6, {2: {"PixelSpacing": ["0.52", "0.5"]}}))
