@@ -166,6 +166,7 @@ def _write_config(*, model: str, seed: int, minutes: float) -> "Config":
         minutes=minutes,
         phantom=PHANTOM_FOLDER,
         patch=_PATCHES.get(model, "[96, 96, 16]"),
+        lr=_LEARNING_RATES.get(model, 0.003),
     )
     write_text(Path("hemseg.toml"), text + _SMALL_NETWORKS.get(model, ""))
     return load(Path("hemseg.toml"), environ={})
@@ -191,12 +192,14 @@ patch = {patch}
 patches_per_scan = 4
 validation_every = 1000
 validation_cases = 2
-ema_decay = 0.95
+ema_share = 0.05
+lr = {lr}
 """
+# Higher than the recipe's: the demo has minutes.
+_LEARNING_RATES = {"dynunet": 0.005, "unetr": 0.001, "swin-unetr": 0.001}
 _PATCHES = {"dynunet": "[64, 64, 8]", "swin-unetr": "[96, 96, 32]"}  # others need multiples of 16
 _SMALL_NETWORKS = {
     "dynunet": """\
-lr = 0.005
 
 [train.network]
 channels = [8, 16, 32, 64]

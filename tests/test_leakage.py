@@ -28,7 +28,7 @@ patch = [48, 48, 8]
 patches_per_scan = 4
 validation_every = 12
 validation_cases = 2
-ema_decay = 0.9
+ema_share = 0.1
 lr = 0.01
 [train.network]
 channels = [8, 16, 32]

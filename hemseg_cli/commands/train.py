@@ -110,21 +110,11 @@ def train(
 
 
 def _train_one(config: "Config", run: str | None, *, resume: bool) -> Any:
-    from hemseg_cli.training.train import finished_result
     from hemseg_cli.training.train import train as train_run
 
     if run is not None and resume and _of_all_folds(config, run):
         # Folds that are done are left as they are, those that have not begun begin.
-        done = finished_result(config, run)
-        return (
-            done
-            if done is not None
-            else train_run(
-                config,
-                run=run,
-                resume=(config.runs.root / run / "checkpoints" / "last.pt").exists(),
-            )
-        )
+        return train_run(config, run=run, keep_finished=True)
     return train_run(config, run=run, resume=resume)
 
 

@@ -105,6 +105,10 @@ class DataConfig(Section):
         description="hemseg-200, hemseg-500, or the name of a data set of your own below data.root",
     )
 
+    cache: Path | None = Field(
+        None, description="folder of the preprocessed scans; none: .cache in the data set"
+    )
+
     @property
     def folder(self) -> Path:
         """`<root>/<dataset>`."""
@@ -362,12 +366,18 @@ class TrainConfig(Section):
     clip_norm: float = Field(
         0.0, ge=0, description="the gradient is scaled down to this norm; 0: never"
     )
-    ema_decay: float = Field(
+    ema_share: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="decay of the running mean of the weights per step; 0: no mean is kept",
+        description="the weights are averaged over this share of the training; 0: no mean is kept",
     )
+    tf32: bool = Field(True, description="TF32 for float32 products on a GPU; false: full float32")
+    deterministic: bool = Field(
+        False, description="deterministic algorithms alone, where there are some; slower on a GPU"
+    )
+    channels_last: bool = Field(False, description="memory format channels_last_3d")
+    compile: bool = Field(False, description="torch.compile, where there is a compiler")
     validation_every: int = Field(
         1,
         ge=1,
@@ -382,6 +392,9 @@ class TrainConfig(Section):
         "native",
         description="grid on which validation is scored: the scan's own, or the resampled one that the network sees",
     )
+    validation_crop: bool = Field(
+        True, description="validate on the box of the head; false: on the whole scan, as published"
+    )
     validation_weighting: Literal["gaussian", "constant"] = Field(
         "constant", description="weights of overlapping windows in validation"
     )
@@ -390,8 +403,10 @@ class TrainConfig(Section):
         description="settings of prediction chosen on the val split: none; threshold and smallest component (mask); "
         "also overlap, weighting and mirrored scans (test-time augmentation), when training is done and as a tenth of its time allows (all)",
     )
-    tune_cases: int = Field(
-        8, ge=1, description="scans of the val split on which they are compared"
+    tune_cases: int | None = Field(
+        24,
+        ge=1,
+        description="scans of the val split, of all volumes, on which they are compared; none: all",
     )
     validation_cases: int | None = Field(
         None, ge=1, description="scans of the val split that are validated on; none: all"
@@ -460,9 +475,10 @@ class TrainConfig(Section):
     foreground_share: Probability = Field(
         0.5, description="share of patches whose centre lies on hemorrhage, where the scan has any"
     )
-    background_centres: Literal["background", "anywhere"] = Field(
+    background_centres: Literal["background", "tissue", "anywhere"] = Field(
         "background",
-        description="where the centres of the other patches lie: on voxels without hemorrhage, or anywhere",
+        description="centres of the other patches: voxels without hemorrhage, of these only where the "
+        "normalised image is above 0 (tissue), or anywhere",
     )
     jitter: Probability = Field(
         0.0,

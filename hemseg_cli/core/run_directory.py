@@ -92,10 +92,7 @@ class RunDirectory:
 
 
 def create_run(root: Path, *, model: str, name: str | None = None) -> RunDirectory:
-    """A new run below `root`, or the existing one of that name; default name `<model>-<UTC time>`.
-
-    `latest` comes to name it.
-    """
+    """A new run below `root`, or the existing one of that name; default name `<model>-<UTC time>`."""
     chosen = name or f"{model.rpartition(':')[2]}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", chosen) or chosen == LATEST:
         raise UsageError(
@@ -110,7 +107,6 @@ def create_run(root: Path, *, model: str, name: str | None = None) -> RunDirecto
             f"cannot create run folder {run.path}: {error.strerror}",
             hint="--set runs.root=FOLDER names another place",
         ) from None
-    mark_latest(run)
     return run
 
 

@@ -1,6 +1,6 @@
 """The families of models: networks that our training loop trains, and nnU-Net with its own trainer.
 
-A family knows how its models are trained, resumed, recognised as finished, checked, and loaded for
+A family knows how its models are trained, resumed, checked, and loaded for
 prediction. Everything else asks the family of a model (`require_model(name).family`) and names no
 family itself. The functions live in the rooms of training and inference, which stand above this
 one, and load torch: each is named as `module:attribute` and imported when it is called.
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from hemseg_cli.config import Config
     from hemseg_cli.config.schema import PredictConfig
-    from hemseg_cli.core.run_directory import RunDirectory
 
 
 class Family(Protocol):
@@ -30,11 +29,13 @@ class Family(Protocol):
     def checkpoint(self) -> str:
         """The checkpoint that predicts unless the user names one: best or last."""
 
-    def train(self, config: "Config", *, run: str | None, resume: bool) -> Any:
-        """Train into a run directory, or go on where the run stopped; returns a `TrainResult`."""
+    def train(
+        self, config: "Config", *, run: str | None, resume: bool, keep_finished: bool = False
+    ) -> Any:
+        """Train into a run directory, or go on where the run stopped; returns a `TrainResult`.
 
-    def finished(self, config: "Config", run: "RunDirectory") -> Any:
-        """The `TrainResult` of a run that has nothing left to train, else None."""
+        `keep_finished`: that of a run with nothing left to train too, instead of an error.
+        """
 
     def check_weights(self, settings: Any, weights: Mapping[str, "torch.Tensor"]) -> None:
         """FileFormatError unless the weights are those of the network that the settings describe.
@@ -57,19 +58,16 @@ class LazyFamily:
     """A family whose functions are imported when they are called, each named `module:attribute`."""
 
     training: str
-    completion: str
     weight_check: str
     loading: str
     exports_onnx: bool = True
     checkpoint: str = "best"
 
-    def train(self, config: "Config", *, run: str | None, resume: bool) -> Any:
+    def train(
+        self, config: "Config", *, run: str | None, resume: bool, keep_finished: bool = False
+    ) -> Any:
         """As `Family.train`."""
-        return imported(self.training)(config, run=run, resume=resume)
-
-    def finished(self, config: "Config", run: "RunDirectory") -> Any:
-        """As `Family.finished`."""
-        return imported(self.completion)(config, run)
+        return imported(self.training)(config, run=run, resume=resume, keep_finished=keep_finished)
 
     def check_weights(self, settings: Any, weights: Mapping[str, "torch.Tensor"]) -> None:
         """As `Family.check_weights`."""
@@ -88,13 +86,11 @@ class LazyFamily:
 
 NETWORK: Family = LazyFamily(
     training="hemseg_cli.training.train:train_network",
-    completion="hemseg_cli.training.train:finished_network",
     weight_check="hemseg_cli.models.weights:check_network_weights",
     loading="hemseg_cli.inference.ensemble:load_own_network",
 )
 NNUNET: Family = LazyFamily(
     training="hemseg_cli.training.nnunet_run:train_nnunet_run",
-    completion="hemseg_cli.training.nnunet_run:finished_nnunet",
     weight_check="hemseg_cli.models.nnunet_plans:check_nnunet_weights",
     loading="hemseg_cli.inference.nnunet:load_nnunet_network",
     exports_onnx=False,

@@ -1,4 +1,4 @@
-"""The stream of training batches.
+"""Load training batches: one stream for the whole training.
 
 One loader for the whole training, each patch derived from (seed, epoch, index) alone.
 
@@ -8,20 +8,23 @@ workers.
 """
 
 import contextlib
+import mmap
 import os
 import re
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from hemseg_cli.core.errors import HemsegError, UsageError
+from hemseg_cli.core.errors import HemsegError
 from hemseg_cli.training.distributed import Processes
 
 Key = tuple[int, int]
@@ -30,6 +33,9 @@ Key = tuple[int, int]
 # be finished and saved.
 _WORKER_GRACE_S = 60
 _SIGNAL_ARRIVAL_S = 1.0  # until the signal of a worker's death has come for certain
+_PREFETCHED = 2  # batches that each worker cuts ahead
+_HELD_BATCHES = 2  # by the main process: the one that is trained on and the next
+_SHARED_MEMORY_SHARE = 0.8  # of the free shared memory that batches may take
 _LOADER_DIED = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
 
 
@@ -46,7 +52,10 @@ class Patches(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """Images [n, c, i, j, k] and labels [n, 1, i, j, k] of this process, and the scans they are cut from."""
+    """Images [n, c, i, j, k] and labels [n, 1, i, j, k] of this process.
+
+    `scans`: the scan that each patch is cut from.
+    """
 
     images: Tensor
     labels: Tensor
@@ -55,21 +64,20 @@ class Batch:
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """How an epoch's patches fall into batches, and a batch onto processes."""
+    """How an epoch's patches fall into batches, and a batch onto processes.
+
+    `batch_size` is a multiple of the number of processes (see `shared_batch_size`).
+    """
 
     patches: int
     batch_size: int
     processes: Processes
 
-    def __post_init__(self) -> None:
-        if self.batch_size % self.processes.size:
-            raise UsageError(
-                f"train.batch_size = {self.batch_size} does not share out over {self.processes.size} processes",
-                hint=f"--set train.batch_size={self.processes.size * max(1, round(self.batch_size / self.processes.size))}",
-            )
-
     def __len__(self) -> int:
-        """Batches per epoch; the last may be smaller, but never too small to give every process as many patches."""
+        """Count the batches of an epoch.
+
+        The last may be smaller, but never too small to give every process as many patches.
+        """
         full, rest = divmod(self.patches, self.batch_size)
         return full + (rest >= self.processes.size)
 
@@ -79,6 +87,11 @@ class BatchPlan:
         stop = min(start + self.batch_size, self.patches)
         stop -= (stop - start) % self.processes.size
         return list(range(start + self.processes.rank, stop, self.processes.size))
+
+
+def shared_batch_size(batch_size: int, processes: int) -> int:
+    """Round a batch up to as many patches for each process, at least one."""
+    return processes * -(-batch_size // processes)
 
 
 class _Keys(Sampler[list[Key]]):
@@ -97,18 +110,20 @@ class _Keys(Sampler[list[Key]]):
 class Loading:
     """The patches of all epochs, and the processes that cut them.
 
-    Each worker notes what it is at, in memory that it shares.
+    Each worker notes which patch it cuts: rows of process id, epoch and index, in memory that forked
+    workers share with this process.
     """
 
     def __init__(self, patches_of: Callable[[int], Patches], workers: int) -> None:
         self.patches_of, self.workers = patches_of, workers
-        self._notes = torch.full(
-            (max(1, workers), 3), -1, dtype=torch.int64
-        ).share_memory_()  # pid, epoch, index
+        # An anonymous map is shared by a fork, and does not need /dev/shm.
+        memory = mmap.mmap(-1, max(1, workers) * 3 * np.dtype(np.int64).itemsize)
+        self._notes = np.frombuffer(memory, np.int64).reshape(-1, 3)
+        self._notes[:] = -1
 
     def note(self, worker: int, key: Key) -> None:
         """Worker number `worker`, the calling process, begins a patch."""
-        self._notes[worker] = torch.tensor([os.getpid(), *key])
+        self._notes[worker] = (os.getpid(), *key)
 
     @contextlib.contextmanager
     def deaths_named(self) -> Iterator[None]:
@@ -157,6 +172,29 @@ class _EveryEpoch(Dataset[dict[str, Any]]):
         return self._current[1][index]
 
 
+def workers_within(workers: int, batch_bytes: int, free_bytes: int) -> int:
+    """Lower a number of workers until the batches on their way fit into the shared memory.
+
+    A worker has two batches ahead (`_PREFETCHED`) and the one it makes; the main process holds two.
+    """
+    room = int(free_bytes * _SHARED_MEMORY_SHARE) - _HELD_BATCHES * batch_bytes
+    return max(0, min(workers, room // ((_PREFETCHED + 1) * batch_bytes)))
+
+
+def shared_memory_bytes() -> int | None:
+    """The free bytes of `/dev/shm`, through which workers hand over batches.
+
+    0 where it is missing or cannot be written to; None on a system that does without it.
+    """
+    if sys.platform != "linux":
+        return None
+    try:
+        status = os.statvfs("/dev/shm")
+    except OSError:
+        return 0
+    return status.f_bavail * status.f_frsize if os.access("/dev/shm", os.W_OK) else 0
+
+
 @contextlib.contextmanager
 def batch_stream(
     loading: Loading, plan: BatchPlan, *, epoch: int, batch: int, epochs: int, pin: bool = False
@@ -173,7 +211,7 @@ def batch_stream(
         pin_memory=pin,
         worker_init_fn=_begin_worker,
         generator=torch.Generator(),  # the loader draws a number for itself: not from the generator that dropout uses
-        prefetch_factor=2 if workers else None,
+        prefetch_factor=_PREFETCHED if workers else None,
         multiprocessing_context="fork" if workers else None,
     )
     stream = iter(loader)

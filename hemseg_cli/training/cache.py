@@ -1,18 +1,23 @@
-"""The preprocessing cache: each scan is loaded, oriented, resampled and normalised once.
+"""Load, orient, resample and normalise each scan once, into a cache that patches are cut from.
 
-Training cuts its patches from memory maps.
-
-`<data folder>/.cache/<settings>/<scan>-<files>/` holds `image.npy`, `label.npy`, `foreground.npy`
+`<cache>/<settings>/<scan>-<files>/` holds `image.npy`, `label.npy`, `foreground.npy`
 and `grid.json`. The two fingerprints are of the preprocessing settings and of the input files
 (path, size, time of change): what changes in either makes a new entry. An entry is written under a
 temporary name and renamed. The folder is safe to delete.
+
+The cache lies in the data set, or where `data.cache` says, or, for a data set that cannot be written
+to, in the user's cache folder. A memory map lives as long as the array that was asked for: the
+number of open files does not grow with the number of scans.
 """
 
-import functools
+import errno
 import hashlib
 import json
+import os
+import re
 import secrets
 import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,29 +45,34 @@ if TYPE_CHECKING:
     from hemseg_cli.config.schema import TrainConfig
 
 StoredType = Literal["float16", "float32"]
-_LAYOUT = 1  # counted up when what is stored changes its meaning
+_FINGERPRINT_DIGITS = 12  # hexadecimal
+_LAYOUT = 2  # counted up when what is stored changes its meaning
 
 
 @dataclass(frozen=True)
 class PreparedCase:
-    """One scan in the cache. The arrays are memory maps, opened when first asked for, and again in another process."""
+    """One scan in the cache.
+
+    Each array is a memory map that is opened when it is asked for and closed with its last view.
+    """
 
     scan: str
     folder: Path
     grid: NetworkGrid
     case: Case
+    foreground_voxels: int
 
-    @functools.cached_property
+    @property
     def image(self) -> NDArray[Any]:
         """Memory map, float16 or float32 [c, i, j, k], normalised."""
         return _map(self.folder / "image.npy")
 
-    @functools.cached_property
+    @property
     def label(self) -> NDArray[np.uint8]:
         """Memory map, uint8 [i, j, k], 0 and 1."""
         return _map(self.folder / "label.npy")
 
-    @functools.cached_property
+    @property
     def foreground(self) -> NDArray[np.int32]:
         """Flat indices into [i, j, k] of the hemorrhage's voxels."""
         return _map(self.folder / "foreground.npy")
@@ -71,10 +81,6 @@ class PreparedCase:
     def shape(self) -> tuple[int, int, int]:
         """[i, j, k] on the network's grid."""
         return self.grid.shape
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A memory map pickles as a copy of its whole array.
-        return {key: self.__dict__[key] for key in ("scan", "folder", "grid", "case")}
 
 
 @dataclass(frozen=True)
@@ -106,11 +112,8 @@ def prepared_cases(
     HemsegError names every scan that could not be preprocessed; with `train.skip_bad_scans` they
     are left out with a warning, as long as some are left.
     """
-    cache = (
-        config.data.folder.resolve()
-        / ".cache"
-        / _settings_fingerprint(preprocess, config.train.stored_type)
-    )
+    cache = cache_folder(config) / _settings_fingerprint(preprocess, config.train.stored_type)
+
     tasks, failures = _tasks(config, cases, preprocess, cache)
     missing = [task for task in tasks if not _is_whole(task.entry)]
     outcomes = map_cases(
@@ -119,11 +122,12 @@ def prepared_cases(
     for outcome in console.progress(outcomes, label="preprocessing", total=len(missing)):
         if not outcome.ok:
             failures[outcome.item.case.scan] = f"{outcome.error}"
+
     _report_failures(
         failures, skip=config.train.skip_bad_scans, some_left=len(failures) < len(cases)
     )
     prepared = [
-        PreparedCase(task.case.scan, task.entry, _read_grid(task.entry), task.case)
+        PreparedCase(task.case.scan, task.entry, **_read_grid(task.entry), case=task.case)
         for task in tasks
         if task.case.scan not in failures
     ]
@@ -131,11 +135,44 @@ def prepared_cases(
     return prepared
 
 
-def cache_bytes(data_folder: Path) -> int:
-    """The size of a data set's cache."""
-    return sum(
-        file.stat().st_size for file in (data_folder / ".cache").rglob("*") if file.is_file()
-    )
+def cache_folder(config: "Config") -> Path:
+    """Choose the folder of the data set's cache, and make it.
+
+    `data.cache`, if it is set, else `.cache` in the data set; where that cannot be written to, the
+    user's cache folder, which is said.
+    """
+    data = config.data.folder.resolve()
+    # Two data sets of one name do not share entries: their place is part of the folder's name.
+    own_name = f"{data.name}-{hashlib.sha256(str(data).encode()).hexdigest()[:8]}"
+    if config.data.cache is not None:
+        return config.data.cache.expanduser().resolve() / own_name
+    if _can_write(data / ".cache"):
+        return data / ".cache"
+    fallback = _user_cache_folder() / own_name
+    console.say(f"{data} cannot be written to: preprocessed scans go to {fallback} (data.cache)")
+    return fallback
+
+
+def _can_write(folder: Path) -> bool:
+    """Whether files can be made in the folder. Any other fault is told by the one who writes."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError as error:
+        return error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def _user_cache_folder() -> Path:
+    """`$XDG_CACHE_HOME/hemseg` or `~/.cache/hemseg`; the temporary folder for a user without home."""
+    named = os.environ.get("XDG_CACHE_HOME")
+    try:
+        base = Path(named) if named else Path.home() / ".cache"
+    except RuntimeError:  # a user id without a passwd entry, as in `docker --user`
+        base = Path(tempfile.gettempdir())
+    if not _can_write(base / "hemseg"):
+        base = Path(tempfile.gettempdir())
+    return base / "hemseg"
 
 
 def _tasks(
@@ -157,7 +194,7 @@ def _settings_fingerprint(preprocess: Preprocess, stored_type: StoredType) -> st
     text = json.dumps(
         {"layout": _LAYOUT, "type": stored_type, **preprocess.to_dict()}, sort_keys=True
     )
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return hashlib.sha256(text.encode()).hexdigest()[:_FINGERPRINT_DIGITS]
 
 
 def _input_fingerprint(folder: Path, case: Case) -> str:
@@ -170,7 +207,7 @@ def _input_fingerprint(folder: Path, case: Case) -> str:
         except OSError as error:
             raise CaseError(f"{what} {folder / name}: {error.strerror}") from None
         parts += [name, status.st_size, status.st_mtime_ns]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:_FINGERPRINT_DIGITS]
 
 
 def _prepare(task: _Task) -> None:
@@ -190,7 +227,8 @@ def _prepare(task: _Task) -> None:
         np.save(temporary / "image.npy", array.astype(task.stored_type, copy=False))
         np.save(temporary / "label.npy", mask)
         np.save(temporary / "foreground.npy", np.flatnonzero(mask).astype(np.int32))
-        (temporary / "grid.json").write_text(json.dumps(asdict(grid)), encoding="utf-8")
+        values = {**asdict(grid), "foreground_voxels": int(np.count_nonzero(mask))}
+        (temporary / "grid.json").write_text(json.dumps(values), encoding="utf-8")
         _replace(temporary, task.entry)
     except OSError as error:
         raise HemsegError(
@@ -206,7 +244,12 @@ def _replace(temporary: Path, entry: Path) -> None:
 
     Older entries of the scan go; a damaged one of the same name too.
     """
-    for old in entry.parent.glob(f"{entry.name.rpartition('-')[0]}-*"):
+    scan = entry.name.rpartition("-")[0]
+    # `a-1` is a scan too: the fingerprint behind the id is matched, not anything.
+    entry_of_scan = re.compile(rf"{re.escape(scan)}-[0-9a-f]{{{_FINGERPRINT_DIGITS}}}")
+    for old in entry.parent.iterdir():
+        if not entry_of_scan.fullmatch(old.name):
+            continue
         if old.name != entry.name or not _is_whole(old):
             shutil.rmtree(old, ignore_errors=True)
     if not entry.exists():  # else another process has just made the same
@@ -241,7 +284,7 @@ def _report_failures(failures: dict[str, str], *, skip: bool, some_left: bool) -
 
 
 def _warn_of_empty(prepared: Sequence[PreparedCase]) -> None:
-    empty = [case.scan for case in prepared if not len(case.foreground)]
+    empty = [case.scan for case in prepared if not case.foreground_voxels]
     if empty:
         console.warn(
             f"{len(empty)} labels have no hemorrhage: {', '.join(empty[:10])}{' ...' if len(empty) > 10 else ''}"
@@ -269,10 +312,13 @@ def _map(file: Path) -> NDArray[Any]:
     return np.asarray(array) if array.size == 0 else array
 
 
-def _read_grid(entry: Path) -> NetworkGrid:
+def _read_grid(entry: Path) -> dict[str, Any]:
+    """The fields `grid` and `foreground_voxels` of a `PreparedCase`."""
     values = json.loads((entry / "grid.json").read_text(encoding="utf-8"))
-    change = values.pop("reorientation")
+    change, voxels = values.pop("reorientation"), int(values.pop("foreground_voxels"))
     tuples = {key: tuple(value) for key, value in values.items()}
-    return NetworkGrid(
-        **tuples, reorientation=Reorientation(tuple(change["axes"]), tuple(change["flipped"]))
-    )
+    reorientation = Reorientation(tuple(change["axes"]), tuple(change["flipped"]))
+    return {
+        "grid": NetworkGrid(**tuples, reorientation=reorientation),
+        "foreground_voxels": voxels,
+    }

@@ -1,15 +1,15 @@
-"""What a person sees of a training: epoch, loss, validation Dice, best, rate, time left, memory.
+"""Show a training: validation Dice, best, loss, epoch, rate, time left, memory; TensorBoard too."""
 
-And TensorBoard, where it is on.
-"""
-
+import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 
 from hemseg_cli.core import console
+from hemseg_cli.core.errors import HemsegError
+from hemseg_cli.core.run_directory import RunDirectory
 from hemseg_cli.training.loop import EpochDone, Event, StepDone
 from hemseg_cli.training.state import TrainState
 
@@ -39,6 +39,9 @@ class Display:
             batches,
         )
         self._loss: float | None = None
+        if track is not None:
+            # The first fields are the last to go where a terminal is narrow.
+            track.update(dice="-", best="-")
         self._begun, self._share_at_begin = time.monotonic(), self._share()
 
     def show(self, event: Event) -> None:
@@ -73,16 +76,17 @@ class Display:
     def _show_epoch(self, event: EpochDone) -> None:
         row = event.row
         progress = self._state.progress
-        if self._track is not None and event.validation is not None:
-            self._track.update(
-                dice=f"{row['val_dice']:.4f}",
-                best=f"{progress.best_dice:.4f} (epoch {progress.best_epoch})",
-            )
-        console.log.info("%s", "  ".join(f"{key} {value}" for key, value in row.items()))
+        if self._track is not None:
+            if event.validation is not None:
+                self._track.update(
+                    dice=f"{row['val_dice']:.4f}",
+                    best=f"{progress.best_dice:.4f} (epoch {progress.best_epoch})",
+                )
+            console.say(epoch_text(row, self._state.config.train.epochs))
         if self._board is not None:
-            for key in ("train_loss", "val_loss", "val_dice", "lr"):
-                if row[key] is not None:
-                    self._board.add_scalar(key, row[key], row["epoch"])
+            for key, value in row.items():
+                if key.startswith(("train_", "val_", "lr")) and value is not None:
+                    self._board.add_scalar(key, value, row["epoch"])
 
     def _share(self) -> float:
         """The share of the training that is done, by steps or by minutes."""
@@ -98,6 +102,35 @@ class Display:
         if gained <= 0:
             return "-"
         return duration_text((time.monotonic() - self._begun) / gained * (1 - self._share()))
+
+
+@contextlib.contextmanager
+def tensorboard(run: RunDirectory) -> Iterator[Any]:
+    """A TensorBoard writer into `train/tensorboard`.
+
+    HemsegError naming the extra where it is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # an extra
+    except ImportError:
+        raise HemsegError(
+            "train.tensorboard = true needs TensorBoard", hint="pip install 'hemseg[tensorboard]'"
+        ) from None
+    with SummaryWriter(str(run.history_file.parent / "tensorboard")) as writer:
+        yield writer
+
+
+def epoch_text(row: Mapping[str, Any], epochs: int) -> str:
+    """One line about an epoch: `epoch 5/300  Dice 0.8120 (best so far)  loss 0.4211 ...`."""
+    parts = [f"epoch {row['epoch']}/{epochs}"]
+    if row["val_dice"] is not None:
+        parts.append(f"Dice {row['val_dice']:.4f}{' (best so far)' if row['best'] else ''}")
+    if row["train_loss"] is not None:
+        parts.append(f"loss {row['train_loss']:.4f}")
+    if row.get("skipped"):
+        parts.append(f"{row['skipped']} batches skipped")
+    parts += [f"{row['patches_per_s']:.1f} patches/s", duration_text(row["seconds"])]
+    return "  ".join(parts)
 
 
 def show_row(track: console.Track, row: Mapping[str, Any], *, best: str) -> None:

@@ -1,4 +1,4 @@
-"""One process or many (`torchrun`): who I am, and the few things that processes tell each other."""
+"""Train in one process or in many (`torchrun`): their ranks, and what they tell each other."""
 
 import contextlib
 import os
@@ -25,7 +25,7 @@ _GLOO_DRAIN_S = 0.2
 
 @dataclass(frozen=True)
 class Processes:
-    """One process among `size`: rank 0 writes files and talks.
+    """One process among `size`; rank 0, the main one, writes files and talks.
 
     With a single process every method is the identity.
     """
@@ -36,17 +36,20 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes."""
+        """Whether this process writes and talks."""
         return self.rank == 0
 
     def device(self, device: torch.device) -> torch.device:
-        """The device of this process: a GPU each, where the device is a GPU."""
+        """Choose the device of this process: a GPU each, where the device is a GPU."""
         if self.size > 1 and str(device) == "cuda":
             return torch.device("cuda", self.local_rank % torch.cuda.device_count())
         return device
 
     def gather(self, value: T) -> list[T]:
-        """The values of all processes, by rank, in every process."""
+        """Collect the values of all processes, by rank, in every process.
+
+        Plain objects over gloo: for now and then, not for every step.
+        """
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -54,7 +57,7 @@ class Processes:
         return values
 
     def broadcast(self, make: Callable[[], T]) -> T:
-        """What `make` returns on rank 0, in every process; the others wait for it.
+        """Return in every process what `make` returns on rank 0; the others wait for it.
 
         An error there is raised in all.
         """
@@ -73,7 +76,7 @@ class Processes:
         return value
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
-        """The sum of a tensor over all processes, in every process.
+        """Add up a tensor over all processes, with a gradient.
 
         A loss that is made from it has, after DistributedDataParallel has averaged the gradients,
         the gradient of one process that held everything: the gradient runs back through this
@@ -85,10 +88,16 @@ class Processes:
         distributed.all_reduce(everyone)
         return everyone + self.size * (tensor - tensor.detach())
 
+    def add_up(self, tensor: Tensor) -> Tensor:
+        """Add up a tensor over all processes, in place, where no gradient is needed."""
+        if self.size > 1:
+            distributed.all_reduce(tensor)
+        return tensor
+
     def parallel(
         self, network: nn.Module, device: torch.device, *, idle_weights: bool
     ) -> nn.Module:
-        """The network with gradients averaged over all processes.
+        """Wrap a network so that its gradients are averaged over all processes.
 
         Batch statistics are shared too, where the device can.
 

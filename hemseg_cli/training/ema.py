@@ -1,4 +1,4 @@
-"""A running mean of the weights, which is validated and predicted with in place of the last weights."""
+"""Average the weights over the last steps, for validation and prediction in place of the last ones."""
 
 import copy
 
@@ -7,27 +7,33 @@ from torch import nn
 
 
 class WeightMean:
-    """Exponential moving average with a warm-up.
+    """Exponential moving average over a share of the training, with a warm-up.
 
-    Decay min(d, (1 + n) / (10 + n)) at step n, so that early weights are forgotten soon.
-
-    (The warm-up is that of `tf.train.ExponentialMovingAverage`.) Buffers such as batch statistics
-    are copied. A decay of 0 keeps no mean: `network` is then the trained network itself.
+    `share` times the number of steps of the whole training is the average's time constant, so that
+    a short training forgets its first weights as a long one does. The decay at step n is
+    min(1 - 1 / (share * steps), (1 + n) / (10 + n)), the second as in TensorFlow's
+    `ExponentialMovingAverage`. Buffers such as batch statistics are copied. A share of 0 keeps no
+    mean: `network` is then the trained network itself.
     """
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
+    def __init__(self, network: nn.Module, share: float) -> None:
         self._source = network
-        self._decay = decay
-        self.network = copy.deepcopy(network).requires_grad_(False) if decay > 0 else network
+        self._share = share
+        self.network = copy.deepcopy(network).requires_grad_(False) if share > 0 else network
 
     @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Take in the weights after optimiser step `step` (from 1)."""
+    def update(self, step: int, steps: float) -> None:
+        """Take in the weights after optimiser step `step` (from 1) of about `steps`."""
         if self.network is self._source:
             return
-        weight = 1 - min(self._decay, (1 + step) / (10 + step))
+        weight = 1 - ema_decay(self._share, step, steps)
         torch._foreach_lerp_(
             list(self.network.parameters()), list(self._source.parameters()), weight
         )
         for mean, now in zip(self.network.buffers(), self._source.buffers(), strict=True):
             mean.copy_(now)
+
+
+def ema_decay(share: float, step: int, steps: float) -> float:
+    """The decay of the average after `step` of `steps` optimiser steps, 0 to below 1."""
+    return min(1 - 1 / max(1.0, share * steps), (1 + step) / (10 + step))

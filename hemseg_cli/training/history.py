@@ -1,4 +1,4 @@
-"""`history.csv`: one row per epoch, written whole each time so that it always agrees with the state it belongs to."""
+"""Write `history.csv`: one row per epoch, whole each time, so that it agrees with its state."""
 
 import csv
 import io
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hemseg_cli.core.files import write_text
+from hemseg_cli.training.validation import STRATUM_COLUMNS
 
 COLUMNS = (
     "epoch",  # from 1
@@ -18,6 +19,7 @@ COLUMNS = (
     "best",  # 1 where val_dice is the best so far
     "skipped",  # batches skipped because their loss was not finite
     "patches_per_s",
+    *STRATUM_COLUMNS,  # val_dice of the scans whose true volume lies in the stratum
 )
 
 

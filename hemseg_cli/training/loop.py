@@ -1,35 +1,41 @@
-"""The training loop: a generator of what happened. Saving, logging and stopping are the caller's.
+"""Train: yield each step, validation round and epoch, with the state whole after each.
 
-After each event the state's state is whole: saved there, training goes on from there, be it
-between two batches or between two scans of a validation.
+Saving, logging and stopping are the caller's. The state saved after an event is the one that
+training goes on from, be it between two batches or between two scans of a validation.
 """
 
 import contextlib
 import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from hemseg_cli.core.errors import HemsegError
+from hemseg_cli.core.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, HemsegError
 from hemseg_cli.training.batches import Batch, batch_stream
 from hemseg_cli.training.distributed import Processes
 from hemseg_cli.training.micro_batch import add_gradient, coupling_of
 from hemseg_cli.training.setup import TrainSetup
-from hemseg_cli.training.state import TrainState, step_seed
+from hemseg_cli.training.state import Progress, TrainState, step_seed
 from hemseg_cli.training.validation import Validation, validate
+
+StopCode = Callable[[], int | None]
 
 
 @dataclass(frozen=True)
 class StepDone:
-    """One batch. `loss` is None where it was not finite and the batch was skipped."""
+    """One batch. `loss` is None where it was not finite and the batch was skipped.
+
+    `stop`: the exit code of a process that was asked to stop, None where none was.
+    """
 
     loss: float | None
     scans: list[str]
     rate: float  # patches per second, all processes together
+    stop: int | None = None
 
 
 @dataclass(frozen=True)
@@ -52,22 +58,41 @@ class EpochDone:
 Event = StepDone | CaseDone | EpochDone
 
 
-class _Clock:
-    """Seconds of training, those before a resume included."""
+class Clock:
+    """Count the seconds of training, those before a resume included."""
 
-    def __init__(self, before: float) -> None:
+    def __init__(self, before: float = 0.0) -> None:
         self._start = time.monotonic() - before
 
     def now(self) -> float:
+        """Return the seconds so far."""
         return time.monotonic() - self._start
 
 
+class _PatchRate:
+    """Measure the patches per second of one epoch, over all processes."""
+
+    def __init__(self, progress: Progress, batch_size: int) -> None:
+        self._progress, self._batch_size = progress, batch_size
+        self._begun, self._before = time.monotonic(), progress.batch
+
+    def now(self) -> float:
+        patches = (self._progress.batch - self._before) * self._batch_size
+        return patches / max(time.monotonic() - self._begun, 1e-9)
+
+
 def run_epochs(
-    state: TrainState, setup: TrainSetup, processes: Processes
+    state: TrainState,
+    setup: TrainSetup,
+    processes: Processes,
+    stop_code: StopCode = lambda: None,
 ) -> Generator[Event, None, None]:
-    """Train from where `state.progress` stands until the last epoch, the last minute, or the end of patience."""
+    """Train from where `state.progress` stands to the last epoch, the last minute or no patience.
+
+    `stop_code`: the exit code that a signal asked this process for; steps carry that of any.
+    """
     progress, train = state.progress, state.config.train
-    clock = _Clock(progress.seconds)
+    clock = Clock(progress.seconds)
     with batch_stream(
         setup.loading,
         setup.plan,
@@ -77,78 +102,136 @@ def run_epochs(
         pin=state.device.type == "cuda",
     ) as batches:
         while not progress.finished:
-            start = time.monotonic()
-            done_before = progress.batch
+            rate = _PatchRate(progress, train.batch_size)
+
+            # Time may be up in the middle of an epoch, but never before its first batch.
             while progress.batch < len(setup.plan) and not (progress.batch and _time_is_up(state)):
                 with _memory_named(state):
                     batch = next(batches)
-                    loss = train_step(state, batch, setup, processes, clock)
-                rate = (
-                    (progress.batch - done_before)
-                    * train.batch_size
-                    / max(time.monotonic() - start, 1e-9)
-                )
-                yield StepDone(loss, batch.scans, rate)
-            rate = (
-                (progress.batch - done_before)
-                * train.batch_size
-                / max(time.monotonic() - start, 1e-9)
-            )
+                    loss, stop = train_step(state, batch, setup, processes, clock, stop_code)
+                yield StepDone(loss, batch.scans, rate.now(), stop)
+
+            trained_rate = rate.now()
             validation = None
             if _validation_is_due(state):
                 validation = yield from _validation(state, setup, processes)
-            yield _end_epoch(state, validation, rate, max(processes.gather(clock.now())))
+            seconds = max(processes.gather(clock.now()))
+            yield _end_epoch(state, validation, trained_rate, seconds)
 
 
 def train_step(
-    state: TrainState, batch: Batch, setup: TrainSetup, processes: Processes, clock: _Clock
-) -> float | None:
-    """One optimiser step; the mean loss over all processes, or None if it is not finite anywhere and the batch was skipped.
+    state: TrainState,
+    batch: Batch,
+    setup: TrainSetup,
+    processes: Processes,
+    clock: Clock,
+    stop_code: StopCode = lambda: None,
+) -> tuple[float | None, int | None]:
+    """Take one optimiser step.
 
-    A skipped batch changes nothing: not the weights, and not the batch statistics that its forward
-    pass may have spoiled.
+    Returns the mean loss over all processes, None if it or the gradient is not finite anywhere and
+    the batch was skipped, and the exit code of a process that was asked to stop. A skipped batch
+    changes nothing: not the weights, and not the batch statistics that its forward pass may have
+    spoiled.
     """
     progress, train = state.progress, state.config.train
+
+    # Dropout depends on the place in the training alone, so that a resume needs no generator state.
     torch.manual_seed(step_seed(train.seed, progress.epoch, progress.batch, processes.rank))
-    state.schedule.set_progress(_fraction(state, len(setup.plan)))
+    fraction = _fraction(state, len(setup.plan))
+    state.schedule.set_progress(fraction)
     state.parallel.train()
     statistics = [
         (buffer, buffer.clone()) for buffer in state.network.buffers() if buffer.is_floating_point()
     ]
+
+    # The gradient, averaged over the processes by DistributedDataParallel, then clipped.
     state.optimizer.zero_grad(set_to_none=True)
     loss = add_gradient(state, batch, setup.loss)
-    losses, seconds = zip(*processes.gather((loss, clock.now())), strict=True)
-    progress.seconds = max(seconds)
+    state.scaler.unscale_(state.optimizer)
+    norm = nn.utils.clip_grad_norm_(state.network.parameters(), train.clip_norm or math.inf)
+
+    # The one wait for the device in a step: all that the processes have to agree on, in one sum.
+    answers = _agree(state, loss, norm, clock.now(), stop_code(), processes)
+    progress.seconds, stop = answers.seconds, answers.stop
     progress.batch += 1
-    applied = all(math.isfinite(value) for value in losses) and _apply(state)
-    if not applied:
+
+    if not answers.loss_is_finite or not (answers.norm_is_finite or state.scaler.is_enabled()):
         for buffer, before in statistics:
             buffer.copy_(before)
-        state.optimizer.zero_grad(set_to_none=True)
+        _skip_step(state)
         progress.skipped += 1
         progress.bad_in_a_row += 1
         progress.bad_scans += [scan for scans in processes.gather(batch.scans) for scan in scans]
-        return None
-    progress.step += 1
+        return None, stop
+
+    if answers.norm_is_finite:
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        progress.step += 1
+        # So many steps in all, by the share that is done: `max_minutes` leaves no other number.
+        total = progress.step / fraction if fraction > 0 else train.epochs * len(setup.plan)
+        state.mean.update(progress.step, total)
+    else:
+        # Float16 overflowed, as it does until the scale has come down: lower it, and go on.
+        _skip_step(state)
     progress.bad_in_a_row, progress.bad_scans = 0, []
-    state.mean.update(progress.step)
-    mean = math.fsum(losses) / len(losses)
-    progress.loss_sum += mean
+    progress.loss_sum += answers.loss
     progress.losses += 1
-    return mean
+    return answers.loss, stop
 
 
-def _apply(state: TrainState) -> bool:
-    """Clip, step; False if the gradient is not finite (with a gradient scaler the scaler sees to that, and lowers its scale)."""
-    state.scaler.unscale_(state.optimizer)
-    norm = nn.utils.clip_grad_norm_(
-        state.network.parameters(), state.config.train.clip_norm or math.inf
+@dataclass(frozen=True)
+class _Agreed:
+    """What all processes know after a step. `loss` is the mean; `seconds` the main process's."""
+
+    loss: float
+    loss_is_finite: bool
+    norm_is_finite: bool
+    seconds: float
+    stop: int | None
+
+
+def _agree(
+    state: TrainState,
+    loss: Tensor,
+    norm: Tensor,
+    seconds: float,
+    stop: int | None,
+    processes: Processes,
+) -> _Agreed:
+    """Sum one small tensor over the processes, and read it once."""
+    finite = torch.isfinite(loss)
+    mine = torch.stack(
+        [
+            torch.where(finite, loss, 0.0),
+            (~finite).float(),
+            (~torch.isfinite(norm)).float(),
+            # Made on the host: sent to the device without a wait for it.
+            *torch.tensor(
+                [
+                    seconds if processes.is_main else 0.0,
+                    float(stop == EXIT_INTERRUPTED),
+                    float(stop == EXIT_TERMINATED),
+                ]
+            ).to(state.device, non_blocking=True),
+        ]
     )
-    if not state.scaler.is_enabled() and not math.isfinite(float(norm)):
-        return False
-    state.scaler.step(state.optimizer)
-    state.scaler.update()
-    return True
+    total, bad_losses, bad_norms, clock, interrupted, terminated = processes.add_up(mine).tolist()
+    return _Agreed(
+        loss=total / processes.size,
+        loss_is_finite=not bad_losses,
+        norm_is_finite=not bad_norms,
+        seconds=clock,
+        stop=EXIT_TERMINATED if terminated else EXIT_INTERRUPTED if interrupted else None,
+    )
+
+
+def _skip_step(state: TrainState) -> None:
+    """Drop the gradient; a scaler that has found it infinite lowers its scale."""
+    if state.scaler.is_enabled():
+        state.scaler.update()
+    state.optimizer.zero_grad(set_to_none=True)
 
 
 def _validation(
@@ -172,6 +255,7 @@ def _validation_is_due(state: TrainState) -> bool:
 def _end_epoch(
     state: TrainState, validation: Validation | None, rate: float, seconds: float
 ) -> EpochDone:
+    """Count the epoch, add its row to the history, and decide whether it was the last."""
     progress, train = state.progress, state.config.train
     best = validation is not None and validation.dice > progress.best_dice
     time_was_up = _time_is_up(state)
@@ -181,6 +265,7 @@ def _end_epoch(
         progress.stale = 0 if best else progress.stale + 1
         if best:
             progress.best_dice, progress.best_epoch = validation.dice, progress.epoch
+
     row = {
         "epoch": progress.epoch,
         "seconds": round(seconds, 3),
@@ -191,13 +276,14 @@ def _end_epoch(
         "best": int(best),
         "skipped": progress.skipped,
         "patches_per_s": round(rate, 3),
+        **(validation.dice_by_stratum() if validation is not None else {}),
     }
     progress.history.append(row)
     progress.begin_epoch()
+
+    # Time that ran out during a validation ends the training; without one, the next epoch does.
     out_of_patience = train.patience is not None and progress.stale >= train.patience
-    time_is_up = time_was_up or (
-        validation is not None and _time_is_up(state)
-    )  # never without a validation at the end
+    time_is_up = time_was_up or (validation is not None and _time_is_up(state))
     progress.finished = progress.epoch >= train.epochs or time_is_up or out_of_patience
     return EpochDone(row, validation, best)
 
@@ -226,7 +312,7 @@ def _time_is_up(state: TrainState) -> bool:
 
 @contextlib.contextmanager
 def _memory_named(state: TrainState) -> Iterator[None]:
-    """Running out of memory, on a GPU or not, becomes one error that names the two settings to lower."""
+    """Turn running out of memory, on a GPU or not, into an error that names what to lower."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -235,12 +321,16 @@ def _memory_named(state: TrainState) -> Iterator[None]:
         ) and "can't allocate memory" not in str(error):
             raise
         train = state.config.train
-        smaller = list(state.patch)
-        smaller[0], smaller[1] = smaller[0] // 2, smaller[1] // 2
-        hint = f"lower one of the two: --set train.batch_size={max(1, train.batch_size // 2)} or --set train.patch={smaller}"
+        smaller = [state.patch[0] // 2, state.patch[1] // 2, state.patch[2]]
+        hint = (
+            f"lower one of the two: --set train.batch_size={max(1, train.batch_size // 2)} "
+            f"or --set train.patch={smaller}"
+        )
         if state.micro_batch > 1 and coupling_of(train, state.network) is None:
-            hint += f"; --set train.micro_batch={max(1, min(state.micro_batch, train.batch_size) // 2)}   saves memory for the same result"
+            fewer = max(1, min(state.micro_batch, train.batch_size) // 2)
+            hint += f"; --set train.micro_batch={fewer}   saves memory for the same result"
         raise HemsegError(
-            f"out of memory on {state.device} with train.batch_size = {train.batch_size} and train.patch = {list(state.patch)}",
+            f"out of memory on {state.device} with train.batch_size = {train.batch_size} "
+            f"and train.patch = {list(state.patch)}",
             hint=hint,
         ) from error

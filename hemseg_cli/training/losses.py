@@ -1,4 +1,4 @@
-"""The training loss: soft Dice, binary cross-entropy and focal loss in a weighted sum, over one output or several resolutions."""
+"""Compute the training loss: soft Dice, cross-entropy and focal loss, over several resolutions."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -16,9 +16,9 @@ Loss = Callable[[Tensor | Sequence[Tensor], Tensor], Tensor]
 
 
 def make_loss(train: "TrainConfig", processes: Processes | None = None) -> Loss:
-    """A function from logits [n, 1, i, j, k], or a list of them with the finest first, and label [n, 1, i, j, k] to a scalar.
+    """Make the loss, a function from logits [n, 1, i, j, k] and a label of that shape to a scalar.
 
-    Coarser outputs are held against the label averaged down to their size, each with
+    Logits may be a list with the finest first. Coarser outputs are held against the label averaged down to their size, each with
     `deep_supervision` times the weight of the one before; the weights sum to 1. `processes`: the
     processes that share a batch; a Dice over the batch is over all of it.
     """
@@ -46,7 +46,9 @@ def dice_loss(
     over_batch: bool,
     processes: Processes | None = None,
 ) -> Tensor:
-    """1 - soft Dice of sigmoid(logits) (Milletari et al., V-Net, 2016, with a plain denominator), as MONAI's DiceLoss(sigmoid=True).
+    """Compute 1 - soft Dice of sigmoid(logits), as MONAI's DiceLoss(sigmoid=True).
+
+    Milletari et al., V-Net, 2016, with a plain denominator.
 
     `over_batch`: one Dice over all patches, those of the other processes of `processes` too; else the
     mean of one a patch.
@@ -61,7 +63,7 @@ def dice_loss(
 
 
 def focal_loss(logits: Tensor, label: Tensor, *, gamma: float, positive_weight: float) -> Tensor:
-    """Mean of (1 - p_t)^gamma times the cross-entropy (Lin et al., 2017)."""
+    """Compute the mean of (1 - p_t)^gamma times the cross-entropy (Lin et al., 2017)."""
     entropy = functional.binary_cross_entropy_with_logits(logits, label, reduction="none")
     weight = 1 + (positive_weight - 1) * label
     return (weight * (1 - torch.exp(-entropy)) ** gamma * entropy).mean()
@@ -81,7 +83,7 @@ def _one_output(
         )
         total = total + settings.dice * dice
     if settings.cross_entropy > 0:
-        weight = logits.new_tensor(settings.positive_weight)
+        weight = logits.new_full((), settings.positive_weight)
         total = total + settings.cross_entropy * functional.binary_cross_entropy_with_logits(
             logits, label, pos_weight=weight
         )

@@ -1,4 +1,4 @@
-"""The gradient of a batch. Where no patch depends on another, the batch goes through the network in parts: the memory of a part only."""
+"""Compute the gradient of a batch, in parts where no patch depends on another, to save memory."""
 
 import contextlib
 import math
@@ -24,7 +24,7 @@ _CPU_FEWEST = 2
 
 
 def coupling_of(train: "TrainConfig", network: nn.Module) -> str | None:
-    """Why the patches of a batch depend on each other, so that it cannot be taken in parts.
+    """Say why the patches of a batch depend on each other, so that it cannot be taken in parts.
 
     None if they do not.
     """
@@ -36,7 +36,7 @@ def coupling_of(train: "TrainConfig", network: nn.Module) -> str | None:
 
 
 def micro_batch(train: "TrainConfig", network: nn.Module, device: torch.device) -> int:
-    """`train.micro_batch`, or where it is not set what the device is best at.
+    """Choose the patches that go through together: `train.micro_batch`, or what suits the device.
 
     UsageError where a batch cannot be taken in parts.
     """
@@ -52,9 +52,12 @@ def micro_batch(train: "TrainConfig", network: nn.Module, device: torch.device) 
     return train.micro_batch
 
 
-def add_gradient(state: TrainState, batch: Batch, loss: Loss) -> float:
-    """Add the gradient of the batch's loss to the weights' (scaled by the gradient scaler, if it is on); returns the loss."""
-    total = 0.0
+def add_gradient(state: TrainState, batch: Batch, loss: Loss) -> Tensor:
+    """Add the gradient of the batch's loss to the weights' (times the gradient scaler's scale).
+
+    Returns the loss, a scalar on the device, so that the caller decides when to wait for it.
+    """
+    total = torch.zeros((), device=state.device)
     parts = list(
         zip(
             batch.images.split(state.micro_batch),
@@ -67,14 +70,14 @@ def add_gradient(state: TrainState, batch: Batch, loss: Loss) -> float:
             share = len(images) / len(batch.images)
             part = share * loss(_forward(state, images), labels.to(state.device, non_blocking=True))
             state.scaler.scale(part).backward()
-        total += float(part.detach())
+        total += part.detach()
     return total
 
 
 def _forward(state: TrainState, images: Tensor) -> Any:
-    """The logits in float32: one tensor, or a list where the network supervises several levels."""
+    """Compute the logits in float32: one tensor, or a list where several levels are supervised."""
     images = images.to(state.device, non_blocking=True)
-    if state.device.type == "cuda":
+    if state.config.train.channels_last:
         images = images.contiguous(memory_format=torch.channels_last_3d)
     with torch.autocast(
         state.device.type, dtype=state.precision, enabled=state.precision != torch.float32
@@ -86,7 +89,7 @@ def _forward(state: TrainState, images: Tensor) -> Any:
 
 
 def _averaged(network: nn.Module, *, now: bool) -> contextlib.AbstractContextManager[None]:
-    """Several processes average their gradients once a batch."""
+    """Average the gradients of several processes once a batch, with its last part."""
     return (
         network.no_sync()
         if isinstance(network, DistributedDataParallel) and not now

@@ -1,4 +1,6 @@
-"""Start from the probability that a voxel is hemorrhage, not from 0.5 (Lin et al., Focal Loss, 2017, section 3.3).
+"""Let a network start from the probability of hemorrhage, not from 0.5.
+
+Lin et al., Focal Loss, 2017, section 3.3.
 
 Else the first steps of every training teach the network no more than that hemorrhage is rare.
 """

@@ -1,4 +1,4 @@
-"""Patches cut from the cache.
+"""Cut training patches from the cache.
 
 What item `index` of an epoch is depends on (seed, epoch, index) alone, whatever process makes it.
 """
@@ -18,13 +18,15 @@ if TYPE_CHECKING:
     from hemseg_cli.config.schema import TrainConfig
 
 Size = tuple[int, int, int]
+_VOXELS_A_DRAW = 64
+_MOST_DRAWS = 50
 _ORDER_STREAM = 2**31  # an index that no patch has: the stream of the epoch's order
 
 
 class PatchDataset(Dataset[dict[str, Any]]):
-    """The patches of one epoch: {"image": float32 [c, i, j, k], "label".
+    """The patches of one epoch.
 
-    Float32 [1, i, j, k], "scan": str}.
+    An item is {"image": float32 [c, i, j, k], "label": float32 [1, i, j, k], "scan": str}.
     """
 
     def __init__(
@@ -40,7 +42,7 @@ class PatchDataset(Dataset[dict[str, Any]]):
             raise HemsegError(
                 "the train split is empty", hint="hemseg doctor   says what the case table holds"
             )
-        if not any(len(case.foreground) for case in cases):
+        if not any(case.foreground_voxels for case in cases):
             raise HemsegError(
                 f"none of the {len(cases)} training labels has any hemorrhage",
                 hint="hemseg doctor   checks the labels",
@@ -125,21 +127,52 @@ def _centre(
     room: Sequence[tuple[int, int]],
     random: np.random.Generator,
 ) -> NDArray[np.int64]:
+    """Draw the voxel about which a patch is cut, before it is moved inside its `room`."""
+    if case.foreground_voxels and random.random() < train.foreground_share:
+        foreground = case.foreground
+        voxel = foreground[random.integers(len(foreground))]
+        reach = (train.jitter * np.array(patch) / 2).astype(int)
+        return np.array(np.unravel_index(int(voxel), case.shape)) + random.integers(
+            -reach, reach + 1
+        )
+
+    if train.background_centres == "tissue":
+        return _tissue_voxel(case, random)
+
     low = np.array([first for first, _ in room])
     high = np.array([last + size for (_, last), size in zip(room, patch, strict=True)])
-    if len(case.foreground) and random.random() < train.foreground_share:
-        voxel = case.foreground[random.integers(len(case.foreground))]
-        reach = train.jitter * np.array(patch) / 2
-        return np.array(np.unravel_index(int(voxel), case.shape)) + random.integers(
-            -reach.astype(int), reach.astype(int) + 1
-        )
+    label = case.label
     while True:
         centre = random.integers(low, high)
         inside = bool((centre >= 0).all() and (centre < case.shape).all())
         # A label that fills the scan has no background at all: `anywhere` then serves.
         if (
             train.background_centres == "anywhere"
-            or len(case.foreground) >= case.label.size
-            or not (inside and case.label[tuple(centre)])
+            or case.foreground_voxels >= label.size
+            or not (inside and label[tuple(centre)])
         ):
             return np.asarray(centre)
+
+
+def _tissue_voxel(case: PreparedCase, random: np.random.Generator) -> NDArray[np.int64]:
+    """Draw a voxel without hemorrhage whose normalised value is above 0 in some channel.
+
+    The background of MONAI's `RandCropByPosNegLabeld` with `image_threshold = 0`: uniform over
+    those voxels, and over those of the hemorrhage where there is none of them.
+    """
+    image, label = case.image, case.label
+    # Drawing until one is found is uniform, and reads a few pages of the map instead of all.
+    for _ in range(_MOST_DRAWS):
+        draws = tuple(random.integers(0, n, _VOXELS_A_DRAW) for n in case.shape)
+        i, j, k = draws
+        found = np.flatnonzero((image[:, i, j, k] > 0).any(0) & (label[i, j, k] == 0))
+        if len(found):
+            return np.array([axis[found[0]] for axis in draws])
+
+    candidates: NDArray[Any] = np.flatnonzero(
+        (np.asarray(image) > 0).any(0) & (np.asarray(label) == 0)
+    )
+    if not len(candidates):
+        candidates = case.foreground if case.foreground_voxels else np.arange(label.size)
+    voxel = int(candidates[random.integers(len(candidates))])
+    return np.array(np.unravel_index(voxel, case.shape))

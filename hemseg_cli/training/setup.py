@@ -1,20 +1,29 @@
-"""What a run trains on: its scans by split or fold, its networks and numbers, put together from the config."""
+"""Put together what a run trains on, its network and its numbers, from the config."""
 
 import functools
+import importlib.util
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from hemseg_cli.config import Config
 from hemseg_cli.core import console
-from hemseg_cli.core.cases import Case, cases_in_split, contaminated, patient_folds, read_cases
+from hemseg_cli.core.cases import Case
 from hemseg_cli.core.devices import training_precision
-from hemseg_cli.core.errors import HemsegError, UsageError
+from hemseg_cli.core.errors import HemsegError
 from hemseg_cli.core.executor import default_workers
 from hemseg_cli.models.registry import build_network, check_patch, full_config, require_model
-from hemseg_cli.training.batches import BatchPlan, Loading
+from hemseg_cli.training.batches import (
+    BatchPlan,
+    Loading,
+    shared_batch_size,
+    shared_memory_bytes,
+    workers_within,
+)
 from hemseg_cli.training.cache import PreparedCase, prepared_cases, preprocess_of
 from hemseg_cli.training.distributed import Processes
 from hemseg_cli.training.ema import WeightMean
@@ -22,6 +31,7 @@ from hemseg_cli.training.losses import Loss, make_loss
 from hemseg_cli.training.micro_batch import micro_batch
 from hemseg_cli.training.output_bias import set_output_bias
 from hemseg_cli.training.sampling import PatchDataset
+from hemseg_cli.training.scans import TrainingCases
 from hemseg_cli.training.schedule import LearningRateSchedule, make_optimizer
 from hemseg_cli.training.state import TrainState, step_seed
 
@@ -29,50 +39,21 @@ if TYPE_CHECKING:
     from hemseg_cli.config.schema import TrainConfig
 
 _MOST_WORKERS = 8
+_FLOAT32_BYTES = 4
 
 
 @dataclass(frozen=True)
 class TrainSetup:
-    """What is trained on: the patches of every epoch and how they are loaded, the loss, and the scans of the val split."""
+    """What is trained on: the patches of every epoch, the loss, and the scans of the val split."""
 
     loading: Loading
     plan: BatchPlan
     loss: Loss
-    validation: "Sequence[PreparedCase]"
+    validation: Sequence[PreparedCase]
 
 
-def training_cases(config: Config) -> tuple[list[Case], list[Case]]:
-    """The scans to train on and to validate on.
-
-    The table's splits, or with `train.fold` all but one and one fold of train + val.
-
-    HemsegError if a split is empty, UsageError if there is no such fold.
-    """
-    train = config.train
-    cases = read_cases(config.data.cases_file)
-    if train.fold is None:
-        return cases_in_split(cases, "train"), cases_in_split(cases, "val")
-    if not isinstance(train.fold, int) or train.fold >= train.folds:
-        raise UsageError(
-            f"train.fold = {train.fold}: folds are 0 to {train.folds - 1}",
-            hint="--fold K --folds N, or --fold all",
-        )
-    pool = sorted(
-        (case for case in cases if case.split in ("train", "val")), key=lambda case: case.scan
-    )
-    folds = patient_folds(pool, train.folds, seed=train.seed)
-    kept, held_out = (
-        [case for case in pool if (folds[case.scan] == train.fold) is held]
-        for held in (False, True)
-    )
-    return kept, held_out
-
-
-def check_config(config: Config) -> None:
-    """UsageError for what the model cannot do, HemsegError for a split without scans.
-
-    Before a run is made.
-    """
+def check_network(config: Config) -> None:
+    """Raise UsageError for what the model cannot do, before anything is made."""
     train = config.train
     model_config = full_config(train.model, train.network, train.patch)
     check_patch(train.model, model_config, train.patch)
@@ -80,25 +61,39 @@ def check_config(config: Config) -> None:
         with torch.device("meta"):
             network = build_network(train.model, model_config, len(train.windows))
         micro_batch(train, network, torch.device("meta"))
-    kept, held_out = training_cases(config)
-    _warn_of_contamination(config, [*kept, *held_out])
 
 
-def make_setup(config: Config, device: torch.device, processes: Processes) -> TrainSetup:
-    """Prepare the scans (rank 0 first, the others find them in the cache) and put together what the loop needs."""
-    train = config.train
-    train_cases, val_cases = training_cases(config)
-    if train.validation_cases is not None:
-        val_cases = val_cases[: train.validation_cases]
-    prepared = _prepare(config, [*train_cases, *val_cases], processes)
-    kept = [prepared[case.scan] for case in train_cases if case.scan in prepared]
-    validated = [prepared[case.scan] for case in val_cases if case.scan in prepared]
-    if not validated:
-        raise HemsegError(
-            "no scan of the val split can be used",
-            hint="hemseg doctor   says what is wrong with them",
+def share_batch(config: Config, processes: Processes) -> Config:
+    """Raise `train.batch_size` to a multiple of the number of processes, and say so."""
+    wanted = config.train.batch_size
+    size = shared_batch_size(wanted, processes.size)
+    if size == wanted:
+        return config
+    if processes.is_main:
+        console.say(
+            f"train.batch_size = {wanted} over {processes.size} processes: {size} patches a step, "
+            f"{size // processes.size} in each"
         )
+    train = config.train.model_copy(update={"batch_size": size})
+    return config.model_copy(update={"train": train})
+
+
+def make_setup(
+    config: Config, cases: TrainingCases, device: torch.device, processes: Processes
+) -> TrainSetup:
+    """Prepare the scans, and put together what the loop needs.
+
+    HemsegError where no scan is left to validate on, or none of them has any hemorrhage: the Dice
+    of empty masks against empty labels is 1, whatever the network has learnt.
+    """
+    train = config.train
+    val_cases = cases.val[: train.validation_cases]
+    prepared = _prepare(config, [*cases.train, *val_cases], processes)
+    kept = [prepared[case.scan] for case in cases.train if case.scan in prepared]
+    validated = [prepared[case.scan] for case in val_cases if case.scan in prepared]
+    _check_validation(validated)
     _warn_of_size(train, kept)
+
     patches_of = functools.partial(_patches_of, kept, train)
     plan = BatchPlan(len(patches_of(0)), train.batch_size, processes)
     if not len(plan):
@@ -106,42 +101,46 @@ def make_setup(config: Config, device: torch.device, processes: Processes) -> Tr
             f"{len(patches_of(0))} patches do not fill one batch of {train.batch_size}",
             hint="lower train.batch_size",
         )
-    return TrainSetup(
-        Loading(patches_of, loader_workers(config, device, processes)),
-        plan,
-        make_loss(train, processes),
-        validated,
-    )
+
+    workers = loader_workers(config, device, processes)
+    return TrainSetup(Loading(patches_of, workers), plan, make_loss(train, processes), validated)
 
 
 def make_state(
     config: Config, setup: TrainSetup, device: torch.device, processes: Processes
 ) -> TrainState:
-    """A new network, from the seed alone, with its optimiser and schedule, on the device."""
+    """Build a new network, from the seed alone, with its optimiser and schedule, on the device."""
     train = config.train
     preprocess = preprocess_of(train)
     model_config = full_config(train.model, train.network, train.patch)
+    precision = training_precision(train.precision, device)
+
+    # The same weights in every process and on every device: drawn on the CPU, from the seed.
     torch.manual_seed(step_seed(train.seed))
     network = build_network(train.model, model_config, len(preprocess.windows))
     if train.output_bias > 0:
         set_output_bias(network, train.output_bias, (1, len(preprocess.windows), *train.patch))
     network.to(device)
-    if device.type == "cuda":
+    if train.channels_last:
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # not in torch's annotations
-    mean = WeightMean(network, train.ema_decay)
+
+    # Coarser outputs that have no weight in the loss leave their heads without a gradient, which
+    # DistributedDataParallel has to be told of.
+    supervised = train.loss.deep_supervision > 0
+    forward: nn.Module = network if supervised else FinestOutput(network)
     parallel = processes.parallel(
-        network, device, idle_weights=not require_model(train.model).convolutional
+        compiled(forward, device) if train.compile else forward,
+        device,
+        idle_weights=not require_model(train.model).convolutional or not supervised,
     )
-    precision = training_precision(train.precision, device)
-    optimizer = make_optimizer(
-        network, train, fused=precision != torch.float16 and device.type in ("cpu", "cuda")
-    )
+
+    optimizer = make_optimizer(network, train, fused=device.type in ("cpu", "cuda"))
     i, j, k = train.patch
     return TrainState(
         config=config,
         network=network,
         parallel=parallel,
-        mean=mean,
+        mean=WeightMean(network, train.ema_share),
         optimizer=optimizer,
         schedule=LearningRateSchedule(optimizer, train, train.epochs * len(setup.plan)),
         scaler=torch.amp.GradScaler(device.type, enabled=precision == torch.float16),
@@ -154,16 +153,79 @@ def make_state(
     )
 
 
-def loader_workers(config: Config, device: torch.device, processes: Processes) -> int:
-    """`compute.workers`; not set.
+class FinestOutput(nn.Module):
+    """The finest of a network's outputs, as a list of one where the network gives several."""
 
-    None on a CPU, whose cores compute the network, else the cores of this process's share but one.
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return [n, 1, i, j, k]."""
+        output = self.network(images)
+        finest: torch.Tensor = output if isinstance(output, torch.Tensor) else output[0]
+        return finest
+
+
+def compiled(network: nn.Module, device: torch.device) -> nn.Module:
+    """Compile a network with `torch.compile`; without a compiler it stays as it is, which is said.
+
+    torch generates C++ for a CPU, and Triton kernels, which need a C compiler too, for a GPU.
+    """
+    missing = [] if any(map(shutil.which, ("cc", "gcc", "clang", "c++", "g++"))) else ["C compiler"]
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        missing.append("Triton")
+    if missing:
+        console.say(f"train.compile = true is left out: there is no {' and no '.join(missing)}")
+        return network
+    result: nn.Module = torch.compile(network)  # type: ignore[assignment]  # typed as a callable
+    return result
+
+
+def use_device(config: Config, device: torch.device) -> None:
+    """Set torch's switches for a device: TF32, deterministic algorithms, tuned convolutions.
+
+    cuDNN times its algorithms once a shape and takes the fastest; all batches have one shape. The
+    fastest is not always deterministic, so `train.deterministic` switches that off.
+    """
+    train = config.train
+    torch.set_float32_matmul_precision("high" if train.tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = train.tf32
+    torch.backends.cudnn.benchmark = device.type == "cuda" and not train.deterministic
+    torch.use_deterministic_algorithms(train.deterministic, warn_only=True)
+    if device.type == "cuda":
+        # Pinned memory and new tensors belong to the current device, which is GPU 0 at first.
+        torch.cuda.set_device(device)
+
+
+def loader_workers(config: Config, device: torch.device, processes: Processes) -> int:
+    """Count the loader's worker processes: `compute.workers`, as far as shared memory allows.
+
+    Not set: 0 on a CPU, whose cores compute the network, else this process's share of the cores
+    but one.
     """
     if config.compute.workers is not None:
-        return config.compute.workers
-    if device.type == "cpu":
-        return 0
-    return max(1, min(_MOST_WORKERS, default_workers() // processes.size - 1))
+        wanted = config.compute.workers
+    elif device.type == "cpu":
+        wanted = 0
+    else:
+        wanted = max(1, min(_MOST_WORKERS, default_workers() // processes.size - 1))
+
+    free = shared_memory_bytes()
+    if not wanted or free is None:
+        return wanted
+    patch_bytes = _FLOAT32_BYTES * (len(config.train.windows) + 1)
+    for size in config.train.patch:
+        patch_bytes *= size
+    batch_bytes = patch_bytes * max(1, config.train.batch_size // processes.size)
+    workers = workers_within(wanted, batch_bytes, free // processes.size)
+    if workers < wanted:
+        console.warn(
+            f"/dev/shm has {free / 1e6:.0f} MB free, and {wanted} loader workers in each of "
+            f"{processes.size} processes need more for batches of {batch_bytes / 1e6:.0f} MB: "
+            f"{workers or 'none'} used (docker run --shm-size=2g gives more)"
+        )
+    return workers
 
 
 def _patches_of(cases: Sequence[PreparedCase], train: "TrainConfig", epoch: int) -> PatchDataset:
@@ -173,14 +235,29 @@ def _patches_of(cases: Sequence[PreparedCase], train: "TrainConfig", epoch: int)
 def _prepare(
     config: Config, cases: Sequence[Case], processes: Processes
 ) -> dict[str, PreparedCase]:
+    """Preprocess in the main process first; the others find the scans in the cache."""
     preprocess = preprocess_of(config.train)
     if processes.size > 1:
         processes.broadcast(lambda: len(prepared_cases(config, cases, preprocess)))
     return {case.scan: case for case in prepared_cases(config, cases, preprocess)}
 
 
+def _check_validation(cases: Sequence[PreparedCase]) -> None:
+    if not cases:
+        raise HemsegError(
+            "no scan of the val split can be used",
+            hint="hemseg doctor   says what is wrong with them",
+        )
+    if not any(case.foreground_voxels for case in cases):
+        raise HemsegError(
+            f"none of the {len(cases)} labels of the val split has any hemorrhage: every Dice "
+            "would be that of empty masks",
+            hint="hemseg doctor   checks the labels; --fold 0   validates on other scans",
+        )
+
+
 def _warn_of_size(train: "TrainConfig", cases: Sequence[PreparedCase]) -> None:
-    """A patch larger than a scan is legal, and costs: most of it is padding."""
+    """Warn of a patch larger than a scan: it is legal, and most of it is padding."""
     small = [
         case
         for case in cases
@@ -191,19 +268,6 @@ def _warn_of_size(train: "TrainConfig", cases: Sequence[PreparedCase]) -> None:
             (case.shape for case in small), key=lambda shape: shape[0] * shape[1] * shape[2]
         )
         console.warn(
-            f"train.patch = {list(train.patch)} is larger than {len(small)} of {len(cases)} training scans on the network's grid "
-            f"(the smallest is {list(shape)}): they are padded"
+            f"train.patch = {list(train.patch)} is larger than {len(small)} of {len(cases)} "
+            f"training scans on the network's grid (the smallest is {list(shape)}): they are padded"
         )
-
-
-def _warn_of_contamination(config: Config, cases: Sequence[Case]) -> None:
-    """Name the data sets beside this one whose test scans are trained on, as HemSeg-500's train split has those of HemSeg-200."""
-    for table in sorted(config.data.root.glob("*/cases.csv")):
-        if table != config.data.cases_file:
-            tested = [case for case in read_cases(table) if case.split == "test"]
-            seen = contaminated(cases, tested)
-            if seen:
-                console.warn(
-                    f"{len(seen)} of the {len(tested)} test scans of {table.parent.name} are trained on here: "
-                    f"scores of this run on that test split say nothing ({', '.join(seen[:5])}{' ...' if len(seen) > 5 else ''})"
-                )

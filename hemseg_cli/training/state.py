@@ -1,4 +1,4 @@
-"""Everything that training needs to go on exactly where it stopped, and the files it is kept in.
+"""Keep everything that training needs to go on exactly where it stopped, and its files.
 
 `last.pt` is replaced by a rename, so that a kill at any moment leaves it whole; the one before
 stays as `previous.pt`.
@@ -57,13 +57,13 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def begin_epoch(self) -> None:
-        """Count anew for the next epoch."""
+        """Reset the counts of the running epoch."""
         self.batch, self.loss_sum, self.losses, self.skipped = 0, 0.0, 0, 0
 
 
 @dataclass
 class TrainState:
-    """The parts that change while training, with what describes them.
+    """What changes while training, with what describes it.
 
     `parallel` is `network` behind DistributedDataParallel, or itself.
     """
@@ -87,9 +87,9 @@ class TrainState:
     progress: Progress = field(default_factory=Progress)
 
     def prediction_checkpoint(self) -> dict[str, Any]:
-        """A checkpoint for prediction.
+        """Make a checkpoint for prediction: the averaged weights and what rebuilds the network.
 
-        The averaged weights and what rebuilds the network around them.
+        `dataset` names the data set that it was trained on.
         """
         return {
             "model": self.mean.network.state_dict(),
@@ -100,13 +100,14 @@ class TrainState:
             "patch": list(self.patch),
             "in_channels": len(self.preprocess.windows),
             "step": self.progress.step,
+            "dataset": self.config.data.dataset,
             "epoch": self.progress.epoch,
             "predict": dict(self.predict),
             "val_dice": self.progress.best_dice if self.progress.best_epoch else None,
         }
 
     def resume_checkpoint(self) -> dict[str, Any]:
-        """A checkpoint to resume from: `prediction_checkpoint`, and all the rest."""
+        """Make a checkpoint to resume from: `prediction_checkpoint`, and all the rest."""
         return {
             **self.prediction_checkpoint(),
             "network": self.network.state_dict(),
@@ -205,7 +206,7 @@ def load_last(run: RunDirectory) -> dict[str, Any]:
 
 
 def check_resumable(run: RunDirectory, state: Mapping[str, Any], config: Config) -> None:
-    """HemsegError if the run is finished, or was trained with another configuration (naming each key that differs)."""
+    """Raise HemsegError if the run is of another model or configuration, naming each key."""
     name = str(state["model_name"])
     if name != config.train.model:
         raise HemsegError(
@@ -213,26 +214,19 @@ def check_resumable(run: RunDirectory, state: Mapping[str, Any], config: Config)
             hint=f"hemseg train --resume --run {run.name} --model {name}",
         )
     check_same_config(run, state["config"], config)
-    if state["progress"].get("finished"):
-        raise finished_error(run, state["epoch"], state["progress"].get("best_epoch"))
 
 
 def check_same_config(run: RunDirectory, then: Mapping[str, Any], config: Config) -> None:
-    """HemsegError naming each key of the run's configuration (`then`, plain values) that `config` differs in."""
+    """Raise HemsegError naming each key of the run's configuration that `config` differs in.
+
+    `then`: the run's, as plain values.
+    """
     differing = list(_differences(then, config.model_dump(mode="json")))
     if differing:
         raise HemsegError(
             f"run {run.name} was trained with another configuration:\n  " + "\n  ".join(differing),
             hint=f"hemseg train --resume --run {run.name} --config {run.config_file}   goes on with the run's own; a change is a new run",
         )
-
-
-def finished_error(run: RunDirectory, epochs: int, best_epoch: int | None) -> HemsegError:
-    """The error that refuses to resume a finished run."""
-    return HemsegError(
-        f"run {run.name} is finished: {epochs} epochs, best epoch {best_epoch}",
-        hint=f"hemseg predict --run {run.name}   uses it; a longer training is a new run with more --epochs",
-    )
 
 
 def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Any:

@@ -1,53 +1,57 @@
-"""`hemseg train`: one system into a run directory.
-
-The loop says what happens; here it is shown, saved and, where asked, stopped.
-"""
+"""Train one system into a run directory: follow the loop, show, save, and stop when asked to."""
 
 import contextlib
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from hemseg_cli.config import Config, dump
+from hemseg_cli.config import Config
 from hemseg_cli.core import console
-from hemseg_cli.core.errors import HemsegError, Stopped, UsageError
-from hemseg_cli.core.files import remove_leftovers, write_text
-from hemseg_cli.core.run_directory import RunDirectory, create_run, mark_latest, open_run
+from hemseg_cli.core.errors import HemsegError, Stopped
+from hemseg_cli.core.run_directory import RunDirectory
 from hemseg_cli.inference.predictor import torch_device
-from hemseg_cli.models.checkpoint import write_checkpoint
 from hemseg_cli.models.registry import model_to_train
-from hemseg_cli.training.display import Display
+from hemseg_cli.training.display import Display, tensorboard
 from hemseg_cli.training.distributed import Processes, process_group
-from hemseg_cli.training.environment import environment, write_environment
-from hemseg_cli.training.history import write_history
 from hemseg_cli.training.loop import EpochDone, StepDone, run_epochs
+from hemseg_cli.training.saving import (
+    FoundRun,
+    Saver,
+    find_run,
+    finished_error,
+    new_run,
+    written_run,
+)
+from hemseg_cli.training.scans import (
+    TrainingCases,
+    sample_by_volume,
+    training_cases,
+    warn_of_contamination,
+)
 from hemseg_cli.training.setup import (
     TrainSetup,
-    check_config,
+    check_network,
     make_setup,
     make_state,
+    share_batch,
+    use_device,
 )
 from hemseg_cli.training.signals import StopRequest, stop_requests
-from hemseg_cli.training.state import (
-    TrainState,
-    check_resumable,
-    load_last,
-    save_last,
-)
+from hemseg_cli.training.state import TrainState, load_last
 from hemseg_cli.training.tune_prediction import count_passes, store_settings, tune_prediction
-from hemseg_cli.training.validation import predict_settings
 
-_TUNING_TIME_SHARE = 0.1  # of the training's time: beyond the usual way of prediction, none is tried that would take longer
+# Beyond the default way of prediction, none is tried that would take longer than this share of the
+# training's time.
+_TUNING_TIME_SHARE = 0.1
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A finished training. `best_dice`.
+    """A finished training.
 
-    Mean Dice of the val split's whole scans at the best epoch.
+    `best_dice`: mean Dice of the val split's whole scans at the best epoch.
     """
 
     run: RunDirectory
@@ -56,6 +60,11 @@ class TrainResult:
     best_epoch: int
     best_dice: float
     seconds: float
+
+    @property
+    def failed(self) -> bool:
+        """Never: a training that could not be done raises."""
+        return False
 
     def payload(self) -> dict[str, Any]:
         """The result as plain values."""
@@ -92,128 +101,128 @@ class TrainResult:
         ]
 
 
-def train(config: Config, *, run: str | None = None, resume: bool = False) -> TrainResult:
-    """Train one system as `config.train` says, by the family of its model.
+def train(
+    config: Config, *, run: str | None = None, resume: bool = False, keep_finished: bool = False
+) -> TrainResult:
+    """Train one system as `config.train` says, or do what is left of a run, by its family.
 
     `run`: name of the run directory below `runs.root` (None: a new one, or with `resume` the
-    newest). HemsegError if it cannot be done, Stopped if SIGTERM or Ctrl-C came and the state was
-    saved.
+    newest). One that was begun with the same configuration goes on where it stopped, with `resume`
+    or without; of one that stopped while its prediction settings were chosen, these are chosen.
+    `keep_finished`: a run with nothing left to do gives its result instead of an error.
+    HemsegError if it cannot be done, Stopped if SIGTERM or Ctrl-C came and the state was saved.
     """
-    result: TrainResult = model_to_train(config.train).family.train(config, run=run, resume=resume)
+    family = model_to_train(config.train).family
+    result: TrainResult = family.train(config, run=run, resume=resume, keep_finished=keep_finished)
     return result
 
 
-def train_network(config: Config, *, run: str | None, resume: bool) -> TrainResult:
+def train_network(
+    config: Config, *, run: str | None, resume: bool, keep_finished: bool = False
+) -> TrainResult:
     """Train one of our networks (`Family.train`)."""
-    check_config(config)
+    check_network(config)
+    cases = training_cases(config)
+
     device = torch_device(config.compute.device)
     with process_group(device.type) as processes:
         device = processes.device(device)
-        directory = processes.broadcast(lambda: _directory(config, run, resume=resume))
-        with directory.lock() if processes.is_main else contextlib.nullcontext():
-            if processes.is_main:
-                console.add_log_file(directory.log_file)
-                remove_leftovers(directory.path)
-            setup = make_setup(config, device, processes)
-            state = make_state(config, setup, device, processes)
-            if resume:
-                _resume(directory, state)
-            if processes.is_main:
-                write_setup(directory, config, device, processes, resumed=resume)
+        use_device(config, device)
+        config = share_batch(config, processes)
+
+        # Every process reads the state that it resumes from; a refusal is the same in all.
+        found = _find_run(config, run, processes, resume=resume)
+        if found is not None and found.finished:
+            return _complete(
+                found, config, cases, device, processes, resume=resume, keep=keep_finished
+            )
+
+        # What can fail for the sake of the data or the network fails before a run is made.
+        if found is None:
+            warn_of_contamination(config, cases)
+        setup = make_setup(config, cases, device, processes)
+        state = make_state(config, setup, device, processes)
+        if found is not None:
+            _restore(state, found)
+            directory = found.directory
+        else:
+            directory = processes.broadcast(lambda: new_run(config, run))
+        with written_run(directory, config, device, processes):
             _train_to_the_end(directory, state, setup, processes)
             if processes.is_main and config.train.tune != "none":
-                _tune_prediction(
-                    directory,
-                    config,
-                    setup,
-                    device,
-                    seconds=state.progress.seconds * _TUNING_TIME_SHARE,
-                )
-    progress = state.progress
+                _tune_prediction(directory, config, cases, device, seconds=state.progress.seconds)
+
+    return _result(directory, config, vars(state.progress))
+
+
+def _find_run(
+    config: Config, name: str | None, processes: Processes, *, resume: bool
+) -> FoundRun | None:
+    """Find the run to go on with; the main process checks it, and each reads its state once."""
+    found: FoundRun | None = None
+
+    def find() -> RunDirectory | None:
+        nonlocal found
+        found = find_run(config, name, resume=resume)
+        return None if found is None else found.directory
+
+    directory = processes.broadcast(find)
+    if directory is not None and found is None:
+        found = FoundRun(directory, load_last(directory))
+    return found
+
+
+def _result(run: RunDirectory, config: Config, progress: Any) -> TrainResult:
     return TrainResult(
-        directory,
-        config.train.model,
-        progress.epoch,
-        progress.best_epoch,
-        progress.best_dice,
-        progress.seconds,
-    )
-
-
-def finished_result(config: Config, run: str) -> TrainResult | None:
-    """The result of a run that is finished; None where it is not, or does not exist."""
-    directory = RunDirectory(config.runs.root / run)
-    if not directory.checkpoint("last").is_file():
-        return None
-    result: TrainResult | None = model_to_train(config.train).family.finished(config, directory)
-    return result
-
-
-def finished_network(config: Config, directory: RunDirectory) -> TrainResult | None:
-    """The result of a run of one of our networks that is finished, else None (`Family.finished`)."""
-    progress = load_last(directory)["progress"]
-    if not progress["finished"]:
-        return None
-    best, seconds = float(progress["best_dice"]), float(progress["seconds"])
-    return TrainResult(
-        directory,
+        run,
         config.train.model,
         int(progress["epoch"]),
         int(progress["best_epoch"]),
-        best,
-        seconds,
+        float(progress["best_dice"]),
+        float(progress["seconds"]),
     )
 
 
-def _directory(config: Config, name: str | None, *, resume: bool) -> RunDirectory:
-    if resume:
-        run = open_run(config.runs.root, name)
-        check_resumable(run, load_last(run), config)
-        return run
-    return new_run(config, name)
+def _complete(
+    found: FoundRun,
+    config: Config,
+    cases: TrainingCases,
+    device: torch.device,
+    processes: Processes,
+    *,
+    resume: bool,
+    keep: bool,
+) -> TrainResult:
+    """Do what is left of a run whose epochs are done: choose its settings of prediction."""
+    if found.is_tuned():
+        if not keep:
+            progress = found.last["progress"]
+            raise finished_error(
+                found.directory, progress["epoch"], progress["best_epoch"], resume=resume
+            )
+    elif processes.is_main:
+        with written_run(found.directory, config, device, processes):
+            seconds = float(found.last["progress"]["seconds"])
+            _tune_prediction(found.directory, config, cases, device, seconds=seconds)
+    return _result(found.directory, config, found.last["progress"])
 
 
-def new_run(config: Config, name: str | None) -> RunDirectory:
-    """Make the directory of a new run; UsageError if a run of that name has been trained."""
-    if name is not None and RunDirectory(config.runs.root / name).checkpoint("last").exists():
-        with RunDirectory(config.runs.root / name).lock():
-            pass  # refused with the other's process id, where one is training it now
-        raise UsageError(
-            f"run {name} has been trained already",
-            hint=f"--resume --run {name}   goes on with it; or give another --run",
-        )
-    return create_run(config.runs.root, model=config.train.model, name=name)
-
-
-def _resume(run: RunDirectory, state: TrainState) -> None:
-    checkpoint = load_last(run)
-    state.restore(checkpoint)
+def _restore(state: TrainState, found: FoundRun) -> None:
+    state.restore(found.last)
     progress = state.progress
     console.say(
-        f"resuming run {run.name} in epoch {progress.epoch + 1} after {progress.batch} batches"
+        f"resuming run {found.directory.name} in epoch {progress.epoch + 1} "
+        f"after {progress.batch} batches"
     )
-
-
-def write_setup(
-    run: RunDirectory, config: Config, device: torch.device, processes: Processes, *, resumed: bool
-) -> None:
-    """Write the configuration (of a new run) and the environment, and let `latest` name the run."""
-    if not resumed:
-        write_text(run.config_file, dump(config))
-    write_environment(run.environment_file, environment(device, processes=processes.size))
-    mark_latest(run)
 
 
 def _train_to_the_end(
     run: RunDirectory, state: TrainState, setup: TrainSetup, processes: Processes
 ) -> None:
     """Follow the loop: show, save, and stop when a signal asks for it."""
-    with (
-        stop_requests() as request,
-        _display(run, state, setup, processes) as display,
-        _Saver(run, state, processes) as saver,
-    ):
-        events = run_epochs(state, setup, processes)
+    saver = Saver(run, state, processes)
+    with stop_requests() as request, _display(run, state, setup, processes) as display:
+        events = run_epochs(state, setup, processes, lambda: request.exit_code)
         with setup.loading.deaths_named(), contextlib.closing(events):
             for event in events:
                 display.show(event)
@@ -222,42 +231,57 @@ def _train_to_the_end(
                 elif isinstance(event, StepDone):
                     saver.step()
                     _check_losses(state, run)
-                if not state.progress.finished:
-                    _leave_if_asked(request, saver, run, processes)
+                if state.progress.finished:
+                    continue
+
+                # A step has asked the other processes already.
+                stop = (
+                    event.stop if isinstance(event, StepDone) else _stop_of_any(request, processes)
+                )
+                if stop is not None:
+                    saver.save()
+                    raise stopped(run, stop)
+
+
+def _stop_of_any(request: StopRequest, processes: Processes) -> int | None:
+    """The exit code of the first process that was asked to stop; None where none was."""
+    codes = (code for code in processes.gather(request.exit_code) if code is not None)
+    return next(codes, None)
 
 
 def _tune_prediction(
-    run: RunDirectory, config: Config, setup: TrainSetup, device: torch.device, *, seconds: float
+    run: RunDirectory,
+    config: Config,
+    cases: TrainingCases,
+    device: torch.device,
+    *,
+    seconds: float,
 ) -> None:
-    """Put the settings of prediction that suit the val split best into the best checkpoint, in about so many seconds."""
+    """Store the settings of prediction that suit the val split best in the best checkpoint.
+
+    `seconds`: how long the training took; a share of it is for this.
+    """
     best = run.checkpoint("best")
-    cases = [prepared.case for prepared in setup.validation[: config.train.tune_cases]]
+    sample = sample_by_volume(cases.val[: config.train.validation_cases], config.train.tune_cases)
+    total = len(sample) * count_passes(config)
     with (
         stop_requests() as request,
-        console.live(
-            "choosing prediction settings", total=len(cases) * count_passes(config)
-        ) as track,
-        contextlib.closing(tune_prediction(best, config, cases, device, seconds=seconds)) as steps,
+        console.live("choosing prediction settings", total=total) as track,
+        contextlib.closing(
+            tune_prediction(best, config, sample, device, seconds=seconds * _TUNING_TIME_SHARE)
+        ) as steps,
     ):
         for tuned in steps:
             track.update(advance=1)
             if request.exit_code is not None:
                 raise Stopped(
                     request.exit_code,
-                    f"stopped; {run.name} is trained, and predicts with the settings of its training",
+                    f"stopped; {run.name} is trained: hemseg train --resume --run {run.name}   "
+                    "chooses its prediction settings",
                 )
             if tuned is not None:
                 store_settings(best, tuned.settings)
                 console.say(tuned.text())
-
-
-def _leave_if_asked(
-    request: StopRequest, saver: "_Saver", run: RunDirectory, processes: Processes
-) -> None:
-    codes = [code for code in processes.gather(request.exit_code) if code is not None]
-    if codes:
-        saver.save()
-        raise stopped(run, codes[0])
 
 
 def stopped(run: RunDirectory, exit_code: int) -> Stopped:
@@ -280,48 +304,13 @@ def _check_losses(state: TrainState, run: RunDirectory) -> None:
         ", ".join(scans),
     )
     if progress.bad_in_a_row >= state.config.train.non_finite_batches:
+        last = run.checkpoint("last")
         raise HemsegError(
-            f"the loss was not finite in {progress.bad_in_a_row} batches in a row, of the scans {', '.join(scans)}",
-            hint=f"the last good checkpoint is {run.checkpoint('last')}; look at these scans (hemseg doctor), or lower train.lr",
+            f"the loss was not finite in {progress.bad_in_a_row} batches in a row, "
+            f"of the scans {', '.join(scans)}",
+            hint="look at these scans (hemseg doctor), or lower train.lr"
+            + (f"; the last good checkpoint is {last}" if last.exists() else ""),
         )
-
-
-class _Saver:
-    """Writes checkpoints and history, on rank 0 alone."""
-
-    def __init__(self, run: RunDirectory, state: TrainState, processes: Processes) -> None:
-        self._run, self._state, self._writes = run, state, processes.is_main
-        self._saved_at = time.monotonic()
-
-    def __enter__(self) -> "_Saver":
-        if self._writes and not self._run.checkpoint("last").exists():
-            self.save()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        pass
-
-    def step(self) -> None:
-        if time.monotonic() - self._saved_at >= 60 * self._state.config.train.save_minutes:
-            self.save()
-
-    def epoch(self, event: EpochDone) -> None:
-        if not self._writes:
-            return
-        if event.best:
-            self._state.predict = predict_settings(self._state, event.validation)
-            write_checkpoint(self._run.checkpoint("best"), self._state.prediction_checkpoint())
-        if event.best or self._state.progress.finished:
-            self.save()
-        else:
-            self.step()
-        write_history(self._run.history_file, self._state.progress.history)
-
-    def save(self) -> None:
-        if self._writes:
-            save_last(self._run, self._state.resume_checkpoint())
-            write_history(self._run.history_file, self._state.progress.history)
-        self._saved_at = time.monotonic()
 
 
 @contextlib.contextmanager
@@ -330,30 +319,9 @@ def _display(
 ) -> Iterator[Display]:
     steps = state.config.train.epochs * len(setup.plan)
     with contextlib.ExitStack() as stack:
-        board = (
-            stack.enter_context(tensorboard(run))
-            if state.config.train.tensorboard and processes.is_main
-            else None
-        )
-        track = (
-            stack.enter_context(console.live("training", total=1.0, unit="%"))
-            if processes.is_main
-            else None
-        )
+        board = track = None
+        if processes.is_main:
+            track = stack.enter_context(console.live("training", total=1.0, unit="%"))
+            if state.config.train.tensorboard:
+                board = stack.enter_context(tensorboard(run))
         yield Display(state, track, board, steps=steps, batches=len(setup.plan))
-
-
-@contextlib.contextmanager
-def tensorboard(run: RunDirectory) -> Iterator[Any]:
-    """A TensorBoard writer into `train/tensorboard`.
-
-    HemsegError naming the extra where it is not installed.
-    """
-    try:
-        from torch.utils.tensorboard import SummaryWriter  # an extra
-    except ImportError:
-        raise HemsegError(
-            "train.tensorboard = true needs TensorBoard", hint="pip install 'hemseg[tensorboard]'"
-        ) from None
-    with SummaryWriter(str(run.history_file.parent / "tensorboard")) as writer:
-        yield writer

@@ -24,8 +24,10 @@ from hemseg_cli.imaging.nifti import read_volume
 from hemseg_cli.inference.predictor import Predictor
 from hemseg_cli.inference.settings import Settings
 from hemseg_cli.models.checkpoint import read_checkpoint, write_checkpoint
-from hemseg_cli.training.validation import SMALLEST_DICE_GAIN, THRESHOLDS
 
+THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
+# A change has to gain this much mean Dice, or a small val split would choose by noise.
+SMALLEST_DICE_GAIN = 0.005
 MIN_COMPONENTS_ML = (0.0, 0.05, 0.1, 0.25, 0.5)
 # Tried where `train.tune` is "all", cheapest first; and how many times the time of the default
 # each takes.
@@ -94,8 +96,9 @@ def tune_prediction(
 
 
 def store_settings(checkpoint: Path, settings: Settings) -> None:
-    """Put the settings into a checkpoint file, in place of those that it has."""
-    write_checkpoint(checkpoint, {**read_checkpoint(checkpoint), "predict": settings.to_dict()})
+    """Put the settings into a checkpoint file, in place of those that it has, and mark it tuned."""
+    values = {**read_checkpoint(checkpoint), "predict": settings.to_dict(), "tuned": True}
+    write_checkpoint(checkpoint, values)
 
 
 def _inference_options(config: Config) -> list[tuple[dict[str, Any], float]]:

@@ -1,6 +1,7 @@
-"""Validation: whole scans through the sliding window, scored on the grid that the user asked for."""
+"""Validate on whole scans: sliding window, then scores on the grid that the user asked for."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hemseg_cli.core.cases import volume_stratum
 from hemseg_cli.evaluation.metrics import dice
 from hemseg_cli.imaging.nifti import read_header, read_volume
 from hemseg_cli.imaging.orientation import match_axes
@@ -23,45 +25,49 @@ if TYPE_CHECKING:
     from hemseg_cli.training.cache import PreparedCase
 
 DEFAULT_THRESHOLD = 0.5
-THRESHOLDS = (0.3, 0.4, DEFAULT_THRESHOLD, 0.6, 0.7)
-# A threshold other than 0.5 has to gain this much mean Dice, or a small val split would choose by
-# noise.
-SMALLEST_DICE_GAIN = 0.005
+_STRATUM_COLUMNS = {
+    "<1": "val_dice_below_1_ml",
+    "1-5": "val_dice_1_to_5_ml",
+    "5-30": "val_dice_5_to_30_ml",
+    ">=30": "val_dice_from_30_ml",
+}
+STRATUM_COLUMNS = tuple(_STRATUM_COLUMNS.values())
+_AIR_TOLERANCE = 1e-3  # of normalised values, for their storage in float16
 
 
 @dataclass(frozen=True)
 class ValidatedCase:
-    """One scan: `dice` by threshold, `loss` = 1 - soft Dice."""
+    """One scan: its Dice at probability 0.5, `loss` = 1 - soft Dice, and its true volume."""
 
     scan: str
-    dice: dict[float, float]
+    dice: float
     loss: float
+    truth_ml: float
 
 
 @dataclass(frozen=True)
 class Validation:
-    """All scans: means over them."""
+    """All scans of a validation: means over them."""
 
     cases: tuple[ValidatedCase, ...]
 
     @property
     def dice(self) -> float:
         """Mean Dice at probability 0.5."""
-        return self.dice_at(DEFAULT_THRESHOLD)
-
-    def dice_at(self, threshold: float) -> float:
-        """Mean Dice at another threshold of `THRESHOLDS`."""
-        return float(np.mean([case.dice[threshold] for case in self.cases]))
+        return float(np.mean([case.dice for case in self.cases]))
 
     @property
     def loss(self) -> float:
         """Mean of 1 - soft Dice."""
         return float(np.mean([case.loss for case in self.cases]))
 
-    def best_threshold(self) -> float:
-        """The threshold with the best mean Dice; 0.5 unless another is clearly better."""
-        best = max(THRESHOLDS, key=self.dice_at)
-        return best if self.dice_at(best) > self.dice + SMALLEST_DICE_GAIN else DEFAULT_THRESHOLD
+    def dice_by_stratum(self) -> dict[str, float]:
+        """Mean Dice by column of the history, for each volume stratum that has a scan."""
+        by_column: dict[str, list[float]] = {}
+        for case in self.cases:
+            column = _STRATUM_COLUMNS[volume_stratum(case.truth_ml)]
+            by_column.setdefault(column, []).append(case.dice)
+        return {column: float(np.mean(values)) for column, values in by_column.items()}
 
 
 def validate(
@@ -70,14 +76,23 @@ def validate(
     """Validate the averaged weights on `cases`, shared out over the processes.
 
     Yields None after each round of scans (one per process), so that the caller can stop in between,
-    and the result at the end. Random generators are left as they were.
+    and the result at the end. Random generators are left as they were. One scan is scored on the
+    CPU while the network computes the next one.
     """
     network = state.mean.network.eval()
-    mine: list[ValidatedCase] = []
-    for start in range(0, len(cases), processes.size):
-        if start + processes.rank < len(cases):
-            mine.append(_validate_case(state, network, cases[start + processes.rank]))
-        yield None
+    scores: list[Future[ValidatedCase]] = []
+    with ThreadPoolExecutor(1) as pool:
+        for start in range(0, len(cases), processes.size):
+            if start + processes.rank < len(cases):
+                case = cases[start + processes.rank]
+                probability = _validate_case(state, network, case)
+                scores.append(pool.submit(_score_case, state, case, probability))
+                # One volume waits at most: a val split of them would not fit into memory.
+                if len(scores) > 1:
+                    scores[-2].result()
+            yield None
+        mine = [score.result() for score in scores]
+
     by_rank = processes.gather(mine)
     yield Validation(
         tuple(
@@ -86,19 +101,9 @@ def validate(
     )
 
 
-def predict_settings(state: TrainState, validation: Validation | None) -> dict[str, Any]:
-    """The settings of prediction that a checkpoint carries.
-
-    Those validated with, and the threshold that validation chose.
-    """
-    settings = _settings(state).to_dict()
-    if (
-        validation is not None
-        and state.config.train.tune != "none"
-        and state.config.predict.threshold is None
-    ):
-        settings["threshold"] = validation.best_threshold()
-    return settings
+def predict_settings(state: TrainState) -> dict[str, Any]:
+    """The settings of prediction that were validated with, for a checkpoint to carry."""
+    return _settings(state).to_dict()
 
 
 def _settings(state: TrainState) -> Settings:
@@ -109,37 +114,70 @@ def _settings(state: TrainState) -> Settings:
 
 def _validate_case(
     state: TrainState, network: torch.nn.Module, case: "PreparedCase"
-) -> ValidatedCase:
-    settings = _settings(state)
+) -> NDArray[np.float32]:
+    """Predict one scan: the probability on the network's grid, float32 [i, j, k]."""
+    settings, train = _settings(state), state.config.train
     image = torch.from_numpy(np.array(case.image, dtype=np.float32))
+
+    # Where every channel is at the low end of its window there is air, and nothing to find.
     lowest = [(window.low - window.mean) / window.std for window in state.preprocess.windows]
-    occupied = (image > torch.tensor(lowest).view(-1, 1, 1, 1) + 1e-3).any(dim=0)
-    probability = sliding_window(
+    occupied = (image > torch.tensor(lowest).view(-1, 1, 1, 1) + _AIR_TOLERANCE).any(dim=0)
+    box = box_of(occupied) if train.validation_crop else (slice(None),) * 3
+
+    probability = torch.zeros(image.shape[1:])
+    probability[box] = sliding_window(
         network,
-        image,
+        image[:, *box],
         patch=state.patch,
         overlap=settings.overlap,
         weighting=settings.weighting,
         device=state.device,
+        batch=state.micro_batch if state.device.type == "cuda" else 1,
         precision=state.precision,
-        occupied=occupied if occupied.any() else None,
-        pad_value=float(image.min()) if state.config.train.padding == "air" else 0.0,
-    ).numpy()
+        occupied=occupied[box] if occupied.any() else None,
+        pad_value=float(image.min()) if train.padding == "air" else 0.0,
+    )
+    return np.asarray(probability.numpy())
+
+
+def box_of(occupied: torch.Tensor) -> tuple[slice, slice, slice]:
+    """The smallest box that holds every True voxel of bool [i, j, k]; all of it where none is."""
+    if not occupied.any():
+        return slice(None), slice(None), slice(None)
+    spans = []
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        places = occupied.any(dim=others[1]).any(dim=others[0]).nonzero()
+        spans.append(slice(int(places[0]), int(places[-1]) + 1))
+    i, j, k = spans
+    return i, j, k
+
+
+def _score_case(
+    state: TrainState, case: "PreparedCase", probability: NDArray[np.float32]
+) -> ValidatedCase:
+    """Compare a probability on the network's grid with the label, on the grid that is asked for."""
     if state.config.train.validation_grid == "native":
         probability = restore_probability(probability, case.grid)
         truth = _native_truth(state.config.data.folder, case.case)
     else:
         truth = np.asarray(case.label) > 0
-    return _score(case.scan, probability, truth)
 
-
-def _score(scan: str, probability: NDArray[np.float32], truth: NDArray[np.bool_]) -> ValidatedCase:
-    overlap, both = float(probability[truth].sum()), float(probability.sum()) + float(truth.sum())
+    overlap = float(probability[truth].sum())
+    both = float(probability.sum()) + float(truth.sum())
     return ValidatedCase(
-        scan,
-        {threshold: dice(probability >= threshold, truth) for threshold in THRESHOLDS},
+        case.scan,
+        dice(probability >= DEFAULT_THRESHOLD, truth),
         1.0 - 2.0 * overlap / both if both > 0 else 0.0,
+        _truth_ml(case),
     )
+
+
+def _truth_ml(case: "PreparedCase") -> float:
+    """The true volume by the case table, or by the network's grid where the table has none."""
+    if case.case.truth_ml is not None:
+        return case.case.truth_ml
+    return case.foreground_voxels * float(np.prod(case.grid.spacing_mm)) / 1000
 
 
 def _native_truth(folder: Path, case: "Case") -> NDArray[np.bool_]:

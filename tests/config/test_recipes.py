@@ -32,7 +32,7 @@ def test_paper_is_the_published_setup(model):
         0,
     )
     assert (train.epochs, train.seed, train.validation_every) == (200, 42, 2)
-    assert (train.clip_norm, train.ema_decay, train.precision) == (0, 0, "float32")
+    assert (train.clip_norm, train.ema_share, train.precision) == (0, 0, "float32")
 
 
 @pytest.mark.parametrize("model", PAPER_MODELS)
@@ -59,8 +59,8 @@ def test_strong_has_what_the_field_knows_to_work(model):
     assert train.schedule in ("poly", "cosine")
     assert train.warmup > 0
     assert train.clip_norm > 0
-    assert train.ema_decay > 0
-    assert train.patience is not None
+    assert 0.01 <= train.ema_share <= 0.02
+    assert train.patience is None
     chances = {
         key: value
         for key, value in train.augment.model_dump().items()

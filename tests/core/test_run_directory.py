@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hemseg_cli.core.errors import HemsegError, UsageError
-from hemseg_cli.core.run_directory import RunDirectory, create_run, open_run
+from hemseg_cli.core.run_directory import RunDirectory, create_run, mark_latest, open_run
 
 
 def test_names_inside_a_run_are_those_of_the_design() -> None:
@@ -24,7 +24,7 @@ def test_names_inside_a_run_are_those_of_the_design() -> None:
 
 def test_newest_run_is_opened_without_a_name(tmp_path: Path) -> None:
     create_run(tmp_path, model="unet", name="first")
-    create_run(tmp_path, model="unet", name="second")
+    mark_latest(create_run(tmp_path, model="unet", name="second"))
     assert open_run(tmp_path).name == "second"
     assert open_run(tmp_path, "first").name == "first"
     assert open_run(tmp_path / "elsewhere", tmp_path / "first").name == "first"

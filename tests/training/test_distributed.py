@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from hemseg_cli.core.errors import UsageError
 from hemseg_cli.core.run_directory import RunDirectory
 from hemseg_cli.models.checkpoint import read_checkpoint
-from hemseg_cli.training.batches import BatchPlan
+from hemseg_cli.training.batches import BatchPlan, shared_batch_size
 from hemseg_cli.training.distributed import Processes
 from hemseg_cli.training.train import train
 from tests.torchrun import run_two
@@ -74,9 +73,10 @@ def test_processes_share_every_batch_evenly_and_without_overlap(
     )
 
 
-def test_batch_that_does_not_share_out_is_refused_with_one_that_does() -> None:
-    with pytest.raises(
-        UsageError, match=r"train\.batch_size = 3 does not share out over 2 processes"
-    ) as caught:
-        BatchPlan(12, 3, Processes(0, 2))
-    assert "train.batch_size=4" in caught.value.hint
+@pytest.mark.parametrize(
+    ("batch", "processes", "total"), [(2, 1, 2), (2, 2, 2), (2, 4, 4), (3, 2, 4), (8, 3, 9)]
+)
+def test_batch_is_raised_to_as_many_patches_for_each_process(
+    batch: int, processes: int, total: int
+) -> None:
+    assert shared_batch_size(batch, processes) == total

@@ -11,7 +11,8 @@ from hemseg_cli.training.batches import Batch
 from hemseg_cli.training.distributed import Processes
 from hemseg_cli.training.loop import StepDone, run_epochs
 from hemseg_cli.training.micro_batch import add_gradient, micro_batch
-from hemseg_cli.training.setup import check_config, make_setup, make_state
+from hemseg_cli.training.scans import training_cases
+from hemseg_cli.training.setup import check_network, make_setup, make_state
 from tests.training.small_run import small_config
 
 CPU = torch.device("cpu")
@@ -26,11 +27,11 @@ SMALL_VNET = ("train.model=vnet", "train.patch=[32, 16, 16]", "train.network={}"
 
 
 def gradient_of(config: Config) -> tuple[float, torch.Tensor]:
-    setup = make_setup(config, CPU, Processes())
+    setup = make_setup(config, training_cases(config), CPU, Processes())
     state = make_state(config, setup, CPU, Processes())
     patches = [setup.loading.patches_of(0)[index] for index in range(5)]
     images, labels = (torch.stack([patch[key] for patch in patches]) for key in ("image", "label"))
-    loss = add_gradient(state, Batch(images, labels, []), setup.loss)
+    loss = float(add_gradient(state, Batch(images, labels, []), setup.loss))
     return loss, torch.cat(
         [weight.grad.flatten() for weight in state.network.parameters() if weight.grad is not None]
     )
@@ -53,7 +54,7 @@ def test_parts_have_the_loss_and_the_gradient_of_the_whole_batch(
 
 def test_parts_pass_through_the_network_one_after_the_other(place: Path) -> None:
     config = small_config(place, *EACH_PATCH, "train.micro_batch=2", network=SMALL_UNET)
-    setup = make_setup(config, CPU, Processes())
+    setup = make_setup(config, training_cases(config), CPU, Processes())
     state = make_state(config, setup, CPU, Processes())
     sizes: list[int] = []
     state.network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
@@ -74,8 +75,8 @@ def test_patches_that_depend_on_each_other_are_not_taken_apart(
     with pytest.raises(
         UsageError, match=rf"train\.micro_batch = 1 with train\.batch_size = 2: {reason}"
     ):
-        check_config(small_config(place, *settings, "train.micro_batch=1", network=network))
-    check_config(small_config(place, *settings, "train.micro_batch=2", network=network))
+        check_network(small_config(place, *settings, "train.micro_batch=1", network=network))
+    check_network(small_config(place, *settings, "train.micro_batch=2", network=network))
 
 
 def test_a_cpu_takes_the_published_batch_in_parts_of_four_patches_and_a_gpu_takes_it_whole(

@@ -14,7 +14,13 @@ from hemseg_cli.training.cache import PreparedCase, prepared_cases, preprocess_o
 from hemseg_cli.training.sampling import PatchDataset
 from tests.training.scans import AFFINE, ball_scan, config_for
 
-PAPER = ("train.recipe=paper", "train.model=unet", "train.spacing_mm=[0, 0, 0]")
+# The window of these brains of 35 HU, so that their tissue is above 0 after normalisation.
+PAPER = (
+    "train.recipe=paper",
+    "train.model=unet",
+    "train.spacing_mm=[0, 0, 0]",
+    "train.windows=[[0, 60]]",
+)
 
 
 @pytest.fixture(scope="module")
