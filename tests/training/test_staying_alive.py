@@ -78,9 +78,16 @@ def test_training_stops_after_a_few_bad_batches_in_a_row_and_names_the_scans(pla
     assert not (config.runs.root / "latest").is_symlink()
 
 
-def test_kill_at_any_byte_of_a_save_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
-    run = RunDirectory(tmp_path)
-    values = dict.fromkeys(checkpoint.KEYS, 0)
+def values_to_save(place: Path) -> dict[str, object]:
+    """A checkpoint to resume from, of a training that has not begun."""
+    config, device = small_config(place), torch.device("cpu")
+    setup = make_setup(config, training_cases(config), device, Processes())
+    return make_state(config, setup, device, Processes()).resume_checkpoint()
+
+
+def test_kill_at_any_byte_of_a_save_leaves_a_whole_checkpoint(place: Path) -> None:
+    run = RunDirectory(place / "killed")
+    values = values_to_save(place)
     save_last(run, {**values, "epoch": 1, "weights": torch.zeros(40_000)})
     size = run.checkpoint("last").stat().st_size
     for limit in (0, 1, size // 2, size - 1, size * 2):
@@ -150,12 +157,10 @@ def test_full_disk_stops_the_training_with_the_old_checkpoint_whole(
     assert train(config, run="full", resume=True).epochs == 2
 
 
-def test_damaged_last_checkpoint_offers_the_one_before(tmp_path: Path) -> None:
-    run = RunDirectory(tmp_path)
+def test_damaged_last_checkpoint_offers_the_one_before(place: Path) -> None:
+    run = RunDirectory(place / "damaged")
     for epoch in (6, 7):
-        save_last(
-            run, {**dict.fromkeys(checkpoint.KEYS, 0), "epoch": epoch, "weights": torch.zeros(1000)}
-        )
+        save_last(run, {**values_to_save(place), "epoch": epoch})
     data = bytearray(run.checkpoint("last").read_bytes())
     run.checkpoint("last").write_bytes(data[: len(data) // 2])
     with pytest.raises(FileFormatError, match=r"last\.pt is damaged") as caught:
