@@ -101,7 +101,7 @@ def ours_from_files(folder: Path) -> dict[str, float]:
     return {
         "dice": score_case(
             CaseFiles("case", folder / "truth.nii.gz", folder / "prediction.nii.gz")
-        ).metrics.dice
+        ).values["dice"]
     }
 
 

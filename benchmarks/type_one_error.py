@@ -12,7 +12,7 @@ import json
 import numpy as np
 
 from hemseg_cli.evaluation.bootstrap import Bootstrap
-from hemseg_cli.evaluation.comparison import paired_p_values
+from hemseg_cli.evaluation.comparison import paired_test
 
 LEVEL = 0.05
 
@@ -20,6 +20,7 @@ LEVEL = 0.05
 def simulate(patients: int, trials: int, samples: int, seed: int) -> dict[str, float]:
     random = np.random.default_rng(seed)
     rejected = np.zeros(2)
+    contradictions = 0
     for trial in range(trials):
         scans = 1 + (random.random(patients) < 0.15)
         groups = np.repeat(np.arange(patients), scans)
@@ -29,8 +30,11 @@ def simulate(patients: int, trials: int, samples: int, seed: int) -> dict[str, f
         own = random.normal(0, 0.05, (2, patients))[:, groups]
         noise = random.exponential(0.08, (2, groups.size))
         a, b = np.clip(difficulty + own - noise, 0, 1)
-        p_values = paired_p_values(a - b, groups.tolist(), Bootstrap(samples=samples, seed=trial))
+        gap, *p_values = paired_test(a - b, groups.tolist(), Bootstrap(samples=samples, seed=trial))
         rejected += np.array(p_values) < LEVEL
+        # Interval and p come from one procedure: they must never contradict each other.
+        excludes_zero = gap.ci_low > 0 or gap.ci_high < 0
+        contradictions += excludes_zero != (p_values[0] < LEVEL)
     bootstrap, wilcoxon = rejected / trials
     standard_error = float(np.sqrt(LEVEL * (1 - LEVEL) / trials))
     return {
@@ -38,6 +42,7 @@ def simulate(patients: int, trials: int, samples: int, seed: int) -> dict[str, f
         "trials": trials,
         "bootstrap_rejects": float(bootstrap),
         "wilcoxon_rejects": float(wilcoxon),
+        "interval_contradicts_p": contradictions,
         "level": LEVEL,
         "standard_error": standard_error,
     }
@@ -47,7 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=4000)
     parser.add_argument("--samples", type=int, default=1000)
-    parser.add_argument("--patients", type=int, nargs="*", default=[10, 20, 44, 100])
+    parser.add_argument("--patients", type=int, nargs="*", default=[5, 8, 20, 45])
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     rows = [

@@ -136,7 +136,7 @@ def _run(stage: _Stage, number: int) -> Any:
     console.say(f"{number}/7  {stage.typed:22} {stage.does}")
     start = time.monotonic()
     result = stage.work()
-    failed = getattr(result, "failed", ())
+    failed = getattr(result, "failures", None) or getattr(result, "failed", None)
     if failed:
         raise HemsegError(
             f"{stage.name}: {len(failed)} cases failed: {failed}",

@@ -1,5 +1,6 @@
 """`hemseg evaluate`."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +8,7 @@ import typer
 
 from hemseg_cli import options
 from hemseg_cli.core import console
+from hemseg_cli.core.errors import UsageError
 
 _Bootstrap = Annotated[
     int | None,
@@ -36,6 +38,12 @@ _Labels = Annotated[
 _AllowMissing = Annotated[
     bool, typer.Option("--allow-missing", help="A scan without a mask counts as missed.")
 ]
+_Out = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="Folder of the results (default: beside the masks)."),
+]
+_NATIVE_ONLY = ("bootstrap", "confidence", "seed", "method")
+"""Settings of the intervals, which the paper's protocol has of its own."""
 
 
 def register(app: typer.Typer) -> None:
@@ -52,6 +60,7 @@ def evaluate(
     predictions: _Predictions = None,
     labels: _Labels = None,
     allow_missing: _AllowMissing = False,
+    out: _Out = None,
     workers: options.Workers = None,
     scheduler: options.Scheduler = None,
     config_file: options.ConfigFile = None,
@@ -79,12 +88,38 @@ def evaluate(
             "compute.scheduler": scheduler,
         },
     )
+    if config.evaluate.protocol == "paper":
+        _refuse_native_settings(
+            {"--bootstrap": bootstrap, "--confidence": confidence}, assignments or []
+        )
+
     # Brings numpy, which --help does without.
     from hemseg_cli.evaluation.evaluate import evaluate as evaluate_runs
 
     result = evaluate_runs(
-        config, runs=runs, predictions=predictions, labels=labels, allow_missing=allow_missing
+        config,
+        runs=runs,
+        predictions=predictions,
+        labels=labels,
+        allow_missing=allow_missing,
+        out=out,
     )
     console.result(result.payload(), *result.tables())
     if result.failed:
         raise typer.Exit(1)
+
+
+def _refuse_native_settings(given: Mapping[str, object], assignments: Sequence[str]) -> None:
+    """UsageError where a setting is given that the paper's protocol would pass over."""
+    stated = [option for option, value in given.items() if value is not None]
+    stated += [
+        f"--set {text}"
+        for text in assignments
+        if text.partition("=")[0].strip() in {f"evaluate.{name}" for name in _NATIVE_ONLY}
+    ]
+    if stated:
+        raise UsageError(
+            f"{stated[0]} has no effect with --protocol paper, whose intervals are the published "
+            "ones (5000 resamples, 95 %)",
+            hint="leave it out, or score with --protocol native",
+        )

@@ -27,6 +27,9 @@ def report(
             help="HTML file or folder (default: report.html in the run's folder).",
         ),
     ] = None,
+    latex: Annotated[
+        bool, typer.Option("--latex", help="The tables for a paper too (report.tex).")
+    ] = False,
     split: options.Split = None,
     config_file: options.ConfigFile = None,
     assignments: options.Assignments = None,
@@ -34,7 +37,7 @@ def report(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Write one self-contained HTML page, a Markdown file and CSV files of one run, or of several side by side."""
+    """Write one self-contained HTML page, Markdown and CSV files of one run, or of several."""
     config = options.start(
         config_file,
         assignments,
@@ -45,5 +48,5 @@ def report(
     )
     from hemseg_cli.reporting.report import report as make_report
 
-    result = make_report(config, runs=runs, out=out)
+    result = make_report(config, runs=runs, out=out, latex=latex)
     console.result(result.payload(), *result.tables())

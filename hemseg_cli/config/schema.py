@@ -178,7 +178,9 @@ class EvaluateConfig(Section):
     bootstrap: int = Field(1000, ge=100, description="bootstrap resamples")
     confidence: float = Field(0.95, gt=0, lt=1, description="confidence of the intervals")
     seed: int = Field(47, ge=0, description="seed of the bootstrap")
-    method: Literal["percentile", "bca"] = Field("percentile", description="bootstrap interval")
+    method: Literal["studentised", "percentile", "bca"] = Field(
+        "studentised", description="bootstrap interval; always studentised below 20 patients"
+    )
     protocol: Literal["native", "paper"] = Field(
         "native",
         description="native: native grid, mm, patients resampled; paper: as the published table was made",

@@ -60,6 +60,10 @@ class RunDirectory:
         """The mask of one scan."""
         return self.predictions(split) / f"{scan}.nii.gz"
 
+    def network_mask_file(self, split: str, scan: str) -> Path:
+        """The mask of one scan on the network's own grid, which `--protocol paper` scores."""
+        return self.predictions(split) / "network" / f"{scan}.nii.gz"
+
     def volumes_file(self, split: str) -> Path:
         """Volumes and lesions, one row per scan."""
         return self.predictions(split) / "volumes.csv"

@@ -1,44 +1,63 @@
-"""Bootstrap intervals of means and rates over cases, resampling patients.
+"""Intervals of means and rates over cases, by resampling patients.
 
-Every number reported here is a ratio of two sums over cases: a mean (sum of values over number of
-cases) or a rate (detected over true lesions). A resample draws patients with replacement; its ratio
-needs nothing but each patient's two sums and how often the patient was drawn, so that all resamples
-of all metrics are one matrix product (Davison and Hinkley 1997, chapter 2; Efron 1987 for BCa).
+A mean is a ratio of two sums over cases (sum of values over number of cases). A resample draws
+patients with replacement; its ratio needs nothing but each patient's two sums and how often the
+patient was drawn, so that all resamples are one matrix product (Davison and Hinkley 1997, chapter
+2). Three kinds of interval are read from them:
+
+* studentised (the default, and always below `STUDENTISED_BELOW` patients): the mean -+ the
+  confidence quantile of |t| over the resamples, t being a resample's distance from the mean in its
+  own standard errors (Davison and Hinkley 1997, section 5.2). The p value of `comparison` comes
+  from the same t: the interval excludes 0 exactly where p < 1 - confidence.
+* percentile, and BCa (Efron 1987), on request.
+
+Rates of counts take the exact interval of Clopper and Pearson at the effective number of lesions,
+for lesions of one patient are alike (Korn and Graubard 1998, Survey Methodology 24:193-201). Below
+`LEAST_PATIENTS` patients a mean has no interval: none that was simulated covers what it promises
+(`benchmarks/coverage.py`).
 """
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BeforeValidator
 
-Method = Literal["percentile", "bca"]
+Method = Literal["studentised", "percentile", "bca"]
+Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
+"""A number that JSON holds as null where it is undefined."""
 Floats = NDArray[np.float64]
-_BLOCK = 1 << 20  # drawn numbers held at once
+
+LEAST_PATIENTS = 5
+"""With fewer patients the interval of a mean is "too few"."""
+
+STUDENTISED_BELOW = 20
+"""With fewer patients every interval of a mean is studentised, whatever method is asked for."""
+
+_DRAWN_AT_ONCE = 1 << 20  # numbers held at once
+_TIE = 1e-12
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean or rate over `n` cases and its bootstrap interval.
+    """A mean or rate over `n` cases and its interval; NaN where undefined.
 
-    NaN where undefined (no case, or one patient only).
+    `method`: how the interval was made: studentised, percentile, bca, exact, published; "too few"
+    where there are not enough patients; "" where there is no value at all.
     """
 
-    mean: float
-    ci_low: float
-    ci_high: float
+    mean: Number
+    ci_low: Number
+    ci_high: Number
     n: int
+    method: str = ""
 
-    def to_dict(self) -> dict[str, float | int | None]:
-        """Plain values; what is undefined is None."""
-        return {
-            "mean": _plain(self.mean),
-            "ci_low": _plain(self.ci_low),
-            "ci_high": _plain(self.ci_high),
-            "n": self.n,
-        }
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values; what is undefined is None."""
+        return plain(asdict(self))
 
 
 @dataclass(frozen=True)
@@ -48,56 +67,187 @@ class Bootstrap:
     samples: int = 1000
     confidence: float = 0.95
     seed: int = 47
-    method: Method = "percentile"
+    method: Method = "studentised"
 
     def mean(
-        self, values: Sequence[float] | Floats, groups: Sequence[Hashable] | None = None
+        self,
+        values: Sequence[float] | Floats,
+        groups: Sequence[Hashable] | None = None,
+        *,
+        bounds: tuple[float, float] | None = None,
     ) -> Interval:
-        """The mean of `values` [n]; cases of the same group (patient) are drawn together.
+        """Return the mean of `values` [n] and its interval.
 
-        NaN values are left out (and out of `n`).
+        Cases of the same group (patient) are drawn together. NaN values are left out (and out of
+        `n`). `bounds`: the least and the largest value that the metric can take.
         """
-        return self.ratio(values, np.ones(len(values)), groups)
+        column = np.asarray(values, dtype=np.float64)
+        columns = np.stack([column, np.ones(len(column))], axis=1)
+        sums, count = _known_sums(columns, groups)
+        if not count:
+            return Interval(math.nan, math.nan, math.nan, 0)
 
-    def ratio(
+        total = sums.sum(axis=0)
+        estimate = float(total[0] / total[1])
+        if len(sums) < LEAST_PATIENTS:
+            return Interval(estimate, math.nan, math.nan, count, "too few")
+
+        # Where every case stands at the metric's limit, resamples have no spread at all. A mean of
+        # numbers between two limits is no surer than a rate of yes and no.
+        if bounds is not None and _spread(sums) == 0 and estimate in bounds:
+            rate = (estimate - bounds[0]) / (bounds[1] - bounds[0])
+            low, high = clopper_pearson(rate * len(sums), len(sums), self.confidence)
+            width = bounds[1] - bounds[0]
+            return Interval(
+                estimate, bounds[0] + low * width, bounds[0] + high * width, count, "exact"
+            )
+
+        method: Method = "studentised" if len(sums) < STUDENTISED_BELOW else self.method
+        if method == "studentised":
+            half_width = studentised(sums, self).half_width
+            low, high = estimate - half_width, estimate + half_width
+        else:
+            resampled = ratios(resampled_sums(sums, self.samples, self.seed))
+            low, high = interval(
+                resampled, estimate, sums, confidence=self.confidence, method=method
+            )
+        if bounds is not None:
+            low, high = max(low, bounds[0]), min(high, bounds[1])
+        return Interval(estimate, float(low), float(high), count, method)
+
+    def rate(
         self,
         numerators: Sequence[float] | Floats,
         denominators: Sequence[float] | Floats,
         groups: Sequence[Hashable] | None = None,
     ) -> Interval:
-        """Sum of `numerators` over sum of `denominators`, both [n].
+        """Return the sum of `numerators` over the sum of `denominators`, both counts [n].
 
-        Cases where either is NaN are left out.
+        Cases where either is NaN are left out. The interval is Clopper and Pearson's at the number
+        of independent counts that would spread as the patients do (Korn and Graubard 1998).
         """
-        top, bottom = (
-            np.asarray(numerators, dtype=np.float64),
-            np.asarray(denominators, dtype=np.float64),
+        columns = np.stack(
+            [
+                np.asarray(numerators, dtype=np.float64),
+                np.asarray(denominators, dtype=np.float64),
+            ],
+            axis=1,
         )
-        known = ~(np.isnan(top) | np.isnan(bottom))
-        chosen = (
-            np.arange(len(top))[known]
-            if groups is None
-            else [group for group, keep in zip(groups, known, strict=True) if keep]
-        )
-        count = int(known.sum())
-        sums = group_sums(np.stack([top[known], bottom[known]], axis=1), chosen)
-        total = sums.sum(axis=0)
-        if total[1] == 0:
-            return Interval(math.nan, math.nan, math.nan, count)
-        estimate = float(total[0] / total[1])
+        sums, cases = _known_sums(columns, groups)
+        sums = sums[sums[:, 1] > 0]
+        if not len(sums):
+            return Interval(math.nan, math.nan, math.nan, cases)
+
+        hits, count = sums.sum(axis=0)
+        share = float(hits / count)
         if len(sums) < 2:
-            return Interval(estimate, math.nan, math.nan, count)
-        drawn = resampled_sums(sums, self.samples, self.seed)
-        low, high = interval(
-            ratios(drawn), estimate, sums, confidence=self.confidence, method=self.method
-        )
-        return Interval(estimate, low, high, count)
+            return Interval(share, math.nan, math.nan, cases, "too few")
+
+        from scipy.stats import t as student  # slow to import
+
+        # Patients who differ more than chance would have it are worth fewer counts; few patients
+        # tell that difference badly, for which the ratio of the two t quantiles stands.
+        spread = _spread(sums)
+        effective = count if spread == 0 else min(count, share * (1 - share) / spread)
+        upper = (1 + self.confidence) / 2
+        few = student.ppf(upper, max(count - 1, 1)) / student.ppf(upper, len(sums) - 1)
+        effective = min(count, effective * few**2)
+
+        low, high = clopper_pearson(share * effective, effective, self.confidence)
+        return Interval(share, low, high, cases, "exact")
+
+
+@dataclass(frozen=True)
+class Studentised:
+    """A mean's interval (`mean` -+ `half_width`) and the p value of a mean of 0, from one t."""
+
+    mean: float
+    half_width: float
+    p: float
+
+
+def studentised(sums: Floats, bootstrap: Bootstrap) -> Studentised:
+    """Return the symmetric bootstrap-t interval and test of the mean of patient sums [n, 2].
+
+    The standard error is that of a ratio of patient sums (residuals of each patient's sum,
+    squared). Where no patient differs from another the half-width is 0.
+    """
+    mean = float(sums[:, 0].sum() / sums[:, 1].sum())
+    error = math.sqrt(_spread(sums))
+    if error == 0:
+        return Studentised(mean, 0.0, 1.0 if mean == 0 else 1 / (bootstrap.samples + 1))
+
+    # Each resample's distance from the mean in units of its own standard error, squared.
+    drawn = resampled_sums(_moments(sums), bootstrap.samples, bootstrap.seed)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        resampled = (drawn[:, 0] / drawn[:, 1] - mean) ** 2 / _squared_error(*drawn.T)
+
+    # A resample of equal patients has no spread: its t is infinite, which is as far as can be.
+    resampled[np.isnan(resampled)] = math.inf
+    observed = (mean / error) ** 2 * (1 - _TIE)
+    p = float((np.count_nonzero(resampled >= observed) + 1) / (len(resampled) + 1))
+
+    # The largest t that still leaves p at 1 - confidence or above: the bound of the interval.
+    allowed = math.ceil((1 - bootstrap.confidence) * (len(resampled) + 1) - 1 - _TIE) - 1
+    limit = float(np.sort(resampled)[::-1][max(0, allowed)])
+    half_width = error * math.sqrt(limit / (1 - _TIE))
+    return Studentised(mean, half_width if math.isfinite(half_width) else math.nan, p)
+
+
+def clopper_pearson(hits: float, count: float, confidence: float) -> tuple[float, float]:
+    """Return the exact bounds of a rate (Clopper and Pearson 1934) of `hits` in `count`.
+
+    Numbers between whole ones are taken as the beta distribution takes them.
+    """
+    from scipy.stats import beta  # slow to import
+
+    tail = (1 - confidence) / 2
+    low = 0.0 if hits <= 0 else float(beta.ppf(tail, hits, count - hits + 1))
+    high = 1.0 if hits >= count else float(beta.ppf(1 - tail, hits + 1, count - hits))
+    return low, high
+
+
+def plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the same with None for each number that is undefined, as JSON wants it."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in values.items()
+    }
+
+
+def _known_sums(columns: Floats, groups: Sequence[Hashable] | None) -> tuple[Floats, int]:
+    """Sum two columns [n, 2] by group without the rows that hold a NaN, which are counted."""
+    known = np.asarray(~np.isnan(columns).any(axis=1))
+    chosen = range(len(columns)) if groups is None else groups
+    kept = [group for group, keep in zip(chosen, known, strict=True) if keep]
+    return group_sums(columns[known], kept), int(known.sum())
+
+
+def _spread(sums: Floats) -> float:
+    """Return the squared standard error of the ratio of patient sums [n, 2]."""
+    return float(_squared_error(*_moments(sums).sum(axis=0)))
+
+
+def _moments(sums: Floats) -> Floats:
+    total, count = sums.T
+    ones = np.ones(len(sums))
+    return np.stack([total, count, total**2, total * count, count**2, ones], axis=1)
+
+
+def _squared_error(
+    total: Any, count: Any, total2: Any, cross: Any, count2: Any, patients: Any
+) -> Any:
+    """Return the squared standard error of total / count from its moments, 0 below rounding."""
+    mean = total / count
+    squares = total2 - 2 * mean * cross + mean**2 * count2
+    squares = np.where(squares > _TIE * np.maximum(total2, 1e-300), squares, 0.0)
+    return squares / count**2 * patients / np.maximum(patients - 1, 1)
 
 
 def group_sums(columns: Floats, groups: Sequence[Hashable] | NDArray[np.int64]) -> Floats:
-    """Sums of the rows of `columns` [n, m] by group.
+    """Sum the rows of `columns` [n, m] by group: [number of groups, m].
 
-    [number of groups, m], in the order in which the groups first appear.
+    In the order in which the groups first appear.
     """
     rank: dict[Hashable, int] = {}
     place = np.array([rank.setdefault(group, len(rank)) for group in groups], dtype=np.intp)
@@ -107,12 +257,12 @@ def group_sums(columns: Floats, groups: Sequence[Hashable] | NDArray[np.int64]) 
 
 
 def draw_counts(groups: int, samples: int, seed: int) -> "list[NDArray[np.float32]]":
-    """How often each group is drawn in each resample: blocks [samples of the block, groups].
+    """Draw how often each group stands in each resample: blocks [samples of the block, groups].
 
     Deterministic from the seed.
     """
     random = np.random.default_rng(seed)
-    rows = max(1, _BLOCK // groups)
+    rows = max(1, _DRAWN_AT_ONCE // groups)
     blocks = []
     for start in range(0, samples, rows):
         count = min(rows, samples - start)
@@ -127,14 +277,14 @@ def draw_counts(groups: int, samples: int, seed: int) -> "list[NDArray[np.float3
 
 
 def resampled_sums(sums: Floats, samples: int, seed: int) -> Floats:
-    """The column sums of each resample: [samples, m], from group sums [groups, m]."""
+    """Return the column sums of each resample, [samples, m], from group sums [groups, m]."""
     return np.concatenate(
         [counts.astype(np.float64) @ sums for counts in draw_counts(len(sums), samples, seed)]
     )
 
 
 def ratios(sums: Floats) -> Floats:
-    """First over second column, [n].
+    """Divide the first by the second column, [n].
 
     Rows whose second is 0 are left out (a resample in which nothing could be rated).
     """
@@ -145,7 +295,7 @@ def ratios(sums: Floats) -> Floats:
 def interval(
     resampled: Floats, estimate: float, sums: Floats, *, confidence: float, method: Method
 ) -> tuple[float, float]:
-    """Lower and upper bound from resampled ratios; `sums` [groups, 2] give BCa its jackknife."""
+    """Return both bounds from resampled ratios; `sums` [groups, 2] give BCa its jackknife."""
     tail = (1 - confidence) / 2
     shares = (tail, 1 - tail)
     if method == "bca":
@@ -157,9 +307,9 @@ def interval(
 def _bca_shares(
     resampled: Floats, estimate: float, sums: Floats, tail: float
 ) -> tuple[float, float]:
-    """The two shares of the resampled distribution at which BCa reads its bounds (Efron 1987, eq.
+    """Return the shares of the resampled distribution at which BCa reads its bounds.
 
-    2.3 and 6.6).
+    Efron 1987, eq. 2.3 and 6.6.
     """
     from scipy.special import ndtr, ndtri
 
@@ -178,7 +328,3 @@ def _bca_shares(
         return float(ndtr(bias + (bias + z) / (1 - acceleration * (bias + z))))
 
     return share(float(ndtri(tail))), share(float(ndtri(1 - tail)))
-
-
-def _plain(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -1,7 +1,6 @@
-"""Runs against each other on the same scans.
+"""Tests of runs against each other on the same scans, and their ranking.
 
-Paired bootstrap, Wilcoxon signed-rank, Holm, and a ranking with its uncertainty.
-
+Paired bootstrap, Wilcoxon's signed ranks, Holm's correction, ranks with their uncertainty.
 Everything here works on plain numbers, patient by patient: two scans of one patient are not two
 independent witnesses.
 """
@@ -15,10 +14,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hemseg_cli.evaluation.bootstrap import Bootstrap, group_sums, resampled_sums
+from hemseg_cli.evaluation.bootstrap import (
+    LEAST_PATIENTS,
+    Bootstrap,
+    Interval,
+    group_sums,
+    plain,
+    resampled_sums,
+    studentised,
+)
 
 Floats = NDArray[np.float64]
-LOWER_IS_BETTER = ("hd95_mm", "hd95_voxel", "abs_volume_error_ml")
 
 
 @dataclass(frozen=True)
@@ -41,11 +47,8 @@ class PairedDifference:
     p_wilcoxon_holm: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values; what is undefined is None."""
-        return {
-            key: None if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in asdict(self).items()
-        }
+        """Return plain values; what is undefined is None."""
+        return plain(asdict(self))
 
 
 @dataclass(frozen=True)
@@ -70,95 +73,52 @@ def compare_pairs(
     patients: Sequence[Hashable],
     bootstrap: Bootstrap,
 ) -> list[PairedDifference]:
-    """Every pair of runs in one metric.
+    """Test every pair of runs in one metric.
 
     `values`: run -> [n], one element per scan in the same order as `patients`.
 
     Scans in which a run has no value (NaN) are left out for all of them.
     """
     names, table, groups = _complete(values, patients)
-    found = []
-    for a, b in itertools.combinations(range(len(names)), 2):
-        apart = table[:, a] - table[:, b]
-        found.append(
-            (
-                names[a],
-                names[b],
-                bootstrap.mean(apart, groups),
-                *paired_p_values(apart, groups, bootstrap),
-            )
-        )
-    by_bootstrap, by_wilcoxon = holm([row[3] for row in found]), holm([row[4] for row in found])
+    tested = {
+        (names[a], names[b]): paired_test(table[:, a] - table[:, b], groups, bootstrap)
+        for a, b in itertools.combinations(range(len(names)), 2)
+    }
+    p_bootstrap = holm([p for _, p, _ in tested.values()])
+    p_wilcoxon = holm([p for _, _, p in tested.values()])
+
     return [
         PairedDifference(
-            metric,
-            a,
-            b,
-            gap.n,
-            gap.mean,
-            gap.ci_low,
-            gap.ci_high,
-            p_boot,
-            boot_holm,
-            p_rank,
-            rank_holm,
+            metric, a, b, gap.n, gap.mean, gap.ci_low, gap.ci_high, p, p_holm, rank_p, rank_holm
         )
-        for (a, b, gap, p_boot, p_rank), boot_holm, rank_holm in zip(
-            found, by_bootstrap, by_wilcoxon, strict=True
+        for ((a, b), (gap, p, rank_p)), p_holm, rank_holm in zip(
+            tested.items(), p_bootstrap, p_wilcoxon, strict=True
         )
     ]
 
 
-def paired_p_values(
+def paired_test(
     differences: Sequence[float] | Floats, patients: Sequence[Hashable], bootstrap: Bootstrap
-) -> tuple[float, float]:
-    """Two-sided p of a mean difference of zero.
+) -> tuple[Interval, float, float]:
+    """Return the mean difference with its interval, and two-sided p values of a mean of zero.
 
-    By paired bootstrap, and by Wilcoxon's signed ranks. NaN with fewer than two patients.
+    Interval and first p by one symmetric bootstrap-t over patients: the interval excludes 0 exactly
+    where p < 1 - confidence. Second p by Wilcoxon's signed ranks. Both NaN below `LEAST_PATIENTS`.
     """
     apart = np.asarray(differences, dtype=np.float64)
     sums = group_sums(np.stack([apart, np.ones(apart.size)], axis=1), patients)
-    if len(sums) < 2:
-        return math.nan, math.nan
-    return _bootstrap_p(sums, bootstrap), _wilcoxon_p(sums[:, 0] / sums[:, 1])
+    if len(sums) < LEAST_PATIENTS:
+        return Bootstrap().mean(apart, patients), math.nan, math.nan
 
-
-def _bootstrap_p(sums: Floats, bootstrap: Bootstrap) -> float:
-    """Symmetric bootstrap-t: how often a resample's mean, in units of its own standard error, is as far from the mean as that from zero.
-
-    Studentised because the plain percentile test rejects too often with few patients (Davison and
-    Hinkley 1997, section 4.4). The standard error is that of a ratio of patient sums: residuals of
-    each patient's sum, squared.
-    """
-    total, count = sums[:, 0], sums[:, 1]
-    mean = float(total.sum() / count.sum())
-    observed = _squared_t(mean, *_moments(sums).sum(axis=0))
-    drawn = resampled_sums(_moments(sums), bootstrap.samples, bootstrap.seed)
-    means = drawn[:, 0] / drawn[:, 1]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        resampled = _squared_t(means - mean, *drawn.T)
-    if not math.isfinite(observed):
-        return 1.0 if mean == 0 else math.nan
-    # A resample of equal patients has no spread: its t is infinite, which is as far as can be.
-    extreme = np.isnan(resampled) | (resampled >= observed * (1 - 1e-12))
-    return float((extreme.sum() + 1) / (len(resampled) + 1))
-
-
-def _moments(sums: Floats) -> Floats:
-    total, count = sums.T
-    return np.stack([total, count, total**2, total * count, count**2], axis=1)
-
-
-def _squared_t(gap: Any, total: Any, count: Any, total2: Any, cross: Any, count2: Any) -> Any:
-    """(gap / standard error of total / count)2.
-
-    Infinite or NaN where the patients do not spread.
-    """
-    mean = total / count
-    squares = total2 - 2 * mean * cross + mean**2 * count2
-    squares = np.where(squares > 1e-12 * np.maximum(total2, 1e-300), squares, 0.0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(gap**2 * count**2 / squares)
+    found = studentised(sums, bootstrap)
+    gap = Interval(
+        found.mean,
+        found.mean - found.half_width,
+        found.mean + found.half_width,
+        apart.size,
+        "studentised",
+    )
+    return gap, found.p, _wilcoxon_p(sums[:, 0] / sums[:, 1])
 
 
 def _wilcoxon_p(differences: Floats) -> float:
@@ -166,12 +126,13 @@ def _wilcoxon_p(differences: Floats) -> float:
 
     if not differences.any():
         return 1.0
+
     # Pratt keeps the ties (both runs missed the case, say) in the ranking.
     return float(wilcoxon(differences, zero_method="pratt").pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment (1979): family-wise error over these tests.
+    """Adjust p values by Holm's step-down procedure (1979): family-wise error over these tests.
 
     NaN stays NaN and is no test.
     """
@@ -185,29 +146,36 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def rank_runs(
-    metric: str,
     values: Mapping[str, Sequence[float]],
     patients: Sequence[Hashable],
     bootstrap: Bootstrap,
+    *,
+    lower_is_better: bool = False,
 ) -> list[Rank]:
-    """The runs by their mean, best first, and how sure that order is.
+    """Rank the runs by their mean, best first, and say how sure that order is.
 
     Ranks over resamples of patients. Equal means share a rank.
     """
     names, table, groups = _complete(values, patients)
     if not len(table):
         return []
-    sign = 1.0 if metric in LOWER_IS_BETTER else -1.0
+
+    # Ranks of the means themselves, and of the means of every resample of patients.
+    sign = 1.0 if lower_is_better else -1.0
     sums = group_sums(np.column_stack([table, np.ones(len(table))]), groups)
     total = sums.sum(axis=0)
     means = total[:-1] / total[-1]
     drawn = resampled_sums(sums, bootstrap.samples, bootstrap.seed)
     ranks = _ranks(sign * drawn[:, :-1] / drawn[:, -1:])
     own = _ranks(sign * means[None, :])[0]
+
     tail = (1 - bootstrap.confidence) / 2
     low, high = np.quantile(ranks, [tail, 1 - tail], axis=0)
+
+    # Runs that tie for the first place share it.
     first = ranks == ranks.min(axis=1, keepdims=True)
     p_best = (first / first.sum(axis=1, keepdims=True)).mean(axis=0)
+
     rows = [
         Rank(name, float(means[n]), float(own[n]), float(low[n]), float(high[n]), float(p_best[n]))
         for n, name in enumerate(names)
@@ -216,7 +184,7 @@ def rank_runs(
 
 
 def _ranks(scores: Floats) -> Floats:
-    """Ranks along the last axis, 1 the smallest, ties at their mean rank."""
+    """Rank along the last axis, 1 the smallest, ties at their mean rank."""
     from scipy.stats import rankdata  # slow to import
 
     return np.asarray(rankdata(np.round(scores, 12), axis=1), dtype=np.float64)
@@ -225,7 +193,7 @@ def _ranks(scores: Floats) -> Floats:
 def _complete(
     values: Mapping[str, Sequence[float]], patients: Sequence[Hashable]
 ) -> tuple[list[str], Floats, list[Hashable]]:
-    """Names, values [scans, runs] and patients of the scans in which every run has a value."""
+    """Return names, values [scans, runs] and patients of the scans that every run has."""
     names = list(values)
     table = np.array([values[name] for name in names], dtype=np.float64).T
     whole = np.asarray(~np.isnan(table).any(axis=1))

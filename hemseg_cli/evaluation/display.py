@@ -1,30 +1,30 @@
 """The tables that `hemseg evaluate` shows."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from hemseg_cli.core.console import Table
+from hemseg_cli.evaluation.bootstrap import Interval
+from hemseg_cli.evaluation.comparison import PairedDifference
+from hemseg_cli.evaluation.metric_table import (
+    Metric,
+    averaged,
+    format_interval,
+    format_number,
+    format_p,
+)
+from hemseg_cli.evaluation.run_comparison import Comparison
+from hemseg_cli.evaluation.summary import Summary
 
-_TITLES = {
-    "dice": "Dice",
-    "iou": "IoU",
-    "hd95_mm": "HD95, mm",
-    "hd95_voxel": "HD95, voxels",
-    "volume_error_ml": "volume error, mL",
-    "abs_volume_error_ml": "absolute volume error, mL",
-    "relative_volume_difference": "relative volume difference",
-    "lesion_sensitivity": "lesion sensitivity",
-    "lesion_precision": "lesion precision",
-    "lesion_f1": "lesion F1",
-}
+_STRATA_SECTIONS = ("segmentation",)
+_ALSO_IN_STRATA = ("lesion_sensitivity",)
 
 
 def evaluation_tables(
-    runs: Sequence[tuple[str, Mapping[str, Any]]], comparison: Mapping[str, Any] | None
+    runs: Sequence[tuple[str, Summary]], comparison: Comparison | None
 ) -> tuple[Table, ...]:
-    """One table of metrics per run (name, summary) and one of its strata.
+    """Show the metrics of each run (name, summary), their definitions and strata.
 
-    With several runs their differences and ranking.
+    With several runs their differences and ranking too.
     """
     tables = [
         table
@@ -32,73 +32,177 @@ def evaluation_tables(
         for table in (_metrics_table(name, summary), _strata_table(name, summary))
     ]
     if comparison is not None:
-        tables += [_pairs_table(comparison), _ranking_table(comparison)]
+        tables += _comparison_tables(comparison)
     return tuple(tables)
 
 
-def _strata_table(name: str, summary: Mapping[str, Any]) -> Table:
+def interval_text(found: Interval, digits: int) -> str:
+    """Show the interval of an estimate."""
+    return format_interval(found.ci_low, found.ci_high, digits, found.method)
+
+
+def _metrics_table(name: str, summary: Summary) -> Table:
+    confidence = f"{summary.bootstrap.confidence * 100:g} % interval"
+    rows = []
+    for row in averaged(summary.rows):
+        found = summary.metrics.get(row.key)
+        if found is not None:
+            mean = format_number(found.mean, row.digits)
+            interval = interval_text(found, row.digits)
+            rows.append([row.heading, mean, interval, str(found.n), row.definition])
+    split = f", split {summary.split}" if summary.split else ""
+    return Table(
+        f"{name}{split}{_data_words(summary)}, {summary.protocol} protocol, "
+        f"{summary.n_cases} scans",
+        ["metric", "mean", confidence, "n", "definition"],
+        rows,
+        caption=_caption(summary),
+        right=frozenset({"mean", confidence, "n"}),
+    )
+
+
+def _data_words(summary: Summary) -> str:
+    """Name both data sets where the run was trained on another one than it is scored on."""
+    if not summary.trained_on or summary.trained_on == summary.dataset:
+        return ""
+    return f" of {summary.dataset} (trained on {summary.trained_on})"
+
+
+def _caption(summary: Summary) -> str:
+    how = summary.bootstrap
+    if summary.protocol == "paper":
+        resampled = ""
+        if summary.n_resampled:
+            resampled = (
+                f" RESAMPLED: {summary.n_resampled} masks came to the published grid by way of "
+                "another one; do not set these numbers beside the published table."
+            )
+        return (
+            f"{how.samples} resamples of cases, seed {how.seed}, as published. "
+            f"{summary.n_missed} missed; HD95 in voxels without undefined cases (n), as the "
+            f"published table was made.{resampled}"
+        )
+
+    methods = sorted({found.method for found in summary.metrics.values() if found.method})
+    return (
+        f"Intervals ({', '.join(methods)}): {how.samples} resamples of {how.unit}s, seed "
+        f"{how.seed}; rates exact, at the lesions' effective number. "
+        f"{_counted(summary.n_missed)}. {summary.n_empty_truth} without hemorrhage counted "
+        f"apart, {summary.n_false_positive} of them false positive."
+    )
+
+
+def _counted(missed: int) -> str:
+    scans = "1 missed scan counts" if missed == 1 else f"{missed} missed scans count"
+    return f"{scans} with Dice 0 and the scan's diagonal"
+
+
+def _strata_table(name: str, summary: Summary) -> Table:
     metrics = [
-        metric
-        for metric in summary["metrics"]
-        if metric in ("dice", "hd95_mm", "hd95_voxel", "lesion_sensitivity")
+        row
+        for row in averaged(summary.rows)
+        if (row.section in _STRATA_SECTIONS or row.key in _ALSO_IN_STRATA)
+        and row.key in summary.metrics
     ]
     rows = []
-    for grouping, strata in summary["strata"].items():
+    for grouping, strata in summary.strata.items():
         unit = " mL" if grouping == "volume" else ""
         for stratum, found in strata.items():
-            cells = [
-                f"{number(found[metric]['mean'])} {interval(found[metric])}" for metric in metrics
-            ]
-            rows.append([grouping, f"{stratum}{unit}", str(found["n"]), *cells])
-    agreement = summary["agreement"]
+            cells = [_estimate_text(found.metrics[metric.key], metric) for metric in metrics]
+            rows.append([grouping, f"{stratum}{unit}", str(found.n), *cells])
+
+    agreement = summary.agreement
     caption = (
-        f"Volumes: bias {number(agreement['bias_ml'])} mL, limits of agreement [{number(agreement['loa_low_ml'])}, "
-        f"{number(agreement['loa_high_ml'])}] mL, concordance {number(agreement['ccc'])} ({agreement['n']} scans)."
+        f"Volumes: bias {format_number(agreement.bias_ml, 4)} mL, limits of agreement "
+        f"[{format_number(agreement.loa_low_ml, 4)}, {format_number(agreement.loa_high_ml, 4)}] "
+        f"mL, concordance {format_number(agreement.ccc, 4)} ({agreement.n} scans)."
     )
     return Table(
         f"{name}: strata",
-        ["by", "stratum", "scans", *map(title, metrics)],
+        ["by", "stratum", "scans", *(metric.heading for metric in metrics)],
         rows,
         caption=caption,
         right=frozenset({"scans"}),
     )
 
 
-def _pairs_table(comparison: Mapping[str, Any]) -> Table:
-    confidence = f"{comparison['confidence'] * 100:g} % interval"
-    rows = [
-        [
-            title(pair["metric"]),
-            f"{pair['a']} - {pair['b']}",
-            number(pair["difference"]),
-            interval(pair),
-            _p_value(pair["p_bootstrap_holm"]),
-            _p_value(pair["p_wilcoxon_holm"]),
-        ]
-        for pair in comparison["pairs"]
+def _estimate_text(found: Interval, metric: Metric) -> str:
+    return f"{format_number(found.mean, metric.digits)} {interval_text(found, metric.digits)}"
+
+
+def _comparison_tables(comparison: Comparison) -> list[Table]:
+    where = f"{comparison.n_scans} scans of {comparison.n_patients} patients"
+    tables = [
+        _pairs_table(
+            f"Differences on {where}",
+            comparison.pairs,
+            comparison,
+            "A scan without a mask counts as missed. ",
+        )
     ]
+    if comparison.complete_case:
+        whole = comparison.n_scans - len(comparison.without_mask)
+        tables.append(
+            _pairs_table(
+                f"Complete cases: differences on the {whole} scans that every run has a mask of",
+                comparison.complete_case,
+                comparison,
+                "Leaves out what a run failed on: read it beside the table above. ",
+            )
+        )
+    return [*tables, _ranking_table(comparison)]
+
+
+def _pairs_table(
+    title: str, pairs: Sequence[PairedDifference], comparison: Comparison, note: str
+) -> Table:
+    confidence = f"{comparison.confidence * 100:g} % interval"
+    numbers = ("difference", confidence, "p", "p Holm", "p Wilcoxon", "Holm", "n")
+    rows = []
+    for pair in pairs:
+        row = comparison.row(pair.metric)
+        rows.append(
+            [
+                row.heading,
+                f"{pair.a} - {pair.b}",
+                format_number(pair.difference, row.digits),
+                format_interval(pair.ci_low, pair.ci_high, row.digits, _few(pair)),
+                format_p(pair.p_bootstrap),
+                format_p(pair.p_bootstrap_holm),
+                format_p(pair.p_wilcoxon),
+                format_p(pair.p_wilcoxon_holm),
+                str(pair.n),
+            ]
+        )
     return Table(
-        f"Differences on {comparison['n_scans']} scans of {comparison['n_patients']} patients",
-        ["metric", "runs", "difference", confidence, "p bootstrap", "p Wilcoxon"],
+        title,
+        ["metric", "runs", *numbers],
         rows,
-        caption="Paired, patient by patient; p values two-sided and Holm-corrected over the pairs of a metric.",
-        right=frozenset({"difference", confidence, "p bootstrap", "p Wilcoxon"}),
+        caption=f"{note}Paired, patient by patient. Interval and p by one bootstrap-t: the "
+        f"interval excludes 0 exactly where p < {1 - comparison.confidence:.2g}. Holm: adjusted "
+        "for all pairs of runs in a metric.",
+        right=frozenset(numbers),
     )
 
 
-def _ranking_table(comparison: Mapping[str, Any]) -> Table:
-    confidence = f"{comparison['confidence'] * 100:g} % of ranks"
+def _few(pair: PairedDifference) -> str:
+    return "too few" if pair.n else ""
+
+
+def _ranking_table(comparison: Comparison) -> Table:
+    confidence = f"{comparison.confidence * 100:g} % of ranks"
+    metric = comparison.row(comparison.ranked_by)
     rows = [
         [
-            f"{rank['rank']:g}",
-            rank["run"],
-            number(rank["mean"]),
-            f"{rank['rank_low']:g} to {rank['rank_high']:g}",
-            f"{rank['p_best']:.0%}",
+            f"{rank.rank:g}",
+            rank.run,
+            format_number(rank.mean, metric.digits),
+            f"{rank.rank_low:g} to {rank.rank_high:g}",
+            f"{rank.p_best:.0%}",
         ]
-        for rank in comparison["ranking"]
+        for rank in comparison.ranking
     ]
-    columns = ["rank", "run", f"mean {title(comparison['ranked_by'])}", confidence, "first in"]
+    columns = ["rank", "run", f"mean {metric.heading}", confidence, "first in"]
     return Table(
         "Ranking",
         columns,
@@ -106,66 +210,3 @@ def _ranking_table(comparison: Mapping[str, Any]) -> Table:
         caption="Ranks over resamples of the patients.",
         right=frozenset(columns) - {"run"},
     )
-
-
-def _metrics_table(name: str, summary: Mapping[str, Any]) -> Table:
-    confidence = f"{summary['bootstrap']['confidence'] * 100:g} % interval"
-    rows = [
-        [title(metric), number(found["mean"]), interval(found), str(found["n"])]
-        for metric, found in summary["metrics"].items()
-    ]
-    split = f", split {summary['split']}" if summary["split"] else ""
-    return Table(
-        f"{name}{split}, {summary['protocol']} protocol, {summary['n_cases']} scans",
-        ["metric", "mean", confidence, "n"],
-        rows,
-        caption=_caption(summary),
-        right=frozenset({"mean", confidence, "n"}),
-    )
-
-
-def _caption(summary: Mapping[str, Any]) -> str:
-    bootstrap = summary["bootstrap"]
-    lines = [
-        f"{bootstrap['samples']} {bootstrap['method']} bootstrap resamples of {bootstrap['unit']}s, seed {bootstrap['seed']}."
-    ]
-    if summary["protocol"] == "native":
-        lines.append(
-            f"HD95: larger of the two directed 95th percentiles; {_counted(summary['n_missed'], 'missed scan')} with the scan's diagonal. "
-            f"{summary['n_empty_truth']} without hemorrhage counted apart, {summary['n_false_positive']} of them false positive."
-        )
-    else:
-        lines.append(
-            f"{summary['n_missed']} missed; HD95 in voxels without undefined cases (n), as the published table was made."
-        )
-    return " ".join(lines)
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"1 {noun} counts" if count == 1 else f"{count} {noun}s count"
-
-
-def title(metric: str) -> str:
-    """A metric's name for a person."""
-    if metric.startswith("nsd_"):
-        return f"NSD at {metric.removeprefix('nsd_').removesuffix('mm')} mm"
-    return _TITLES.get(metric, metric)
-
-
-def number(value: float | None) -> str:
-    """Four digits after the point below 10, else two; a dash where undefined."""
-    if value is None:
-        return "-"
-    return f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"
-
-
-def interval(found: Mapping[str, Any]) -> str:
-    """`[low, high]`, or a dash where undefined."""
-    low, high = found["ci_low"], found["ci_high"]
-    return "undefined" if low is None or high is None else f"[{number(low)}, {number(high)}]"
-
-
-def _p_value(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return "<0.001" if value < 0.001 else f"{value:.3f}"

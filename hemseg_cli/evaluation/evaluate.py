@@ -1,39 +1,46 @@
-"""`evaluate`: scores the cases in parallel, writes `cases.csv` and `summary.json`, compares runs."""
+"""`evaluate`: scores the cases in parallel, writes table and summary, compares runs."""
 
-import csv
-import io
-import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hemseg_cli.config import Config
 from hemseg_cli.core import console
 from hemseg_cli.core.errors import HemsegError, UsageError
 from hemseg_cli.core.executor import map_cases
-from hemseg_cli.core.files import write_text
+from hemseg_cli.core.files import remove_leftovers, write_json
+from hemseg_cli.evaluation.case_table import case_table, write_case_table
 from hemseg_cli.evaluation.display import evaluation_tables
-from hemseg_cli.evaluation.inputs import Source, folder_source, run_source
-from hemseg_cli.evaluation.run_comparison import compare_runs, refuse_different_splits
+from hemseg_cli.evaluation.inputs import (
+    EvaluationInputs,
+    folder_inputs,
+    refuse_different_splits,
+    run_inputs,
+)
+from hemseg_cli.evaluation.metric_table import metric_rows
+from hemseg_cli.evaluation.run_comparison import Comparison, EvaluatedRun, compare_runs
 from hemseg_cli.evaluation.scoring import CaseScore, score_case
-from hemseg_cli.evaluation.summary import case_values, nsd_name, summarise
+from hemseg_cli.evaluation.summary import Scored, Summary, summarise
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
 class RunEvaluation:
     """One run (or folder of masks).
 
-    Its scores by scan id, its summary, the files written, and the cases that could not be scored.
+    The table of its cases, its summary, the files written, and scan -> reason of the cases that
+    could not be scored.
     """
 
     name: str
-    scores: tuple[CaseScore, ...]
-    summary: dict[str, Any]
+    table: "DataFrame"
+    summary: Summary
     cases_file: Path
     summary_file: Path
-    failed: dict[str, str]
+    failures: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -41,29 +48,35 @@ class EvaluationResult:
     """What `evaluate` found."""
 
     runs: tuple[RunEvaluation, ...]
-    comparison: dict[str, Any] | None = None
+    comparison: Comparison | None = None
 
     @property
-    def failed(self) -> dict[str, str]:
+    def failures(self) -> dict[str, str]:
         """Scan -> reason, of every case that could not be scored."""
-        return {scan: reason for run in self.runs for scan, reason in run.failed.items()}
+        return {scan: reason for run in self.runs for scan, reason in run.failures.items()}
+
+    @property
+    def failed(self) -> bool:
+        """Whether some case could not be scored."""
+        return bool(self.failures)
 
     def payload(self) -> dict[str, Any]:
-        """The result as `--json` prints it."""
+        """Return the result as `--json` prints it."""
         runs = [
             {
                 "name": run.name,
                 "cases_file": str(run.cases_file),
                 "summary_file": str(run.summary_file),
-                "failed": run.failed,
-                "summary": run.summary,
+                "failed": run.failures,
+                "summary": run.summary.to_dict(),
             }
             for run in self.runs
         ]
-        return {"runs": runs, "comparison": self.comparison}
+        comparison = None if self.comparison is None else self.comparison.to_dict()
+        return {"runs": runs, "comparison": comparison}
 
     def tables(self) -> tuple[console.Table, ...]:
-        """The result as a person sees it."""
+        """Return the result as a person sees it."""
         return evaluation_tables([(run.name, run.summary) for run in self.runs], self.comparison)
 
 
@@ -74,13 +87,36 @@ def evaluate(
     predictions: Path | None = None,
     labels: Path | None = None,
     allow_missing: bool = False,
+    out: Path | None = None,
 ) -> EvaluationResult:
     """Score runs (default: the newest), or a folder of masks against a folder of labels.
 
     A case that cannot be scored is named and the others go on. `allow_missing`: a scan without a
-    mask counts as missed, else it is an error. HemsegError: nothing to score, a missing mask, runs
-    that do not compare.
+    mask counts as missed, else it is an error. `out`: the folder to write into (of several runs
+    each its own in it) instead of the run's or the masks'. HemsegError: nothing to score, a missing
+    mask, runs that do not compare.
     """
+    inputs = _inputs(config, runs, predictions, labels, allow_missing=allow_missing)
+    if out is not None:
+        inputs = [one.written_to(out if len(inputs) == 1 else out / one.name) for one in inputs]
+    refuse_different_splits(inputs)
+
+    evaluated = tuple(_evaluate_inputs(config, one) for one in inputs)
+    if len(evaluated) == 1:
+        return EvaluationResult(evaluated)
+
+    compared = [EvaluatedRun(run.name, run.summary, run.table) for run in evaluated]
+    return EvaluationResult(evaluated, compare_runs(compared))
+
+
+def _inputs(
+    config: Config,
+    runs: Sequence[str] | None,
+    predictions: Path | None,
+    labels: Path | None,
+    *,
+    allow_missing: bool,
+) -> list[EvaluationInputs]:
     if (predictions is None) != (labels is None):
         raise UsageError(
             "--predictions and --labels belong together", hint="--predictions DIR --labels DIR"
@@ -90,104 +126,60 @@ def evaluate(
             raise UsageError(
                 "--run and --predictions exclude each other", hint="--predictions DIR --labels DIR"
             )
-        sources = [folder_source(config, predictions, labels, allow_missing=allow_missing)]
-    else:
-        wanted: list[str | None] = [*dict.fromkeys(runs or ())] or [None]
-        sources = [run_source(config, name, allow_missing=allow_missing) for name in wanted]
-        sources = list(
-            {source.summary_file: source for source in sources}.values()
-        )  # `latest` may name a run twice
-    refuse_different_splits(sources)
-    evaluated = tuple(_evaluate_source(config, source) for source in sources)
-    if len(evaluated) == 1:
-        return EvaluationResult(evaluated)
-    return EvaluationResult(
-        evaluated, compare_runs({run.name: run.scores for run in evaluated}, config.evaluate)
+        return [folder_inputs(config, predictions, labels, allow_missing=allow_missing)]
+
+    wanted: list[str | None] = [*dict.fromkeys(runs or ())] or [None]
+    inputs = [run_inputs(config, name, allow_missing=allow_missing) for name in wanted]
+
+    # `latest` may name a run twice.
+    return list({one.summary_file: one for one in inputs}.values())
+
+
+def _evaluate_inputs(config: Config, inputs: EvaluationInputs) -> RunEvaluation:
+    scores, failures = _scores(config, inputs)
+    if not scores:
+        reason = next(iter(failures.values()))
+        raise HemsegError(f"no case of {inputs.name} could be scored: {reason}")
+
+    not_scored = [f"scan {scan} was not scored: {reason}" for scan, reason in failures.items()]
+    settings = config.evaluate
+    table = case_table(scores, metric_rows(settings.protocol, settings.nsd_tolerance_mm))
+    resampled = sum(score.resampled for score in scores)
+    summary = summarise(
+        table,
+        settings,
+        Scored(inputs.split, inputs.dataset, inputs.trained_on, resampled),
+        warnings=[
+            *inputs.warnings,
+            *not_scored,
+            *(score.warning for score in scores if score.warning),
+        ],
+    )
+    for warning in summary.warnings:
+        if warning not in not_scored:  # said already, as it happened
+            console.warn(warning)
+
+    remove_leftovers(inputs.cases_file.parent)  # of evaluations that were killed
+    write_case_table(inputs.cases_file, table)
+    write_json(inputs.summary_file, summary.to_dict())
+    return RunEvaluation(
+        inputs.name, table, summary, inputs.cases_file, inputs.summary_file, failures
     )
 
 
-def _evaluate_source(config: Config, source: Source) -> RunEvaluation:
-    cases = [case.absolute() for case in source.cases]  # a worker may stand in another folder
+def _scores(config: Config, inputs: EvaluationInputs) -> tuple[list[CaseScore], dict[str, str]]:
+    """Score the cases in parallel: the scores by scan id, and scan -> reason of the others."""
+    cases = [case.absolute() for case in inputs.cases]  # a worker may stand in another folder
     outcomes = map_cases(
         score_case, cases, workers=config.compute.workers, scheduler=config.compute.scheduler
     )
-    scores, failed = [], {}
+    scores, failures = [], {}
     for outcome in console.progress(
-        outcomes, label=f"evaluating {source.name}", total=len(source.cases)
+        outcomes, label=f"evaluating {inputs.name}", total=len(inputs.cases)
     ):
         if outcome.value is not None:
             scores.append(outcome.value)
         else:
-            failed[outcome.item.scan] = outcome.error or "unknown"
+            failures[outcome.item.scan] = outcome.error or "unknown"
             console.warn(f"scan {outcome.item.scan} was not scored: {outcome.error}")
-    if not scores:
-        raise HemsegError(
-            f"no case of {source.name} could be scored: {next(iter(failed.values()))}"
-        )
-    scores.sort(key=lambda score: score.scan)
-    not_scored = [
-        f"scan {scan} was not scored: {reason}" for scan, reason in sorted(failed.items())
-    ]
-    summary = summarise(
-        scores, config.evaluate, split=source.split, warnings=[*source.warnings, *not_scored]
-    )
-    for warning in summary["warnings"]:
-        if warning not in not_scored:  # said already, as it happened
-            console.warn(warning)
-    write_text(source.cases_file, cases_csv(scores, config))
-    write_text(source.summary_file, json.dumps(summary, indent=2, allow_nan=False) + "\n")
-    return RunEvaluation(
-        source.name,
-        tuple(scores),
-        summary,
-        source.cases_file,
-        source.summary_file,
-        dict(sorted(failed.items())),
-    )
-
-
-def cases_csv(scores: Sequence[CaseScore], config: Config) -> str:
-    """`cases.csv`: one row per scan; an undefined number is an empty cell."""
-    paper = config.evaluate.protocol == "paper"
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    names = [
-        "scan",
-        "patient",
-        "split",
-        "dice",
-        "iou",
-        "hd95_mm",
-        nsd_name(config.evaluate),
-        "truth_ml",
-        "predicted_ml",
-        "volume_error_ml",
-    ]
-    names += [
-        "lesions_truth",
-        "lesions_predicted",
-        "lesions_detected",
-        *(["hd95_voxel"] if paper else []),
-    ]
-    writer.writerow(names)
-    for score in scores:
-        m, values = score.metrics, case_values(score, config.evaluate)
-        overlap = [values["dice"], values["iou"]] if paper else [m.dice, m.iou]
-        numbers = [*overlap, m.hd95_mm, m.nsd, m.truth_ml, m.predicted_ml, m.volume_error_ml]
-        counts = [m.lesions.truth, m.lesions.predicted, m.lesions.detected]
-        last = [_number(values["hd95_voxel"])] if paper else []
-        writer.writerow(
-            [
-                score.scan,
-                score.files.patient,
-                score.files.split,
-                *map(_number, numbers),
-                *counts,
-                *last,
-            ]
-        )
-    return text.getvalue()
-
-
-def _number(value: float) -> str:
-    return f"{value:.6g}" if math.isfinite(value) else ""
+    return sorted(scores, key=lambda score: score.scan), dict(sorted(failures.items()))

@@ -5,26 +5,27 @@ Always joined by scan id, never by order.
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hemseg_cli.config import Config, config_of_run, data_of
 from hemseg_cli.config.schema import DataConfig
 from hemseg_cli.core.cases import Case, cases_in_split, contaminated, read_cases
 from hemseg_cli.core.errors import FileFormatError, HemsegError
+from hemseg_cli.core.names import first_few
 from hemseg_cli.core.run_directory import open_run
 from hemseg_cli.evaluation.scoring import CaseFiles
 
 _MASK_SUFFIX = "_mask"
 _PROBABILITY_SUFFIX = "_probability"
-_NAMED_AT_MOST = 8
 _CLASS_FILES = ("scan_class.csv", "train_set.csv", "val_set.csv", "test_set.csv")
 
 
 @dataclass(frozen=True)
-class Source:
+class EvaluationInputs:
     """One set of predictions with its truth.
 
+    `dataset`: the one that is scored; `trained_on`: that of the run ("" for masks of another tool).
     `cases_file` and `summary_file`: where the evaluation is written.
     """
 
@@ -33,18 +34,24 @@ class Source:
     cases: tuple[CaseFiles, ...]
     cases_file: Path
     summary_file: Path
+    dataset: str = ""
+    trained_on: str = ""
     warnings: tuple[str, ...] = field(default=())
 
+    def written_to(self, folder: Path) -> "EvaluationInputs":
+        """Return the same, written into another folder."""
+        return replace(self, cases_file=folder / "cases.csv", summary_file=folder / "summary.json")
 
-def run_source(config: Config, name: str | None, *, allow_missing: bool) -> Source:
-    """The predictions of a run (None: the newest) for the split.
+
+def run_inputs(config: Config, name: str | None, *, allow_missing: bool) -> EvaluationInputs:
+    """Find the predictions of a run (None: the newest) for the split.
 
     HemsegError names what is missing and the command that makes it.
     """
     run = open_run(config.runs.root, name)
     split = config.evaluate.split
     trained = config_of_run(config, run.config_file)
-    data = data_of(config, trained)
+    data = data_of_run(config, trained)
     table = read_cases(data.cases_file)
     chosen = cases_in_split(table, split)
     masks = _masks(run.predictions(split)) if run.predictions(split).is_dir() else {}
@@ -58,16 +65,22 @@ def run_source(config: Config, name: str | None, *, allow_missing: bool) -> Sour
     )
     classes = scan_classes(data.folder)
     cases = tuple(
-        _case_files(config, data, case, masks.get(case.scan), classes.get(case.scan, ""))
+        replace(
+            _case_files(config, data, case, masks.get(case.scan), classes.get(case.scan, "")),
+            network_mask=_existing(run.network_mask_file(split, case.scan)),
+        )
         for case in chosen
     )
-    return Source(
+    return EvaluationInputs(
         run.name,
         split,
         cases,
         run.evaluation_cases_file(split),
         run.evaluation_summary_file(split),
+        data.dataset,
+        trained.data.dataset,
         (
+            *_other_data_set(data, trained),
             *leakage_warnings(chosen, split, trained),
             *_contamination_warnings(chosen, data, trained),
             *_unused(masks, chosen),
@@ -75,11 +88,12 @@ def run_source(config: Config, name: str | None, *, allow_missing: bool) -> Sour
     )
 
 
-def folder_source(
+def folder_inputs(
     config: Config, predictions: Path, labels: Path, *, allow_missing: bool
-) -> Source:
-    """Masks of any tool against a folder of labels, joined by file name (`<name>.nii.gz` or `<name>_mask.nii.gz`).
+) -> EvaluationInputs:
+    """Find masks of any tool and labels, joined by file name.
 
+    `<name>.nii.gz` or `<name>_mask.nii.gz`, plain or gzipped, whatever the case of the suffix.
     Patients and true voxel volumes come from the case table where `labels` lies inside the
     configured data set, else from the headers.
     """
@@ -114,24 +128,69 @@ def folder_source(
         )
         for case in rows
     )
-    out = predictions / "evaluation"
+    out = predictions / "evaluation"  # --out names another folder
     splits = {case.split for case in rows}
     split = splits.pop() if len(splits) == 1 else ""
-    return Source(
+    return EvaluationInputs(
         str(predictions),
         split,
         cases,
         out / "cases.csv",
         out / "summary.json",
-        tuple(_unused(masks, rows)),
+        config.data.dataset if inside else "",
+        warnings=tuple(_unused(masks, rows)),
     )
 
 
-def scan_classes(folder: Path) -> dict[str, str]:
-    """Scan -> scan-level class, from `scan_class.csv` or the published `{train,val,test}_set.csv` in the data set's folder.
+def data_of_run(config: Config, trained: Config) -> DataConfig:
+    """Return the data set that a run is scored on: its own, with what the user states on top.
 
-    Two columns with a header: scan id (a file name will do) and class. Empty where there is no such
-    file.
+    A project that was copied or moved keeps the old place in its runs: where there is no case table
+    and the user's own `data.root` has one of that name, it is taken.
+    """
+    data = data_of(config, trained)
+    if data.cases_file.is_file():
+        return data
+
+    moved = data.model_copy(update={"root": config.data.root})
+    return moved if moved.cases_file.is_file() else data
+
+
+def refuse_different_splits(inputs: Sequence[EvaluationInputs]) -> None:
+    """HemsegError where the splits of several runs do not hold the same scans."""
+    first = inputs[0]
+    for other in inputs[1:]:
+        ours, theirs = ({case.scan for case in one.cases} for one in (first, other))
+        counts = ", ".join(
+            f"{len(scans)} scans are only in {one.name}'s ({first_few(sorted(scans))})"
+            for one, scans in ((first, ours - theirs), (other, theirs - ours))
+            if scans
+        )
+        if counts:
+            raise HemsegError(
+                f"split {first.split} of {first.name} and of {other.name} differ: {counts}",
+                hint="score both on one data set: --set data.dataset=NAME, after predicting it "
+                "with both",
+            )
+
+
+def _existing(path: Path) -> Path | None:
+    return path if path.is_file() else None
+
+
+def _other_data_set(data: DataConfig, trained: Config) -> Iterable[str]:
+    if data.dataset != trained.data.dataset:
+        yield (
+            f"the run was trained on data set {trained.data.dataset} and is scored on "
+            f"{data.dataset}"
+        )
+
+
+def scan_classes(folder: Path) -> dict[str, str]:
+    """Read scan -> scan-level class from the tables in the data set's folder.
+
+    `scan_class.csv` or the published `{train,val,test}_set.csv`: two columns with a header, scan id
+    (a file name will do) and class. Empty where there is no such file.
     """
     classes: dict[str, str] = {}
     for path in (folder / name for name in _CLASS_FILES):
@@ -150,18 +209,22 @@ def scan_classes(folder: Path) -> dict[str, str]:
 
 
 def leakage_warnings(chosen: Sequence[Case], split: str, trained: Config) -> Iterable[str]:
-    """What makes the split easier than a new patient would be."""
+    """Yield what makes the split easier than a new patient would be."""
     if split == "train" or (split == "val" and trained.train.fold is not None):
         yield f"the run was trained on split {split}: these numbers say nothing about new patients"
+
     shared = [case.scan for case in chosen if case.shares_patient_with]
     if shared:
-        yield f"{len(shared)} of {len(chosen)} scans share a patient with another split: {named(shared)}"
+        yield (
+            f"{len(shared)} of {len(chosen)} scans share a patient with another split: "
+            f"{first_few(shared)}"
+        )
 
 
 def _contamination_warnings(
     chosen: Sequence[Case], data: DataConfig, trained: Config
 ) -> Iterable[str]:
-    """Scans of another data set's split that this run has seen in training or validation."""
+    """Yield the scans of another data set's split that this run was trained or validated on."""
     if data.folder == trained.data.folder or not trained.data.cases_file.is_file():
         return
     others = read_cases(trained.data.cases_file)
@@ -175,15 +238,9 @@ def _contamination_warnings(
         for seen, what in ((scans, "scans are"), (of_patients, "scans are of patients")):
             if seen:
                 yield (
-                    f"contaminated: {len(seen)} of {len(chosen)} {what} in split {used} of {trained.data.dataset}, "
-                    f"the data set of the run: {named(seen)}"
+                    f"contaminated: {len(seen)} of {len(chosen)} {what} in split {used} of "
+                    f"{trained.data.dataset}, the data set of the run: {first_few(seen)}"
                 )
-
-
-def named(scans: Sequence[str]) -> str:
-    """The first few ids, and how many more."""
-    more = f" and {len(scans) - _NAMED_AT_MOST} more" if len(scans) > _NAMED_AT_MOST else ""
-    return ", ".join(scans[:_NAMED_AT_MOST]) + more
 
 
 def _case_files(
@@ -197,7 +254,7 @@ def _case_files(
 ) -> CaseFiles:
     return CaseFiles(
         scan=case.scan,
-        label=label or data.folder / (case.label or f"{case.split}/label/{case.scan}.nii.gz"),
+        label=label or data.directory.label_of(case),
         prediction=prediction,
         patient=case.patient,
         split=case.split,
@@ -205,7 +262,7 @@ def _case_files(
         tilt_deg=case.tilt_deg,
         scan_class=scan_class,
         tolerance_mm=config.evaluate.nsd_tolerance_mm,
-        paper=config.evaluate.protocol == "paper",
+        protocol=config.evaluate.protocol,
     )
 
 
@@ -238,7 +295,7 @@ def _refuse_missing(
     missing = [scan for scan in scans if scan not in masks]
     if missing and not allow_missing:
         raise HemsegError(
-            f"{len(missing)} of {len(scans)} scans have no mask in {folder}: {named(missing)}",
+            f"{len(missing)} of {len(scans)} scans have no mask in {folder}: {first_few(missing)}",
             hint="predict them, or count them as missed with --allow-missing",
         )
 
@@ -246,4 +303,7 @@ def _refuse_missing(
 def _unused(masks: Mapping[str, Path], chosen: Iterable[Case]) -> Iterable[str]:
     extra = sorted(set(masks) - {case.scan for case in chosen})
     if extra:
-        yield f"{len(extra)} masks belong to no label of the split and were not scored: {named(extra)}"
+        yield (
+            f"{len(extra)} masks belong to no label of the split and were not scored: "
+            f"{first_few(extra)}"
+        )

@@ -1,8 +1,6 @@
 """Voxel and surface metrics of one pair of masks.
 
-Pure functions on 3-D masks [i, j, k], non-zero = hemorrhage.
-
-What they say of empty masks:
+Functions on 3-D masks [i, j, k], non-zero = hemorrhage. What they say of empty masks:
 
 =====================  ==========  ================  =============
 metric                 both empty  empty prediction  empty truth
@@ -13,13 +11,15 @@ volume error           0           minus the truth   the prediction
 relative difference    undefined   -1                undefined
 =====================  ==========  ================  =============
 
-`case_metrics` puts the scan's diagonal in the place of an infinite HD95, so that a missed case
+`CaseMetrics` puts the scan's diagonal in the place of an infinite HD95, so that a missed case
 counts in a mean. Undefined is NaN.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -32,25 +32,67 @@ MM3_PER_ML = 1000.0
 _PERCENTILE = 95.0
 _UNIT = (1.0, 1.0, 1.0)
 Mask = NDArray[Any]
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class CaseMetrics:
-    """One case. `truth_ml` and `predicted_ml` by the true voxel volume.
+    """The masks of one case and what is measured on them, each number when it is first asked for.
 
-    `nsd` at the tolerance that was asked for.
-
-    `hd95_mm` is the scan's diagonal where one mask alone is empty: `missed` (no voxel predicted of
-    a hemorrhage) or `false_positive` (voxels predicted where there is none).
+    `voxel_volume_mm3`: the true one, gantry tilt accounted for. `tolerance_mm`: of the normalised
+    surface Dice. `paper_pair`: both masks on the published grid, where that protocol is scored.
     """
 
-    dice: float
-    iou: float
-    hd95_mm: float
-    nsd: float
-    truth_ml: float
-    predicted_ml: float
-    lesions: LesionCounts
+    pair: MaskPair
+    voxel_volume_mm3: float
+    tolerance_mm: float
+    paper_pair: MaskPair | None = None
+
+    @cached_property
+    def dice(self) -> float:
+        """Dice coefficient; 1 if both masks are empty, 0 if one is."""
+        return _dice(self.pair)
+
+    @cached_property
+    def iou(self) -> float:
+        """Intersection over union; 1 if both masks are empty, 0 if one is."""
+        return _iou(self.pair)
+
+    @cached_property
+    def hd95_mm(self) -> float:
+        """95th-percentile Hausdorff distance, mm; the scan's diagonal where one mask is empty."""
+        if self.one_is_empty:
+            return _diagonal_mm(self.pair.truth.shape, self.pair.steps_mm)
+
+        return _hd95(*self._distances_mm) if self.pair.truth.count else 0.0
+
+    @cached_property
+    def nsd(self) -> float:
+        """Normalised surface Dice at `tolerance_mm`; 1 if both masks are empty, 0 if one is."""
+        if self.one_is_empty or not self.pair.truth.count:
+            return float(not self.one_is_empty)
+
+        return _nsd(*self._distances_mm, self.tolerance_mm)
+
+    @cached_property
+    def lesions(self) -> LesionCounts:
+        """True, predicted, detected and false lesions."""
+        return count_lesions(self.pair.prediction, self.pair.truth)
+
+    @property
+    def one_is_empty(self) -> bool:
+        """Whether exactly one of the masks is empty."""
+        return (self.pair.prediction.count == 0) != (self.pair.truth.count == 0)
+
+    @property
+    def truth_ml(self) -> float:
+        """True volume, mL."""
+        return self.pair.truth.count * self.voxel_volume_mm3 / MM3_PER_ML
+
+    @property
+    def predicted_ml(self) -> float:
+        """Predicted volume, mL."""
+        return self.pair.prediction.count * self.voxel_volume_mm3 / MM3_PER_ML
 
     @property
     def volume_error_ml(self) -> float:
@@ -62,125 +104,101 @@ class CaseMetrics:
         """Volume error over true volume; NaN where there is no true volume."""
         return self.volume_error_ml / self.truth_ml if self.truth_ml > 0 else math.nan
 
-    @property
-    def missed(self) -> bool:
-        """A hemorrhage of which nothing was predicted."""
-        return self.truth_ml > 0 and self.predicted_ml == 0
-
-    @property
-    def false_positive(self) -> bool:
-        """Something predicted in a scan without hemorrhage."""
-        return self.truth_ml == 0 and self.predicted_ml > 0
+    @cached_property
+    def _distances_mm(self) -> tuple[Floats, Floats]:
+        return surface_distances_mm(
+            surfaces(self.pair), percentile=_PERCENTILE, tolerance_mm=self.tolerance_mm
+        )
 
 
 def case_metrics(
     prediction: Mask,
     truth: Mask,
     *,
-    spacing_mm: Sequence[float],
+    spacing_mm: Sequence[float] | Floats,
     voxel_volume_mm3: float,
     tolerance_mm: float,
 ) -> CaseMetrics:
-    """Every metric of a case, each mask read once.
+    """Pair the masks of a case, each read once.
 
-    `spacing_mm` (i, j, k) is for distances, `voxel_volume_mm3` (tilt accounted for) for volumes.
-    ValueError if the shapes differ.
+    `spacing_mm` (i, j, k; or the step vectors, `surfaces.mask_pair`) is for distances,
+    `voxel_volume_mm3` for volumes. ValueError if the shapes differ.
     """
-    pair = mask_pair(prediction, truth, spacing_mm)
-    return metrics_of(pair, voxel_volume_mm3=voxel_volume_mm3, tolerance_mm=tolerance_mm)
-
-
-def metrics_of(pair: MaskPair, *, voxel_volume_mm3: float, tolerance_mm: float) -> CaseMetrics:
-    """`case_metrics` of masks that were already read."""
-    p, t, overlap = pair.prediction, pair.truth, pair.overlap
-    if p.count and t.count:
-        distances = surface_distances_mm(
-            surfaces(pair), percentile=_PERCENTILE, tolerance_mm=tolerance_mm
-        )
-        hd95, nsd_value = _hd95(*distances), _nsd(*distances, tolerance_mm)
-    else:
-        hd95 = 0.0 if p.count == t.count else diagonal_mm(t.shape, pair.spacing_mm)
-        nsd_value = float(p.count == t.count)
-    return CaseMetrics(
-        dice=_dice(pair, overlap),
-        iou=_iou(pair, overlap),
-        hd95_mm=hd95,
-        nsd=nsd_value,
-        truth_ml=t.count * voxel_volume_mm3 / MM3_PER_ML,
-        predicted_ml=p.count * voxel_volume_mm3 / MM3_PER_ML,
-        lesions=count_lesions(p, t),
-    )
+    return CaseMetrics(mask_pair(prediction, truth, spacing_mm), voxel_volume_mm3, tolerance_mm)
 
 
 def dice(prediction: Mask, truth: Mask) -> float:
-    """Dice coefficient 2 |P and T| / (|P| + |T|); 1 if both are empty, 0 if one is."""
-    pair = mask_pair(prediction, truth, _UNIT)
-    return _dice(pair, pair.overlap)
+    """Return the Dice coefficient 2 |P and T| / (|P| + |T|); 1 if both are empty, 0 if one is."""
+    return _dice(mask_pair(prediction, truth, _UNIT))
 
 
 def iou(prediction: Mask, truth: Mask) -> float:
-    """Intersection over union (Jaccard); 1 if both are empty, 0 if one is."""
-    pair = mask_pair(prediction, truth, _UNIT)
-    return _iou(pair, pair.overlap)
+    """Return intersection over union (Jaccard); 1 if both are empty, 0 if one is."""
+    return _iou(mask_pair(prediction, truth, _UNIT))
 
 
 def hd95_mm(prediction: Mask, truth: Mask, *, spacing_mm: Sequence[float]) -> float:
-    """95th-percentile Hausdorff distance, mm.
+    """Return the 95th-percentile Hausdorff distance, mm, as MONAI computes it.
 
-    The larger of the two directed 95th percentiles, as MONAI computes it.
-
-    Between surface voxels (a face on background), percentiles interpolated linearly. 0 if both are
-    empty, infinite if one is.
+    The larger of the two directed 95th percentiles between surface voxels (a face on background),
+    interpolated linearly. 0 if both are empty, infinite if one is.
     """
-    pair = mask_pair(prediction, truth, spacing_mm)
+    return hd95_of(mask_pair(prediction, truth, spacing_mm))
+
+
+def hd95_of(pair: MaskPair) -> float:
+    """Return `hd95_mm` of masks that were read already."""
     if not pair.prediction.count or not pair.truth.count:
         return 0.0 if pair.prediction.count == pair.truth.count else math.inf
+
     return _hd95(*surface_distances_mm(surfaces(pair), percentile=_PERCENTILE))
 
 
 def nsd(
     prediction: Mask, truth: Mask, *, spacing_mm: Sequence[float], tolerance_mm: float
 ) -> float:
-    """Normalised surface Dice: the share of both masks' surface voxels within `tolerance_mm` of the other surface.
+    """Return the normalised surface Dice: the share of both surfaces near the other one.
 
-    Nikolov et al. 2018 (arXiv:1809.04430), counted in voxels as MONAI's `SurfaceDiceMetric`. 1 if
-    both are empty, 0 if one is.
+    A surface voxel is near within `tolerance_mm`. Nikolov et al. 2018 (arXiv:1809.04430), counted
+    in voxels as MONAI's `SurfaceDiceMetric`. 1 if both are empty, 0 if one is.
     """
     pair = mask_pair(prediction, truth, spacing_mm)
-    if not pair.prediction.count or not pair.truth.count:
-        return float(pair.prediction.count == pair.truth.count)
-    return _nsd(
-        *surface_distances_mm(surfaces(pair), percentile=_PERCENTILE, tolerance_mm=tolerance_mm),
-        tolerance_mm,
-    )
+    return CaseMetrics(pair, 1.0, tolerance_mm).nsd
 
 
-def diagonal_mm(shape: Sequence[int], spacing_mm: Sequence[float]) -> float:
-    """Length of the scan's diagonal, mm: no distance inside the scan is longer."""
-    return math.hypot(*(size * step for size, step in zip(shape, spacing_mm, strict=True)))
+def diagonal_mm(shape: Sequence[int], spacing_mm: Sequence[float] | Floats) -> float:
+    """Return the length of the scan's longest diagonal, mm: no distance in the scan is longer.
+
+    `spacing_mm` (i, j, k) or the step vectors as the columns of a [3, 3] matrix.
+    """
+    given = np.asarray(spacing_mm, dtype=np.float64)
+    return _diagonal_mm(shape, np.diag(given) if given.ndim == 1 else given.T)
 
 
-def _dice(pair: MaskPair, overlap: int) -> float:
+def _diagonal_mm(shape: Sequence[int], steps_mm: Floats) -> float:
+    # The four diagonals of a box (sheared or not) differ in the signs of its edges.
+    edges = np.asarray(shape, dtype=np.float64)[:, None] * steps_mm
+    signs = np.array([(1, *rest) for rest in product((1, -1), repeat=2)])
+    return float(np.linalg.norm(signs @ edges, axis=1).max())
+
+
+def _dice(pair: MaskPair) -> float:
     total = pair.prediction.count + pair.truth.count
-    return 2 * overlap / total if total else 1.0
+    return 2 * pair.overlap / total if total else 1.0
 
 
-def _iou(pair: MaskPair, overlap: int) -> float:
+def _iou(pair: MaskPair) -> float:
+    overlap = pair.overlap
     union = pair.prediction.count + pair.truth.count - overlap
     return overlap / union if union else 1.0
 
 
-def _hd95(to_truth: NDArray[np.float64], to_prediction: NDArray[np.float64]) -> float:
-    return max(
-        float(np.percentile(to_truth, _PERCENTILE)),
-        float(np.percentile(to_prediction, _PERCENTILE)),
-    )
+def _hd95(to_truth: Floats, to_prediction: Floats) -> float:
+    directed = (np.percentile(to_truth, _PERCENTILE), np.percentile(to_prediction, _PERCENTILE))
+    return float(max(directed))
 
 
-def _nsd(
-    to_truth: NDArray[np.float64], to_prediction: NDArray[np.float64], tolerance_mm: float
-) -> float:
-    within = np.count_nonzero(to_truth <= tolerance_mm) + np.count_nonzero(
-        to_prediction <= tolerance_mm
-    )
+def _nsd(to_truth: Floats, to_prediction: Floats, tolerance_mm: float) -> float:
+    within = np.count_nonzero(to_truth <= tolerance_mm)
+    within += np.count_nonzero(to_prediction <= tolerance_mm)
     return float(within / (to_truth.size + to_prediction.size))

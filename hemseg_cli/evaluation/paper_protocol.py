@@ -1,14 +1,19 @@
-"""The published protocol: the resampled grid, HD95 in voxels, undefined cases dropped, and the published interval to the last digit."""
+"""The published protocol: its grid, and its interval to the last digit.
+
+Scans are scored on the resampled grid, HD95 in voxels; undefined cases are left out of a mean.
+"""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from hemseg_cli.core.errors import CaseError
 from hemseg_cli.evaluation.bootstrap import Interval
-from hemseg_cli.evaluation.metrics import dice, hd95_mm, iou
-from hemseg_cli.imaging.nifti import Volume
+from hemseg_cli.evaluation.surfaces import MaskPair, mask_pair
+from hemseg_cli.imaging.nifti import Volume, read_volume
+from hemseg_cli.imaging.orientation import to_canonical
 from hemseg_cli.imaging.preprocess import Preprocess, prepare_label
 
 PAPER_GRID = Preprocess(
@@ -16,48 +21,45 @@ PAPER_GRID = Preprocess(
 )
 PAPER_SAMPLES, PAPER_CONFIDENCE, PAPER_SEED = 5000, 0.95, 47
 _DIGITS = 4
+_VOXELS = (1.0, 1.0, 1.0)
 
 
-@dataclass(frozen=True)
-class PaperMetrics:
-    """One case on the resampled grid.
+def paper_pair(prediction: Volume, truth: Volume, *, network_mask: Path | None = None) -> MaskPair:
+    """Return both masks on the published grid, with steps of one voxel.
 
-    NaN is undefined: Dice and IoU of an empty truth, HD95 where either mask is empty.
+    `network_mask`: the network's own output on that grid, as `predict` keeps it; without it the
+    prediction (on the truth's grid) is resampled as the published label is. CaseError where the
+    network's mask lies on another grid.
     """
+    on_grid = prepare_label(truth, PAPER_GRID)
+    if network_mask is None:
+        return mask_pair(prepare_label(prediction, PAPER_GRID), on_grid, _VOXELS)
 
-    dice: float
-    iou: float
-    hd95_voxel: float
-
-
-def paper_metrics(prediction: Volume, truth: Volume) -> PaperMetrics:
-    """Both masks (on the same grid) resampled as the published label is, then scored as the published scripts score with MONAI."""
-    p, t = prepare_label(prediction, PAPER_GRID), prepare_label(truth, PAPER_GRID)
-    if not t.any():
-        return PaperMetrics(math.nan, math.nan, math.nan)
-    hd95 = hd95_mm(p, t, spacing_mm=(1.0, 1.0, 1.0))
-    return PaperMetrics(dice(p, t), iou(p, t), hd95 if math.isfinite(hd95) else math.nan)
+    own = to_canonical(read_volume(network_mask))[0].array
+    if own.shape != on_grid.shape:
+        raise CaseError(
+            f"{network_mask} has {own.shape} voxels, the label on the published grid "
+            f"{on_grid.shape}",
+            hint="predict again with this run: hemseg predict --force",
+        )
+    return mask_pair(np.ascontiguousarray(own != 0, dtype=np.uint8), on_grid, _VOXELS)
 
 
 def paper_interval(values: Sequence[float]) -> Interval:
-    """The published interval of a mean.
+    """Return the published interval of a mean.
 
     RandomState(47), 5000 resamples of cases, sorted means read at 2.5 and 97.5 %, 4 digits.
-
-    Undefined values (NaN, infinite) are dropped first, and `n` counts what was left. The order of
-    the cases matters: scan id.
+    Undefined values (NaN, infinite) are left out first, and `n` counts what was left: MONAI's mean
+    does so too, the published `eval_bootstrap_ci.py` prints nan for such a table. The order of the
+    cases matters: scan id.
     """
     data = np.asarray([value for value in values if math.isfinite(value)], dtype=np.float64)
     if not data.size:
         return Interval(math.nan, math.nan, math.nan, 0)
+
     random = np.random.RandomState(PAPER_SEED)
-    means = np.sort(
-        np.mean(random.choice(data, size=(PAPER_SAMPLES, data.size), replace=True), axis=1)
-    )
+    drawn = random.choice(data, size=(PAPER_SAMPLES, data.size), replace=True)
+    means = np.sort(np.mean(drawn, axis=1))
     low, high = means[int(0.025 * PAPER_SAMPLES)], means[int(0.975 * PAPER_SAMPLES)]
-    return Interval(
-        round(float(np.mean(data)), _DIGITS),
-        round(float(low), _DIGITS),
-        round(float(high), _DIGITS),
-        data.size,
-    )
+    mean, low, high = (round(float(value), _DIGITS) for value in (np.mean(data), low, high))
+    return Interval(mean, low, high, data.size, "published")

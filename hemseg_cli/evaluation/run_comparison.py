@@ -1,108 +1,180 @@
-"""The comparison of evaluated runs.
+"""The comparison of evaluated runs, for `evaluate` and `report` alike.
 
-Checks that they may be compared, then every pair in every metric, and the ranking.
+Every pair of runs in every metric, and the ranking, on all scans: a scan that a run has no mask of
+counts as missed. The same on the scans that every run has a mask of stands beside it.
 """
 
-import itertools
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
-from hemseg_cli.config.schema import EvaluateConfig
 from hemseg_cli.core.errors import HemsegError
-from hemseg_cli.evaluation.comparison import compare_pairs, rank_runs
-from hemseg_cli.evaluation.inputs import Source, named
-from hemseg_cli.evaluation.scoring import CaseFiles, CaseScore
-from hemseg_cli.evaluation.summary import bootstrap_of, case_values
+from hemseg_cli.core.names import first_few
+from hemseg_cli.evaluation.bootstrap import Bootstrap, Method, plain
+from hemseg_cli.evaluation.case_table import FOUND, numbers_of, patients_of
+from hemseg_cli.evaluation.comparison import PairedDifference, Rank, compare_pairs, rank_runs
+from hemseg_cli.evaluation.metric_table import Metric
+from hemseg_cli.evaluation.summary import Summary
 
-_RANKED_BY = "dice"
-_NOT_COMPARED = (
-    "volume_error_ml",
-    "relative_volume_difference",
-)  # signed: nearer to zero is better, and a mean hides that
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
-
-def refuse_different_splits(sources: Sequence[Source]) -> None:
-    """HemsegError where the runs' splits do not hold the same scans."""
-    first = sources[0]
-    for other in sources[1:]:
-        only_first, only_other = (
-            _scans(first.cases) - _scans(other.cases),
-            _scans(other.cases) - _scans(first.cases),
-        )
-        if only_first or only_other:
-            counts = ", ".join(
-                f"{len(scans)} scans are only in {source.name}'s ({named(sorted(scans))})"
-                for source, scans in ((first, only_first), (other, only_other))
-                if scans
-            )
-            raise HemsegError(
-                f"split {first.split} of {first.name} and of {other.name} differ: {counts}",
-                hint="score both on one data set: --set data.dataset=NAME, after predicting it with both",
-            )
+RANKED_BY = "dice"
 
 
-def compare_runs(
-    scored: Mapping[str, Sequence[CaseScore]], config: EvaluateConfig
-) -> dict[str, Any]:
-    """Run -> its scores, compared on the scans for which every run has a mask.
+@dataclass(frozen=True)
+class EvaluatedRun:
+    """A run's summary and the table of its cases."""
 
-    HemsegError where labels differ or no scan is common.
+    name: str
+    summary: Summary
+    table: "DataFrame"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The runs on the same scans.
+
+    `left_out`: scans that were not scored in every run. `without_mask`: scans that a run has no
+    mask of; they count as missed, and `complete_case` holds the pairs without them.
     """
-    by_run = {
-        name: {score.scan: score for score in scores if score.files.prediction is not None}
-        for name, scores in scored.items()
-    }
-    common = sorted(set.intersection(*(set(scores) for scores in by_run.values())))
+
+    n_scans: int
+    n_patients: int
+    confidence: float
+    samples: int
+    rows: tuple[Metric, ...]
+    pairs: tuple[PairedDifference, ...]
+    ranking: tuple[Rank, ...]
+    left_out: tuple[str, ...]
+    without_mask: tuple[str, ...]
+    complete_case: tuple[PairedDifference, ...]
+
+    @property
+    def ranked_by(self) -> str:
+        """The metric by whose mean the runs are ranked."""
+        return RANKED_BY
+
+    def heading(self, metric: str) -> str:
+        """Return the title, with its unit, of a metric."""
+        return self.row(metric).heading
+
+    def row(self, metric: str) -> Metric:
+        """Return a metric's row of the table."""
+        return next(row for row in self.rows if row.key == metric)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            "n_scans": self.n_scans,
+            "n_patients": self.n_patients,
+            "left_out": list(self.left_out),
+            "without_mask": list(self.without_mask),
+            "confidence": self.confidence,
+            "pairs": [pair.to_dict() for pair in self.pairs],
+            "complete_case": [pair.to_dict() for pair in self.complete_case],
+            "ranked_by": self.ranked_by,
+            "ranking": [plain(asdict(rank)) for rank in self.ranking],
+        }
+
+
+def compare_runs(runs: Sequence[EvaluatedRun]) -> Comparison:
+    """Compare two runs or more by the settings that the first was evaluated with.
+
+    HemsegError where protocols or labels differ, or no scan is common.
+    """
+    refuse_different_protocols(runs)
+    common = sorted(set.intersection(*(set(run.table["scan"]) for run in runs)))
     if not common:
         raise HemsegError(
-            "the runs have no scan in common with masks of all of them",
-            hint="hemseg predict   makes what is missing",
+            "the runs have no scan in common", hint="evaluate all of them on one split"
         )
-    _refuse_different_labels(by_run, common)
-    patients = [next(iter(by_run.values()))[scan].group for scan in common]
-    bootstrap = bootstrap_of(config)
-    values = {
-        name: [case_values(scores[scan], config) for scan in common]
-        for name, scores in by_run.items()
-    }
-    metrics = [metric for metric in next(iter(values.values()))[0] if metric not in _NOT_COMPARED]
-    columns = {
-        metric: {name: [row[metric] for row in rows] for name, rows in values.items()}
-        for metric in metrics
-    }
-    pairs = itertools.chain.from_iterable(
-        compare_pairs(metric, columns[metric], patients, bootstrap) for metric in metrics
+    _refuse_different_labels(runs)
+
+    # Merged on the scan id: row n of every table is the same scan.
+    tables = {run.name: run.table.set_index("scan", drop=False).loc[common] for run in runs}
+    first = tables[runs[0].name]
+    patients = patients_of(first)
+    bootstrap = _bootstrap(runs[0].summary)
+    rows = [row for row in runs[0].summary.rows if row.compared]
+
+    has_mask = [
+        all(table.loc[scan, "mask"] == FOUND for table in tables.values()) for scan in common
+    ]
+    without_mask = [scan for scan, whole in zip(common, has_mask, strict=True) if not whole]
+    complete = {name: table[has_mask] for name, table in tables.items()}
+    every = set.union(*(set(run.table["scan"]) for run in runs))
+
+    return Comparison(
+        n_scans=len(common),
+        n_patients=len(set(patients)),
+        confidence=bootstrap.confidence,
+        samples=bootstrap.samples,
+        rows=tuple(rows),
+        pairs=_pairs(rows, tables, bootstrap),
+        ranking=tuple(rank_runs(_columns(RANKED_BY, tables), patients, bootstrap)),
+        left_out=tuple(sorted(every - set(common))),
+        without_mask=tuple(without_mask),
+        complete_case=_pairs(rows, complete, bootstrap) if without_mask else (),
     )
-    ranking = rank_runs(_RANKED_BY, columns[_RANKED_BY], patients, bootstrap)
-    return {
-        "n_scans": len(common),
-        "n_patients": len(set(patients)),
-        "left_out": sorted(
-            set.union(*(_scans(score.files for score in scores) for scores in scored.values()))
-            - set(common)
-        ),
-        "confidence": config.confidence,
-        "pairs": [pair.to_dict() for pair in pairs],
-        "ranked_by": _RANKED_BY,
-        "ranking": [asdict(rank) for rank in ranking],
-    }
 
 
-def _scans(cases: Iterable[CaseFiles]) -> set[str]:
-    return {case.scan for case in cases}
+def refuse_different_protocols(runs: Sequence[EvaluatedRun]) -> None:
+    """HemsegError where the runs were not scored by the same protocol and tolerance."""
+    first = runs[0].summary
+    for run in runs[1:]:
+        theirs = run.summary
+        if theirs.protocol != first.protocol:
+            raise HemsegError(
+                f"{runs[0].name} was scored by the {first.protocol} protocol, {run.name} by the "
+                f"{theirs.protocol} protocol",
+                hint=f"hemseg evaluate --run {run.name} --protocol {first.protocol}",
+            )
+        if theirs.nsd_tolerance_mm != first.nsd_tolerance_mm:
+            raise HemsegError(
+                f"{runs[0].name} was scored at a tolerance of {first.nsd_tolerance_mm:g} mm, "
+                f"{run.name} at {theirs.nsd_tolerance_mm:g} mm",
+                hint=f"hemseg evaluate --run {run.name} --set "
+                f"evaluate.nsd_tolerance_mm={first.nsd_tolerance_mm:g}",
+            )
 
 
-def _refuse_different_labels(
-    by_run: Mapping[str, Mapping[str, CaseScore]], scans: Sequence[str]
-) -> None:
-    (first, reference), *others = by_run.items()
-    for name, scores in others:
-        differ = [
-            scan for scan in scans if scores[scan].truth_digest != reference[scan].truth_digest
-        ]
+def scans_with_other_labels(runs: Sequence[EvaluatedRun]) -> list[str]:
+    """Return the scans that two runs were scored against different labels of."""
+    labels: dict[str, set[str]] = {}
+    for run in runs:
+        for scan, digest in zip(run.table["scan"], run.table["label_sha256"], strict=True):
+            labels.setdefault(scan, set()).add(digest)
+    return sorted(scan for scan, digests in labels.items() if len(digests) > 1)
+
+
+def _refuse_different_labels(runs: Sequence[EvaluatedRun]) -> None:
+    for other in runs[1:]:
+        differ = scans_with_other_labels([runs[0], other])
         if differ:
             raise HemsegError(
-                f"{first} and {name} were scored against different labels of {len(differ)} scans: {named(differ)}",
+                f"{runs[0].name} and {other.name} were scored against different labels of "
+                f"{len(differ)} scans: {first_few(differ)}",
                 hint="compare runs on one data set: --set data.dataset=NAME",
             )
+
+
+def _bootstrap(summary: Summary) -> Bootstrap:
+    how = summary.bootstrap
+    method: Method = how.method if how.method in ("percentile", "bca") else "studentised"  # type: ignore[assignment]
+    return Bootstrap(how.samples, how.confidence, how.seed, method)
+
+
+def _columns(metric: str, tables: Mapping[str, "DataFrame"]) -> dict[str, list[float]]:
+    return {name: numbers_of(table, metric).tolist() for name, table in tables.items()}
+
+
+def _pairs(
+    rows: Sequence[Metric], tables: Mapping[str, "DataFrame"], bootstrap: Bootstrap
+) -> tuple[PairedDifference, ...]:
+    patients = patients_of(next(iter(tables.values())))
+    return tuple(
+        pair
+        for row in rows
+        for pair in compare_pairs(row.key, _columns(row.key, tables), patients, bootstrap)
+    )

@@ -1,27 +1,36 @@
 """One case from its files to its numbers: what a worker process does."""
 
 import hashlib
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hemseg_cli.core.errors import CaseError
-from hemseg_cli.evaluation.metrics import CaseMetrics, metrics_of
+from hemseg_cli.evaluation.metric_table import Protocol, metric_rows
+from hemseg_cli.evaluation.metrics import CaseMetrics
 from hemseg_cli.evaluation.surfaces import Foreground, foreground, mask_pair
-from hemseg_cli.imaging.geometry import header_voxel_volume_mm3, spacing_mm, tilt_deg
+from hemseg_cli.imaging.geometry import (
+    Affine,
+    foreign_voxel_volume_mm3,
+    tilt_deg,
+    true_steps_mm,
+)
 from hemseg_cli.imaging.nifti import Volume, read_volume
 from hemseg_cli.imaging.orientation import describe_grid, match_axes
+
+_DIGEST_DIGITS = 16
 
 
 @dataclass(frozen=True)
 class CaseFiles:
     """What is needed to score one case.
 
-    `prediction` None: there is none, and the case counts as missed.
-
-    `voxel_volume_mm3` and `tilt_deg` None: taken from the label's header (`imaging.geometry`).
-    `scan_class`: "" where none is known.
+    `prediction` None: there is none, and the case counts as missed. `voxel_volume_mm3` and
+    `tilt_deg` None: taken from the label's header as it stands. `scan_class`: "" where none is
+    known. `network_mask`: the network's own output on the published grid, None: there is none.
     """
 
     scan: str
@@ -33,43 +42,38 @@ class CaseFiles:
     tilt_deg: float | None = None
     scan_class: str = ""
     tolerance_mm: float = 2.0
-    paper: bool = False
+    protocol: Protocol = "native"
+    network_mask: Path | None = None
 
     def absolute(self) -> "CaseFiles":
-        """The same with absolute paths."""
-        return replace(
-            self,
-            label=self.label.absolute(),
-            prediction=self.prediction.absolute() if self.prediction is not None else None,
-        )
+        """Return the same with absolute paths."""
+        made = {
+            name: path.absolute()
+            for name in ("prediction", "network_mask")
+            if (path := getattr(self, name)) is not None
+        }
+        return replace(self, label=self.label.absolute(), **made)
 
 
 @dataclass(frozen=True)
 class CaseScore:
-    """The numbers of one case. `paper_*`.
+    """The numbers of one case: `values` by the key of their row in the metric table.
 
-    On the published grid (NaN undefined), None under the native protocol.
-
-    `truth_digest` tells whether two runs were scored against the same label.
+    `truth_digest` tells whether two runs were scored against the same label. `resampled`: under the
+    paper's protocol, whether the mask came to the published grid by way of another one.
     """
 
     files: CaseFiles
-    metrics: CaseMetrics
+    values: dict[str, float]
     tilt_deg: float
     truth_digest: str
-    paper_dice: float | None = None
-    paper_iou: float | None = None
-    hd95_voxel: float | None = None
+    resampled: bool = False
+    warning: str = ""
 
     @property
     def scan(self) -> str:
         """Scan id."""
         return self.files.scan
-
-    @property
-    def group(self) -> str:
-        """What the bootstrap draws: the patient, or the scan itself where no patient is known."""
-        return self.files.patient or f"scan {self.files.scan}"
 
 
 def score_case(files: CaseFiles) -> CaseScore:
@@ -82,32 +86,62 @@ def score_case(files: CaseFiles) -> CaseScore:
     prediction = Volume(np.zeros_like(truth.array, dtype=np.uint8), truth.affine)
     if files.prediction is not None:
         prediction, truth = _on_one_grid(read_volume(files.prediction), truth, files)
-    pair = mask_pair(prediction.array, truth.array, spacing_mm(truth.affine))
+
+    tilt = tilt_deg(truth.affine) if files.tilt_deg is None else files.tilt_deg
+    pair = mask_pair(prediction.array, truth.array, _steps_mm(truth.affine, files))
     _refuse_other_values(pair.truth, files.label)
     _refuse_other_values(pair.prediction, files.prediction)
-    volume = (
-        header_voxel_volume_mm3(truth.affine)
-        if files.voxel_volume_mm3 is None
-        else files.voxel_volume_mm3
-    )
-    score = CaseScore(
+
+    # The published grid is asked of imaging, which brings SimpleITK: only where it is scored.
+    own_grid = files.network_mask if files.prediction is not None else None
+    on_paper_grid = None
+    if files.protocol == "paper":
+        from hemseg_cli.evaluation.paper_protocol import paper_pair
+
+        on_paper_grid = paper_pair(prediction, truth, network_mask=own_grid)
+
+    volume_mm3, warning = _voxel_volume_mm3(truth.affine, files)
+    case = CaseMetrics(pair, volume_mm3, files.tolerance_mm, on_paper_grid)
+    return CaseScore(
         files,
-        metrics_of(pair, voxel_volume_mm3=volume, tolerance_mm=files.tolerance_mm),
-        tilt_deg=tilt_deg(truth.affine) if files.tilt_deg is None else files.tilt_deg,
+        _values(case, files),
+        tilt_deg=tilt,
         truth_digest=_digest(pair.truth if truth is label else foreground(label.array.T)),
+        resampled=on_paper_grid is not None and files.prediction is not None and own_grid is None,
+        warning=warning,
     )
-    return _with_paper(score, prediction, truth) if files.paper else score
+
+
+def _values(case: CaseMetrics, files: CaseFiles) -> dict[str, float]:
+    """Ask every row of the metric table that has a value of a case."""
+    values = {}
+    for row in metric_rows(files.protocol, files.tolerance_mm):
+        if row.function is not None:
+            undefined = row.averaged_over == "hemorrhage" and not case.pair.truth.count
+            values[row.key] = math.nan if undefined else float(row.function(case))
+    return values
+
+
+def _steps_mm(affine: Affine, files: CaseFiles) -> NDArray[np.float64]:
+    """Return the true step vectors where the case table knows the tilt, else the header's."""
+    if files.tilt_deg is None:
+        return np.asarray(affine[:3, :3], dtype=np.float64)
+
+    return true_steps_mm(affine, files.tilt_deg)
+
+
+def _voxel_volume_mm3(affine: Affine, files: CaseFiles) -> tuple[float, str]:
+    """Return the voxel volume, mm3, and a warning where it could be another one."""
+    if files.voxel_volume_mm3 is not None:
+        return files.voxel_volume_mm3, ""
+
+    volume, doubt = foreign_voxel_volume_mm3(affine)
+    return volume, f"scan {files.scan}: {files.label}: {doubt}" if doubt else ""
 
 
 def _digest(truth: Foreground) -> str:
-    return hashlib.sha256(np.array(truth.shape).tobytes() + truth.flat.tobytes()).hexdigest()
-
-
-def _with_paper(score: CaseScore, prediction: Volume, truth: Volume) -> CaseScore:
-    from hemseg_cli.evaluation.paper_protocol import paper_metrics  # brings SimpleITK
-
-    paper = paper_metrics(prediction, truth)
-    return replace(score, paper_dice=paper.dice, paper_iou=paper.iou, hd95_voxel=paper.hd95_voxel)
+    whole = np.array(truth.shape).tobytes() + truth.flat.tobytes()
+    return hashlib.sha256(whole).hexdigest()[:_DIGEST_DIGITS]
 
 
 def _on_one_grid(prediction: Volume, truth: Volume, files: CaseFiles) -> tuple[Volume, Volume]:

@@ -1,39 +1,128 @@
-"""From the scores of the cases to the numbers of a split.
+"""From the table of the cases to the numbers of a split, `summary.json`.
 
 Means and rates with intervals, strata, agreement of volumes, counts.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from hemseg_cli.config.schema import EvaluateConfig
-from hemseg_cli.core.cases import volume_stratum
-from hemseg_cli.evaluation.agreement import volume_agreement
+from hemseg_cli.core.cases import VOLUME_STRATA, volume_stratum
+from hemseg_cli.core.errors import FileFormatError
+from hemseg_cli.core.names import first_few
+from hemseg_cli.evaluation.agreement import Agreement, volume_agreement
 from hemseg_cli.evaluation.bootstrap import Bootstrap, Interval
+from hemseg_cli.evaluation.case_table import MISSING, numbers_of, patients_of
+from hemseg_cli.evaluation.metric_table import Metric, Protocol, averaged, metric_rows
 from hemseg_cli.evaluation.paper_protocol import (
     PAPER_CONFIDENCE,
     PAPER_SAMPLES,
     PAPER_SEED,
     paper_interval,
 )
-from hemseg_cli.evaluation.scoring import CaseScore
 from hemseg_cli.imaging.geometry import TILTED_FROM_DEG
 
-VOLUME_STRATA = ("<1", "1-5", "5-30", ">=30")
-DEFINITIONS = {
-    "means": "over the scans with hemorrhage; scans without are counted apart (n_empty_truth, n_false_positive)",
-    "hd95_mm": "larger of the two directed 95th percentiles between surface voxels, spacing as in the label's header; "
-    "a missed case counts with its scan's diagonal",
-    "nsd": "share of both surfaces' voxels within the tolerance of the other surface",
-    "volumes": "by the true voxel volume (gantry tilt accounted for)",
-    "lesions": "26-connected components; one shared voxel detects; rates pooled over all scans",
-    "hd95_voxel": "on the published grid, in voxels; undefined cases are left out of the mean",
-}
+if TYPE_CHECKING:
+    from pandas import DataFrame, Series
+
+FORMAT = 1
+"""The form of `summary.json`; another one is refused."""
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """A part of the scans: how many, and the estimate of each metric."""
+
+    n: int
+    metrics: dict[str, Interval]
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How the intervals were made. `unit`: what is drawn, patient or case."""
+
+    samples: int
+    confidence: float
+    seed: int
+    unit: str
+    method: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """`summary.json`: the numbers of one split.
+
+    `dataset`: the one that was scored; `trained_on`: that of the run ("" for masks of another
+    tool). `n_missed`: hemorrhages of which nothing was predicted; `n_missing`: scans without a
+    mask, which count as missed; `n_false_positive`: scans without hemorrhage (`n_empty_truth`) that
+    have a prediction. `n_resampled`: under the paper's protocol, masks that came to the published
+    grid by way of another one.
+    """
+
+    protocol: Protocol
+    split: str
+    dataset: str
+    trained_on: str
+    nsd_tolerance_mm: float
+    n_cases: int
+    n_missed: int
+    n_false_positive: int
+    n_empty_truth: int
+    n_missing: int
+    n_resampled: int
+    metrics: dict[str, Interval]
+    bootstrap: Resampling
+    strata: dict[str, dict[str, Stratum]]
+    lesions: dict[str, int]
+    agreement: Agreement
+    definitions: dict[str, str]
+    warnings: list[str] = field(default_factory=list)
+    format: int = FORMAT
+
+    @property
+    def rows(self) -> list[Metric]:
+        """The rows of the metric table that these cases were scored by."""
+        return metric_rows(self.protocol, self.nsd_tolerance_mm)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON; what is undefined is None."""
+        return {key: _plain(value) for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Any, *, place: str) -> "Summary":
+        """Read what `to_dict` wrote; FileFormatError names `place` and the key that is wrong."""
+        hint = "hemseg evaluate   writes it anew"
+        try:
+            found: Summary = TypeAdapter(cls).validate_python(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"])) or "the whole"
+            raise FileFormatError(
+                f"{place} is not a summary of an evaluation: {key}: {first['msg']}", hint=hint
+            ) from None
+        if found.format != FORMAT:
+            raise FileFormatError(
+                f"{place} has form {found.format}, this version reads {FORMAT}", hint=hint
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What was scored, as the summary names it."""
+
+    split: str
+    dataset: str = ""
+    trained_on: str = ""
+    n_resampled: int = 0
 
 
 def bootstrap_of(config: EvaluateConfig) -> Bootstrap:
-    """The bootstrap that the configuration asks for."""
+    """Return the bootstrap that the configuration asks for."""
     return Bootstrap(
         samples=config.bootstrap,
         confidence=config.confidence,
@@ -42,157 +131,125 @@ def bootstrap_of(config: EvaluateConfig) -> Bootstrap:
     )
 
 
-def nsd_name(config: EvaluateConfig) -> str:
-    """The column of the normalised surface Dice: `nsd_2mm` at a tolerance of 2 mm."""
-    return f"nsd_{config.nsd_tolerance_mm:g}mm"
-
-
-def case_values(score: CaseScore, config: EvaluateConfig) -> dict[str, float]:
-    """The metrics of a case by name, as the means are made of; NaN where undefined.
-
-    Under the paper's protocol Dice and IoU are those of the published grid.
-    """
-    metrics, nan = score.metrics, math.nan
-    hemorrhage = metrics.truth_ml > 0
-    if config.protocol == "paper":
-        return {
-            "dice": nan if score.paper_dice is None else score.paper_dice,
-            "iou": nan if score.paper_iou is None else score.paper_iou,
-            "hd95_voxel": nan if score.hd95_voxel is None else score.hd95_voxel,
-        }
-    return {
-        "dice": metrics.dice if hemorrhage else nan,
-        "iou": metrics.iou if hemorrhage else nan,
-        "hd95_mm": metrics.hd95_mm if hemorrhage else nan,
-        nsd_name(config): metrics.nsd if hemorrhage else nan,
-        "volume_error_ml": metrics.volume_error_ml,
-        "abs_volume_error_ml": abs(metrics.volume_error_ml),
-        "relative_volume_difference": metrics.relative_volume_difference,
-    }
-
-
-def estimates(scores: Sequence[CaseScore], config: EvaluateConfig) -> dict[str, Interval]:
-    """Mean or rate of every metric with its interval, by the protocol's own procedure."""
-    if not scores:
-        return {}
-    values = [case_values(score, config) for score in scores]
-    columns = {name: [row[name] for row in values] for name in values[0]}
-    if config.protocol == "paper":
-        return {name: paper_interval(column) for name, column in columns.items()}
-    bootstrap, patients = bootstrap_of(config), [score.group for score in scores]
-    found = {name: bootstrap.mean(column, patients) for name, column in columns.items()}
-    lesions = [score.metrics.lesions for score in scores]
-    rates = {
-        "lesion_sensitivity": ([n.detected for n in lesions], [n.truth for n in lesions]),
-        "lesion_precision": (
-            [n.predicted - n.false for n in lesions],
-            [n.predicted for n in lesions],
-        ),
-        "lesion_f1": (
-            [2 * n.detected for n in lesions],
-            [n.detected + n.truth + n.false for n in lesions],
-        ),
-    }
-    return found | {
-        name: bootstrap.ratio(top, bottom, patients) for name, (top, bottom) in rates.items()
-    }
+def estimates(
+    table: "DataFrame", rows: Sequence[Metric], bootstrap: Bootstrap | None
+) -> dict[str, Interval]:
+    """Return mean or rate of every metric with its interval; `bootstrap` None: the paper's."""
+    patients = patients_of(table)
+    found = {}
+    for row in averaged(rows):
+        if row.rate is not None:
+            numerators, denominators = (part.to_numpy(float) for part in row.rate(table))
+            found[row.key] = (bootstrap or Bootstrap()).rate(numerators, denominators, patients)
+        elif bootstrap is None:
+            found[row.key] = paper_interval(numbers_of(table, row.key).tolist())
+        else:
+            found[row.key] = bootstrap.mean(numbers_of(table, row.key), patients, bounds=row.bounds)
+    return found
 
 
 def summarise(
-    scores: Sequence[CaseScore], config: EvaluateConfig, *, split: str, warnings: Iterable[str] = ()
-) -> dict[str, Any]:
-    """`summary.json`."""
-    metrics = [score.metrics for score in scores]
-    found = estimates(scores, config)
-    return {
-        "protocol": config.protocol,
-        "split": split,
-        "n_cases": len(scores),
-        "n_missed": sum(m.missed for m in metrics),
-        "n_false_positive": sum(m.false_positive for m in metrics),
-        "n_empty_truth": sum(m.truth_ml == 0 for m in metrics),
-        "n_missing": sum(score.files.prediction is None for score in scores),
-        "metrics": {name: estimate.to_dict() for name, estimate in found.items()},
-        "bootstrap": _bootstrap_words(scores, config),
-        "strata": {
-            "volume": _stratum(scores, config, _by_volume, VOLUME_STRATA),
-            "tilt": _stratum(scores, config, _by_tilt, ("straight", "tilted")),
-            "class": _stratum(
-                scores,
-                config,
-                lambda score: score.files.scan_class,
-                sorted({s.files.scan_class for s in scores} - {""}),
-            ),
+    table: "DataFrame", config: EvaluateConfig, scored: Scored, *, warnings: Iterable[str] = ()
+) -> Summary:
+    """Summarise the table of the cases (`case_table`)."""
+    rows = metric_rows(config.protocol, config.nsd_tolerance_mm)
+    bootstrap = None if config.protocol == "paper" else bootstrap_of(config)
+    found = estimates(table, rows, bootstrap)
+
+    hemorrhage, predicted = table["truth_ml"] > 0, table["predicted_ml"] > 0
+    lesions = {name: int(table[f"lesions_{name}"].sum()) for name in _LESION_COUNTS}
+    agreement = volume_agreement(table["truth_ml"].tolist(), table["predicted_ml"].tolist())
+
+    return Summary(
+        protocol=config.protocol,
+        split=scored.split,
+        dataset=scored.dataset,
+        trained_on=scored.trained_on,
+        nsd_tolerance_mm=config.nsd_tolerance_mm,
+        n_cases=len(table),
+        n_missed=int((hemorrhage & ~predicted).sum()),
+        n_false_positive=int((~hemorrhage & predicted).sum()),
+        n_empty_truth=int((~hemorrhage).sum()),
+        n_missing=int((table["mask"] == MISSING).sum()),
+        n_resampled=scored.n_resampled,
+        metrics=found,
+        bootstrap=_resampling(table, config),
+        strata={
+            by: _strata(table, rows, bootstrap, groups, names)
+            for by, groups, names in _groupings(table)
         },
-        "lesions": {
-            name: sum(getattr(m.lesions, key) for m in metrics)
-            for name, key in (
-                ("truth", "truth"),
-                ("predicted", "predicted"),
-                ("detected", "detected"),
-                ("false", "false"),
-            )
-        },
-        "agreement": volume_agreement(
-            [m.truth_ml for m in metrics], [m.predicted_ml for m in metrics]
-        ).to_dict(),
-        "definitions": DEFINITIONS,
-        "warnings": [*warnings, *_own_warnings(scores, found)],
-    }
+        lesions=lesions,
+        agreement=agreement,
+        definitions={row.key: row.definition for row in averaged(rows)},
+        warnings=[*warnings, *_own_warnings(table, rows, found)],
+    )
 
 
-def _bootstrap_words(scores: Sequence[CaseScore], config: EvaluateConfig) -> dict[str, Any]:
+_LESION_COUNTS = ("truth", "predicted", "detected", "false")
+
+
+def _resampling(table: "DataFrame", config: EvaluateConfig) -> Resampling:
     if config.protocol == "paper":
-        return {
-            "samples": PAPER_SAMPLES,
-            "confidence": PAPER_CONFIDENCE,
-            "seed": PAPER_SEED,
-            "unit": "case",
-            "method": "published",
-        }
+        return Resampling(PAPER_SAMPLES, PAPER_CONFIDENCE, PAPER_SEED, "case", "published")
+
+    unit = "patient" if (table["patient"] != "").any() else "case"
+    return Resampling(config.bootstrap, config.confidence, config.seed, unit, config.method)
+
+
+def _groupings(table: "DataFrame") -> Iterable[tuple[str, "Series[str]", Sequence[str]]]:
+    """Yield each way to divide the scans: its name, the stratum of each scan, their order."""
+    volume = table["truth_ml"].map(lambda ml: volume_stratum(ml) if ml > 0 else "")
+    yield "volume", volume, VOLUME_STRATA
+
+    tilted = table["tilt_deg"].abs() > TILTED_FROM_DEG
+    yield "tilt", tilted.map({True: "tilted", False: "straight"}), ("straight", "tilted")
+
+    yield "class", table["scan_class"], sorted(set(table["scan_class"]) - {""})
+
+
+def _strata(
+    table: "DataFrame",
+    rows: Sequence[Metric],
+    bootstrap: Bootstrap | None,
+    groups: "Series[str]",
+    names: Sequence[str],
+) -> dict[str, Stratum]:
+    parts = dict(iter(table.groupby(groups)))
     return {
-        "samples": config.bootstrap,
-        "confidence": config.confidence,
-        "seed": config.seed,
-        "unit": "patient" if any(score.files.patient for score in scores) else "case",
-        "method": config.method,
+        name: Stratum(
+            len(parts[name]),
+            estimates(parts[name], rows, bootstrap),
+        )
+        for name in names
+        if name in parts
     }
 
 
-def _by_volume(score: CaseScore) -> str:
-    return volume_stratum(score.metrics.truth_ml) if score.metrics.truth_ml > 0 else ""
-
-
-def _by_tilt(score: CaseScore) -> str:
-    return "tilted" if abs(score.tilt_deg) > TILTED_FROM_DEG else "straight"
-
-
-def _stratum(
-    scores: Sequence[CaseScore],
-    config: EvaluateConfig,
-    key: Callable[[CaseScore], str],
-    names: Iterable[str],
-) -> Mapping[str, Any]:
-    table = {}
-    for name in names:
-        members = [score for score in scores if key(score) == name]
-        if members:
-            table[name] = {"n": len(members)} | {
-                metric: found.to_dict() for metric, found in estimates(members, config).items()
-            }
-    return table
-
-
-def _own_warnings(scores: Sequence[CaseScore], found: Mapping[str, Interval]) -> Iterable[str]:
-    missing = [score.scan for score in scores if score.files.prediction is None]
+def _own_warnings(
+    table: "DataFrame", rows: Sequence[Metric], found: dict[str, Interval]
+) -> Iterable[str]:
+    missing = table.loc[table["mask"] == MISSING, "scan"].tolist()
     if missing:
-        yield f"{len(missing)} scans have no mask and count as missed: {', '.join(missing)}"
-    if len({score.group for score in scores}) == 1:
+        yield f"{len(missing)} scans have no mask and count as missed: {first_few(missing)}"
+
+    if len(set(patients_of(table))) == 1:
         yield "one patient only: intervals are undefined"
-    dropped = [
-        (name, len(scores) - estimate.n)
-        for name, estimate in found.items()
-        if name == "hd95_voxel" and estimate.n < len(scores)
-    ]
-    for name, count in dropped:
-        yield f"{count} of {len(scores)} cases have no {name} and are left out of its mean, as the paper's protocol does"
+
+    # Where a metric is undefined for a scan with hemorrhage, its mean hides that scan.
+    hemorrhage = int((table["truth_ml"] > 0).sum())
+    for row in averaged(rows):
+        left_out = hemorrhage - found[row.key].n
+        if row.averaged_over == "hemorrhage" and left_out > 0:
+            yield (
+                f"{left_out} of {hemorrhage} cases have no {row.key} and are left out of its mean"
+            )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

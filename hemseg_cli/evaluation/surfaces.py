@@ -1,4 +1,4 @@
-"""Foreground, surface and surface distances of masks, found without a pass over the empty part of the scan.
+"""Foreground, surface and surface distances of masks, from the list of foreground voxels.
 
 A head CT has millions of voxels and a hemorrhage some thousands. A mask is therefore read once,
 eight voxels at a time, into the list of its foreground voxels, and everything else works on that
@@ -16,10 +16,8 @@ Indices = NDArray[np.int64]
 Floats = NDArray[np.float64]
 _WORD = 8
 _LEAF = 48  # points per leaf of the k-d trees; 32 to 64 were measured equal
-_CELLS_MM = (
-    8.0,
-    2.0,
-)  # edges of the cells that bound distances, coarse first; they pay where distances are longer
+# Edges of the cells that bound distances, coarse first; they pay where distances are longer.
+_CELLS_MM = (8.0, 2.0)
 _SAMPLES = 100  # points that tell how long distances are
 
 
@@ -63,11 +61,14 @@ class Foreground:
 
 @dataclass(frozen=True)
 class MaskPair:
-    """Prediction and truth on one grid, axes in memory order, and the voxel spacing (mm) along those axes."""
+    """Prediction and truth on one grid, axes in memory order.
+
+    `steps_mm` [3, 3]: its rows are the steps of one voxel along those axes, mm.
+    """
 
     prediction: Foreground
     truth: Foreground
-    spacing_mm: tuple[float, float, float]
+    steps_mm: Floats
 
     @property
     def overlap(self) -> int:
@@ -77,18 +78,24 @@ class MaskPair:
 
 
 def mask_pair(
-    prediction: NDArray[Any], truth: NDArray[Any], spacing_mm: Sequence[float]
+    prediction: NDArray[Any], truth: NDArray[Any], geometry_mm: Sequence[float] | Floats
 ) -> MaskPair:
-    """Two masks [i, j, k] of any number type and memory order, non-zero = foreground.
+    """Pair two masks [i, j, k] of any number type and memory order, non-zero = foreground.
 
-    ValueError if the shapes differ.
+    `geometry_mm`: the spacing (i, j, k), or the step vectors as the columns of a [3, 3] matrix
+    (a tilted scan is sheared). ValueError if the shapes differ.
     """
     if prediction.shape != truth.shape:
         raise ValueError(f"prediction {prediction.shape} and truth {truth.shape} differ in shape")
-    i, j, k = (float(step) for step in spacing_mm)
-    if truth.flags.f_contiguous and not truth.flags.c_contiguous:  # as NIfTI readers give it
-        return MaskPair(foreground(prediction.T), foreground(truth.T), (k, j, i))
-    return MaskPair(foreground(prediction), foreground(truth), (i, j, k))
+
+    given = np.asarray(geometry_mm, dtype=np.float64)
+    steps = np.diag(given) if given.ndim == 1 else given.T
+
+    # NIfTI readers give arrays whose first axis is the fastest: those are read the other way round.
+    if truth.flags.f_contiguous and not truth.flags.c_contiguous:
+        return MaskPair(foreground(prediction.T), foreground(truth.T), steps[::-1])
+
+    return MaskPair(foreground(prediction), foreground(truth), steps)
 
 
 def foreground(mask: NDArray[Any]) -> Foreground:
@@ -159,7 +166,11 @@ def _directed(
     percentile: float,
     tolerance_mm: float | None,
 ) -> Floats:
-    """Bounds first: distance is 1-Lipschitz, so what is known at a cell's centre bounds every point in the cell."""
+    """Measure from each source point to the nearest target, exactly where it decides a result.
+
+    The distance changes by no more than one moves: what is known at a cell's centre bounds it for
+    every point of the cell.
+    """
     from scipy.spatial import cKDTree  # slow to import
 
     tree = cKDTree(target, leafsize=_LEAF, balanced_tree=False)
@@ -200,7 +211,7 @@ def _bound(
 def _undecided(
     lower: Floats, upper: Floats, percentile: float, tolerance_mm: float | None
 ) -> Indices:
-    """The points whose bounds are apart and reach into the percentile's range or across the tolerance."""
+    """Find the points whose bounds reach into the percentile's range or across the tolerance."""
     place = (len(lower) - 1) * percentile / 100
     rank = int(np.floor(place)), int(np.ceil(place))
     least, most = np.partition(lower, rank[0])[rank[0]], np.partition(upper, rank[1])[rank[1]]
@@ -211,5 +222,5 @@ def _undecided(
 
 
 def _points_mm(flat: Indices, pair: MaskPair) -> Floats:
-    axes = np.unravel_index(flat, pair.truth.shape)
-    return np.stack([axis * step for axis, step in zip(axes, pair.spacing_mm, strict=True)], axis=1)
+    index = np.column_stack(np.unravel_index(flat, pair.truth.shape))
+    return np.asarray(index @ pair.steps_mm, dtype=np.float64)

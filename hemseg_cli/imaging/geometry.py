@@ -185,5 +185,30 @@ def foreign_voxel_volume_mm3(affine: Affine) -> tuple[float, str]:
     )
 
 
+def true_steps_mm(affine: Affine, tilt: float) -> NDArray[np.float64]:
+    """Return the step vectors i, j, k as columns, RAS mm, of an ITK-read series tilted by `tilt`.
+
+    A sheared affine has them already. In a right-angled one the slice step is the distance between
+    slice origins: it is turned from the slice normal to the table's axis, which lies `tilt` degrees
+    towards posterior (the sign of `tilt_deg`). The determinant is the true voxel volume.
+    """
+    steps = np.array(affine[:3, :3], dtype=np.float64)
+    if abs(tilt) <= TILTED_FROM_DEG or is_sheared(affine):
+        return steps
+
+    # The table's axis lies in the plane of the normal and the direction in the slice that points
+    # to anterior.
+    normal = slice_normal(affine)
+    anterior = np.array([0.0, 1.0, 0.0]) - normal[1] * normal
+    anterior /= np.linalg.norm(anterior)
+    angle = math.radians(tilt)
+    table = math.cos(angle) * normal - math.sin(angle) * anterior
+
+    axis = _slice_axis(steps / np.linalg.norm(steps, axis=0))
+    length = float(np.linalg.norm(steps[:, axis]))
+    steps[:, axis] = math.copysign(length, float(steps[:, axis] @ normal)) * table
+    return steps
+
+
 def _slice_axis(steps: NDArray[np.float64]) -> int:
     return int(np.argmax(np.abs(steps[2])))

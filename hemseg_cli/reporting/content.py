@@ -1,122 +1,122 @@
 """What a report says: its tables and warnings, made from the results of one run or several."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from hemseg_cli.core.cases import volume_stratum
+from hemseg_cli.core.errors import HemsegError
+from hemseg_cli.core.names import first_few
+from hemseg_cli.evaluation.metric_table import Metric, Section
+from hemseg_cli.evaluation.run_comparison import (
+    refuse_different_protocols,
+    scans_with_other_labels,
+)
 from hemseg_cli.reporting.published import (
     PUBLISHED,
     PUBLISHED_CASES,
     PUBLISHED_DATASET,
     PUBLISHED_SPLIT,
-    Estimate,
+    PublishedSystem,
 )
-from hemseg_cli.reporting.results import RunResults
+from hemseg_cli.reporting.results import RunResults, estimate_of
 from hemseg_cli.reporting.tables import Column, ReportTable, Value
 
-_OVERLAP = (Column("dice", "Dice", 4), Column("iou", "IoU", 4))
-_DISTANCE = (Column("hd95_mm", "HD95 (mm)", 2), Column("hd95_voxel", "HD95 (voxels)", 2))
-_VOLUMES = (
-    Column("volume_error_ml", "Volume error (mL)", 2),
-    Column("abs_volume_error_ml", "Absolute error (mL)", 2),
-    Column("relative_volume_difference", "Relative difference", 3),
-)
-_LESIONS = (
-    Column("lesion_sensitivity", "Lesion sensitivity", 3),
-    Column("lesion_precision", "Lesion precision", 3),
-    Column("lesion_f1", "Lesion F1", 3),
-)
-_CASE_NUMBERS = (
-    Column("truth_ml", "Truth (mL)", 2),
-    Column("predicted_ml", "Predicted (mL)", 2),
-    Column("volume_error_ml", "Error (mL)", 2),
-    Column("lesions_truth", "Lesions", 0),
-    Column("lesions_predicted", "Predicted lesions", 0),
-    Column("lesions_detected", "Detected", 0),
-)
 _STRATA = (("volume", "true volume", " mL"), ("tilt", "gantry", ""), ("class", "class", ""))
+_ALSO_IN_STRATA = ("lesion_sensitivity",)
+_RESAMPLED = "paper (resampled)"
 
 
-def metric_columns(runs: Sequence[RunResults]) -> tuple[Column, ...]:
-    """The overlap and distance metrics that the runs were scored with.
+def metric_columns(
+    runs: Sequence[RunResults], sections: Sequence[Section] = ("segmentation",)
+) -> tuple[Column, ...]:
+    """Return the columns of the metrics that the runs were scored with, of some sections."""
+    rows: dict[str, Metric] = {}
+    for run in runs:
+        rows |= {row.key: row for row in run.rows if row.section in sections}
+    return tuple(column_of(row) for row in rows.values())
 
-    The tolerance of the surface Dice is in its name (`nsd_2mm`).
-    """
-    keys = list(dict.fromkeys(key for run in runs for key in run.metric_names))
-    surface = (
-        Column(key, f"NSD at {key.removeprefix('nsd_').removesuffix('mm')} mm", 4)
-        for key in keys
-        if key.startswith("nsd_")
-    )
-    return tuple(column for column in (*_OVERLAP, *_DISTANCE, *surface) if column.key in keys)
+
+def column_of(row: Metric) -> Column:
+    """Return a row of the metric table as a column of the report."""
+    return Column(row.key, row.heading, row.digits, row.definition)
 
 
 def summary_table(runs: Sequence[RunResults]) -> ReportTable:
-    """Mean and interval of each metric per run, and the published systems below, each row with its protocol."""
+    """Show mean and interval of each metric per run, each row with its protocol.
+
+    The published systems stand below where a run is of the published data.
+    """
     metrics = list(metric_columns(runs))
-    if all(column.key != "hd95_voxel" for column in metrics):
-        metrics.append(_DISTANCE[1])
-    metrics.sort(key=lambda column: column.key.startswith("nsd_"))
+    beside = shows_published(runs)
+    if beside and all(column.key != "hd95_voxel" for column in metrics):
+        metrics.append(Column("hd95_voxel", "HD95 (voxels)", 2))
     counts = (Column("n", "Scans", 0), Column("missed", "Missed", 0))
     columns = (Column("system", "System"), Column("protocol", "Protocol"), *metrics, *counts)
+
     ours: list[tuple[Value, ...]] = [
         (
             run.name,
-            run.protocol,
+            protocol_text(run),
             *(run.estimate(metric.key) for metric in metrics),
             run.n_cases,
-            run.count("n_missed"),
+            run.summary.n_missed,
         )
         for run in runs
     ]
-    theirs: list[tuple[Value, ...]] = []
-    for row in PUBLISHED:
-        known: dict[str, Estimate] = {
-            "dice": row.dice,
-            "iou": row.iou,
-            "hd95_voxel": row.hd95_voxel,
-        }
-        theirs.append(
-            (
-                f"{row.name} (published)",
-                "paper",
-                *(known.get(metric.key) for metric in metrics),
-                PUBLISHED_CASES,
-                None,
-            )
-        )
+    theirs = [_published_row(row, metrics) for row in PUBLISHED] if beside else []
     marks = {len(ours) + n: "published" for n in range(len(theirs))}
-    return ReportTable(
-        "summary", "Summary", columns, (*ours, *theirs), " ".join(_summary_notes(runs)), marks
-    )
+    note = " ".join(_summary_notes(runs))
+    return ReportTable("summary", "Summary", columns, (*ours, *theirs), note, marks)
+
+
+def _published_row(row: PublishedSystem, metrics: Sequence[Column]) -> tuple[Value, ...]:
+    known = {"dice": row.dice, "iou": row.iou, "hd95_voxel": row.hd95_voxel}
+    values = (known.get(metric.key) for metric in metrics)
+    return (f"{row.name} (published)", "paper", *values, PUBLISHED_CASES, None)
+
+
+def protocol_text(run: RunResults) -> str:
+    """Name the run's protocol; marked where masks came to the published grid by another one."""
+    return _RESAMPLED if run.summary.n_resampled else run.protocol
+
+
+def shows_published(runs: Sequence[RunResults]) -> bool:
+    """Whether the published systems stand on the page: a run is of the data they were made on."""
+    return any(run.dataset == PUBLISHED_DATASET for run in runs)
 
 
 def _summary_notes(runs: Sequence[RunResults]) -> Iterator[str]:
     yield _interval_note(runs[0])
+    if any(run.summary.n_resampled for run in runs):
+        yield (
+            "Resampled: masks came to the published grid by way of another one; such a row does "
+            "not compare with the published table."
+        )
+    if not shows_published(runs):
+        return
+
     yield (
-        "Published rows: HemSeg-200 test split (45 scans) under the paper's own protocol: scored on the resampled grid, HD95 in voxels "
-        "without spacing, scans with an undefined HD95 left out of its mean."
+        "Published rows: HemSeg-200 test split (45 scans) under the paper's own protocol: scored "
+        "on the resampled grid, HD95 in voxels without spacing, scans with an undefined HD95 left "
+        "out of its mean."
     )
     if not all(stands_beside_published(run) for run in runs):
-        yield "A run of another data set, split or protocol is not directly comparable with them; hemseg evaluate --protocol paper is."
+        yield (
+            "A run of another data set, split or protocol is not directly comparable with them; "
+            "hemseg evaluate --protocol paper is."
+        )
 
 
 def _interval_note(run: RunResults) -> str:
-    bootstrap = run.summary.get("bootstrap")
-    if not isinstance(bootstrap, dict):
-        return "Mean [interval]."
-    unit = _plural(str(bootstrap.get("unit", "scan")))
+    how = run.summary.bootstrap
     return (
-        f"Mean [{confidence_text(run)} interval]: {bootstrap.get('method', 'percentile')} bootstrap, "
-        f"{bootstrap.get('samples', '?')} resamples of {unit}, seed {bootstrap.get('seed', '?')}."
+        f"Mean [{confidence_text(run)} interval]: {how.method} bootstrap, {how.samples} resamples "
+        f"of {how.unit}s, seed {how.seed}; rates of lesions exact."
     )
 
 
 def confidence_text(run: RunResults) -> str:
-    """`95 %`."""
-    bootstrap = run.summary.get("bootstrap")
-    share = bootstrap.get("confidence") if isinstance(bootstrap, dict) else None
-    return f"{share * 100:g} %" if isinstance(share, int | float) else "95 %"
+    """Return the confidence of the intervals: `95 %`."""
+    return f"{run.summary.bootstrap.confidence * 100:g} %"
 
 
 def stands_beside_published(run: RunResults) -> bool:
@@ -125,89 +125,74 @@ def stands_beside_published(run: RunResults) -> bool:
         run.dataset == PUBLISHED_DATASET
         and run.split == PUBLISHED_SPLIT
         and run.protocol == "paper"
+        and run.summary.n_resampled == 0
     )
 
 
 def volumes_table(runs: Sequence[RunResults]) -> ReportTable | None:
-    """Errors and agreement of volumes, and detection of lesions, per run.
-
-    None where the evaluation has none of it.
-    """
+    """Show errors and agreement of volumes, and detection of lesions, per run."""
     agreement = (
         Column("loa_low_ml", "Limits from (mL)", 2),
         Column("loa_high_ml", "to (mL)", 2),
         Column("ccc", "Concordance", 3),
     )
-    columns = (Column("run", "Run"), *_VOLUMES, *agreement, *_LESIONS)
+    volumes, lesions = metric_columns(runs, ("volumes",)), metric_columns(runs, ("lesions",))
+    columns = (Column("run", "Run"), *volumes, *agreement, *lesions)
+
     rows: list[tuple[Value, ...]] = []
     for run in runs:
-        estimates = {column.key: run.estimate(column.key) for column in (*_VOLUMES, *_LESIONS)}
-        limits = {column.key: run.agreement(column.key) for column in agreement}
-        rows.append((run.name, *((estimates | limits)[column.key] for column in columns[1:])))
+        cells: dict[str, Value] = {
+            column.key: run.estimate(column.key) for column in (*volumes, *lesions)
+        }
+        for column in agreement:
+            limit = getattr(run.summary.agreement, column.key)
+            cells[column.key] = limit if limit == limit else None  # NaN is unequal to itself
+        rows.append((run.name, *(cells[column.key] for column in columns[1:])))
+
     note = (
-        "Volume error is predicted minus true, by true voxel geometry; limits of agreement are bias \u2213 1.96 SD; concordance is Lin's. "
-        "Lesions are 26-connected components; one shared voxel detects one; rates are pooled over all scans."
+        "Limits of agreement are bias \u2213 1.96 SD (Bland and Altman); concordance is Lin's. "
+        "Lesions are 26-connected components; one shared voxel detects one."
     )
-    table = ReportTable(
-        "volumes_lesions", "Volumes and lesions", columns, tuple(rows), note
-    ).without_empty_columns()
+    table = ReportTable("volumes_lesions", "Volumes and lesions", columns, tuple(rows), note)
+    table = table.without_empty_columns()
     return table if len(table.columns) > 1 else None
 
 
 def strata_table(runs: Sequence[RunResults]) -> ReportTable | None:
-    """Each metric by true volume, gantry tilt and class.
+    """Show each metric by true volume, gantry tilt and class.
 
     None where the evaluation has no strata.
     """
-    metrics = (*metric_columns(runs), _LESIONS[0])
+    lesions = metric_columns(runs, ("lesions",))
+    metrics = (*metric_columns(runs), *(c for c in lesions if c.key in _ALSO_IN_STRATA))
     rows: list[tuple[Value, ...]] = []
     for by, words, unit in _STRATA:
         for run in runs:
             for name, stratum in run.strata(by).items():
-                rows.append(
-                    (
-                        words,
-                        f"{name}{unit}",
-                        run.name,
-                        stratum.n,
-                        *(stratum.estimate(metric.key) for metric in metrics),
-                    )
-                )
+                values = (estimate_of(stratum.metrics.get(metric.key)) for metric in metrics)
+                rows.append((words, f"{name}{unit}", run.name, stratum.n, *values))
     if not rows:
         return None
-    columns = (
-        Column("by", "By"),
-        Column("stratum", "Stratum"),
-        Column("run", "Run"),
-        Column("n", "Scans", 0),
-        *metrics,
-    )
-    return ReportTable(
-        "strata", "Strata", columns, tuple(rows), _interval_note(runs[0])
-    ).without_empty_columns()
+
+    names = (Column("by", "By"), Column("stratum", "Stratum"), Column("run", "Run"))
+    columns = (*names, Column("n", "Scans", 0), *metrics)
+    note = _interval_note(runs[0])
+    return ReportTable("strata", "Strata", columns, tuple(rows), note).without_empty_columns()
 
 
 def cases_table(runs: Sequence[RunResults]) -> ReportTable:
-    """One row per scan and run, worst Dice first."""
-    there = {key for run in runs for case in run.cases for key in case.numbers}
-    surface = [
-        Column(key, f"NSD at {key.removeprefix('nsd_').removesuffix('mm')} mm", 3)
-        for key in sorted(there)
-        if key.startswith("nsd_")
-    ]
-    metrics = (
-        *(Column(column.key, column.title, 3) for column in _OVERLAP),
-        *(Column(c.key, c.title, 1) for c in _DISTANCE),
-        *surface,
-    )
-    numbers = (*metrics, *_CASE_NUMBERS)
+    """Show one row per scan and run, worst Dice first."""
+    numbers: dict[str, Column] = {}
+    for run in runs:
+        numbers |= {row.key: column_of(row) for row in run.summary.rows if row.function is not None}
     columns = (
         Column("run", "Run"),
         Column("scan", "Scan"),
         Column("patient", "Patient"),
         Column("size_ml", "Size (mL)"),
-        *numbers,
+        *numbers.values(),
     )
+
     ordered = sorted(
         ((_worst_first(case.number("dice")), run, case) for run in runs for case in run.cases),
         key=lambda entry: entry[0],
@@ -216,16 +201,13 @@ def cases_table(runs: Sequence[RunResults]) -> ReportTable:
     for _, run, case in ordered:
         truth_ml = case.number("truth_ml")
         size = volume_stratum(truth_ml) if truth_ml else ""
-        rows.append(
-            (
-                run.name,
-                case.scan,
-                case.patient,
-                size,
-                *(case.number(column.key) for column in numbers),
-            )
-        )
-    note = "One row per scan, worst Dice first. Volumes by true voxel geometry. A dash is an undefined value."
+        values = (case.number(key) for key in numbers)
+        rows.append((run.name, case.scan, case.patient, size, *values))
+
+    note = (
+        "One row per scan, worst Dice first. Volumes by true voxel geometry. A dash is an "
+        "undefined value."
+    )
     return ReportTable("cases", "Scans", columns, tuple(rows), note).without_empty_columns()
 
 
@@ -234,7 +216,7 @@ def _worst_first(dice: float | None) -> float:
 
 
 def history_table(runs: Sequence[RunResults]) -> ReportTable | None:
-    """The training history of every run, one row per epoch; None where no run has one."""
+    """Show the training history of every run, one row per epoch; None where no run has one."""
     keys = list(dict.fromkeys(key for run in runs for row in run.history for key in row))
     if not keys:
         return None
@@ -248,7 +230,7 @@ def history_table(runs: Sequence[RunResults]) -> ReportTable | None:
 
 
 def warnings(runs: Sequence[RunResults]) -> list[str]:
-    """What a reader has to know before any number.
+    """Say what a reader has to know before any number.
 
     The evaluation's own warnings, missed cases, runs that do not compare.
     """
@@ -259,53 +241,46 @@ def warnings(runs: Sequence[RunResults]) -> list[str]:
     found = [
         f"{', '.join(names)}: {text}" if len(runs) > 1 else text for text, names in said_of.items()
     ]
-    protocols = sorted({run.protocol for run in runs})
-    if len(protocols) > 1:
-        found.append(
-            f"The runs were scored under different protocols ({', '.join(protocols)}): their numbers do not compare, and no test is made."
+    return list(dict.fromkeys([*found, *_comparison_warnings(runs)]))
+
+
+def _comparison_warnings(runs: Sequence[RunResults]) -> Iterator[str]:
+    try:
+        refuse_different_protocols([run.evaluated for run in runs])
+    except HemsegError as error:
+        yield f"Their numbers do not compare, and no test is made: {error.message}."
+
+    if len({frozenset(run.table["scan"]) for run in runs}) > 1:
+        yield "The runs were scored on different scans: their means do not compare."
+
+    if differing := scans_with_other_labels([run.evaluated for run in runs]):
+        yield (
+            f"The runs were scored against different labels of {len(differing)} scans "
+            f"({first_few(differing)}): no test is made."
         )
-    if len({frozenset(case.scan for case in run.cases) for run in runs}) > 1:
-        found.append("The runs were scored on different scans: their means do not compare.")
-    if differing := scans_with_other_labels(runs):
-        found.append(
-            f"The runs were scored against different labels of {len(differing)} scans ({', '.join(differing[:5])}): no test is made."
-        )
+
     datasets = sorted({run.dataset for run in runs if run.dataset})
     if len(datasets) > 1:
-        found.append(f"The runs were made on different data sets ({', '.join(datasets)}).")
-    return list(dict.fromkeys(found))
-
-
-def scans_with_other_labels(runs: Sequence[RunResults]) -> list[str]:
-    """Scans whose true volume is not the same in every run that has it."""
-    volumes: dict[str, set[float]] = {}
-    for run in runs:
-        for case in run.cases:
-            if (truth_ml := case.number("truth_ml")) is not None:
-                volumes.setdefault(case.scan, set()).add(truth_ml)
-    return sorted(
-        scan for scan, found in volumes.items() if max(found) - min(found) > 1e-3 * max(found)
-    )
+        yield f"The runs were scored on different data sets ({', '.join(datasets)})."
 
 
 def _run_warnings(run: RunResults) -> Iterator[str]:
-    if missed := run.count("n_missed"):
+    summary = run.summary
+    if missed := summary.n_missed:
         counted = (
             "left out of HD95"
             if run.protocol == "paper"
             else "counted with Dice 0 and an HD95 of the scan's diagonal"
         )
-        yield f"{missed} of {run.n_cases} scans {'was' if missed == 1 else 'were'} missed (no voxel of the hemorrhage found): {counted}."
-    if false_positive := run.count("n_false_positive"):
-        yield f"False positives: {false_positive} scans without hemorrhage have a prediction (counted apart from the means)."
+        yield (
+            f"{missed} of {run.n_cases} scans {'was' if missed == 1 else 'were'} missed (no voxel "
+            f"of the hemorrhage found): {counted}."
+        )
+    if summary.n_false_positive:
+        yield (
+            f"False positives: {summary.n_false_positive} scans without hemorrhage have a "
+            "prediction (counted apart from the means)."
+        )
     if run.n_cases == 1:
         yield "One scan only: there is no interval."
-    yield from (str(text) for text in _texts(run.summary.get("warnings")))
-
-
-def _texts(value: Any) -> Iterable[Any]:
-    return value if isinstance(value, list) else ()
-
-
-def _plural(unit: str) -> str:
-    return unit if unit.endswith("s") else f"{unit}s"
+    yield from summary.warnings

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hemseg_cli.evaluation.agreement import volume_agreement
-from hemseg_cli.reporting.content import metric_columns
+from hemseg_cli.reporting.content import metric_columns, shows_published
 from hemseg_cli.reporting.published import PUBLISHED, Estimate
-from hemseg_cli.reporting.results import CaseResult, RunResults
+from hemseg_cli.reporting.results import CaseResult, RunResults, estimate_of
 
 RUN_COLOURS = 8
 _LONGEST_NAME = 22
@@ -70,7 +70,10 @@ def volume_pairs(run: RunResults) -> list[tuple[CaseResult, float, float]]:
 def _forest(runs: Sequence[RunResults]) -> Figure | None:
     """Mean Dice with its interval, runs above the published systems."""
     rows = [(run.name, run.estimate("dice"), colour(n), "circle") for n, run in enumerate(runs)]
-    rows += [(f"{row.name} (published)", row.dice, "var(--muted)", "diamond") for row in PUBLISHED]
+    if shows_published(runs):
+        rows += [
+            (f"{row.name} (published)", row.dice, "var(--muted)", "diamond") for row in PUBLISHED
+        ]
     traces = [
         _forest_trace(name, estimate, line, symbol)
         for name, estimate, line, symbol in rows
@@ -90,7 +93,7 @@ def _forest(runs: Sequence[RunResults]) -> Figure | None:
     }
     return Figure(
         "forest",
-        "Dice beside the published systems",
+        "Dice beside the published systems" if shows_published(runs) else "Mean Dice",
         "Mean Dice and interval per system",
         traces,
         layout,
@@ -276,7 +279,7 @@ def _strata(runs: Sequence[RunResults]) -> Figure | None:
         rows = [
             (name, estimate)
             for name, stratum in run.strata("volume").items()
-            if (estimate := stratum.estimate("dice")) and estimate.mean is not None
+            if (estimate := estimate_of(stratum.metrics.get("dice"))) and estimate.mean is not None
         ]
         if rows:
             means = [estimate.mean or 0.0 for _, estimate in rows]

@@ -16,19 +16,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from hemseg_cli import __version__
-from hemseg_cli.reporting.content import confidence_text, metric_columns
+from hemseg_cli.core.cases import VOLUME_STRATA
+from hemseg_cli.reporting.content import confidence_text, metric_columns, shows_published
 from hemseg_cli.reporting.figures import Figure
 from hemseg_cli.reporting.published import Estimate
 from hemseg_cli.reporting.results import RunResults
 from hemseg_cli.reporting.tables import Column, ReportTable, cell_text, sort_value, to_csv
 from hemseg_cli.reporting.viewer import HU_HIGH, HU_LOW, Viewer
 
-_SIZES = ("<1", "1-5", "5-30", ">=30")
 _NOTHING = ""  # plotly makes an empty style element and fills it by script
-_TILES = (
-    Column("volume_error_ml", "Volume error (mL)", 2),
-    Column("lesion_sensitivity", "Lesion sensitivity", 3),
-)
+_TILES = ("volume_error_ml", "lesion_sensitivity")
 
 
 @dataclass(frozen=True)
@@ -86,11 +83,11 @@ def render(page: Page) -> str:
         matrix=page.matrix,
         hu_low=HU_LOW,
         hu_high=HU_HIGH,
-        sizes=_SIZES,
+        sizes=VOLUME_STRATA,
         skipped={"run"} if len(page.runs) == 1 else set(),
         style_ids=_style_ids(plotly),
         sections=list(_sections(tables, figures)),
-        definitions=page.runs[0].summary.get("definitions") or {},
+        beside_published=shows_published(page.runs),
         sort_value=sort_value,
         flat=flat,
         data=_data(page),
@@ -119,7 +116,8 @@ def content_security_policy(scripts: Sequence[str], styles: Sequence[str]) -> st
 def tiles(run: RunResults) -> list[Tile]:
     """The run's key numbers with their intervals."""
     made = []
-    for column in (*metric_columns([run]), *_TILES):
+    others = metric_columns([run], ("volumes", "lesions"))
+    for column in (*metric_columns([run]), *(c for c in others if c.key in _TILES)):
         estimate = run.estimate(column.key)
         if estimate is not None and estimate.mean is not None:
             shown = Column(column.key, column.title, min(3, column.digits or 0))
@@ -150,8 +148,8 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]
 def _glance(runs: Sequence[RunResults]) -> ReportTable:
     metrics = [
         Column(c.key, c.title, min(3, c.digits or 0))
-        for c in (*metric_columns(runs), _TILES[0])
-        if c.key != "iou"
+        for c in (*metric_columns(runs), *metric_columns(runs, ("volumes",)))
+        if c.key != "iou" and (c.key in _TILES or c in metric_columns(runs))
     ]
     columns = (Column("run", "Run"), *metrics, Column("n", "Scans", 0), Column("model", "Model"))
     rows = tuple(
@@ -187,7 +185,7 @@ def _sections(
     tables: Mapping[str, ReportTable], figures: Mapping[str, Figure]
 ) -> Iterator[tuple[str, str]]:
     yield "overview", "Overview"
-    yield "summary", "Published"
+    yield "summary", "Summary"
     yield from ((key, "Comparison") for key in list(tables) if key == "comparison")
     yield "distributions", "Distributions"
     if "volumes_lesions" in tables or "bland_altman" in figures:

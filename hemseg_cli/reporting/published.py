@@ -16,12 +16,13 @@ PUBLISHED_CASES = 45
 class Estimate:
     """A mean with its interval.
 
-    A bound that is undefined (one case, no patients to resample) is None.
+    A bound that is undefined is None; `method` says "too few" where there are too few patients.
     """
 
     mean: float | None
     low: float | None = None
     high: float | None = None
+    method: str = ""
 
 
 @dataclass(frozen=True)

@@ -4,20 +4,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from hemseg_cli.config import Config, config_of_run, data_of
+from hemseg_cli.config import Config, config_of_run
 from hemseg_cli.core import console
 from hemseg_cli.core.cases import read_cases
 from hemseg_cli.core.errors import HemsegError, UsageError
-from hemseg_cli.core.files import write_text
+from hemseg_cli.core.files import remove_leftovers, write_text
 from hemseg_cli.core.run_directory import RunDirectory, open_run
+from hemseg_cli.evaluation.inputs import data_of_run
 from hemseg_cli.reporting import content
 from hemseg_cli.reporting.comparison import comparison_tables
 from hemseg_cli.reporting.figures import figures
 from hemseg_cli.reporting.page import Page, render
 from hemseg_cli.reporting.results import RunResults, choose_split, read_run
-from hemseg_cli.reporting.tables import ReportTable, numeric_titles, to_csv, to_markdown
+from hemseg_cli.reporting.tables import (
+    ReportTable,
+    escape_markdown,
+    numeric_titles,
+    to_csv,
+    to_latex,
+    to_markdown,
+)
 from hemseg_cli.reporting.viewer import Viewer, build_viewer, choose_scans
 
 _RESEARCH_ONLY = "Research use only. Not a medical device."
@@ -26,6 +34,9 @@ _RESEARCH_ONLY = "Research use only. Not a medical device."
 @dataclass(frozen=True)
 class ReportResult:
     """The files written, and what went into them."""
+
+    failed: ClassVar[bool] = False
+    """A report fails as a whole or not at all."""
 
     html: Path
     markdown: Path
@@ -69,12 +80,17 @@ class ReportResult:
 
 
 def report(
-    config: Config, *, runs: Sequence[str | Path] | None = None, out: Path | None = None
+    config: Config,
+    *,
+    runs: Sequence[str | Path] | None = None,
+    out: Path | None = None,
+    latex: bool = False,
 ) -> ReportResult:
     """Write the report of the given runs (None: the newest).
 
     One run: `report.html`, `report.md` and `report_csv/` in its folder; several: `comparison.html`
-    and so on in the folder of the first; `out`: an HTML file or a folder instead. HemsegError: a
+    and so on in the folder of the first; `out`: an HTML file or a folder instead. `latex`: the tables for a
+    paper too (`report.tex`). HemsegError: a
     run without evaluation; FileFormatError: a table that cannot be read, naming the cell.
     """
     directories = (
@@ -102,8 +118,13 @@ def report(
         notice=_RESEARCH_ONLY,
     )
     text = render(page)
+    remove_leftovers(html.parent)  # of reports that were killed
     write_text(html, text)
     write_text(markdown, _markdown(page))
+    if latex:
+        tex = "\n".join(to_latex(table) for table in tables if table.key != "history")
+        write_text(html.with_suffix(".tex"), tex)
+
     csv_files = []
     for table in tables:
         csv_files.append(csv_folder / f"{table.key}.csv")
@@ -125,7 +146,7 @@ def report(
 def _tables(config: Config, results: Sequence[RunResults]) -> list[ReportTable | None]:
     return [
         content.summary_table(results),
-        *comparison_tables(results, config.evaluate),
+        *comparison_tables(results),
         content.volumes_table(results),
         content.strata_table(results),
         content.cases_table(results),
@@ -140,7 +161,7 @@ def _viewer(config: Config, results: Sequence[RunResults]) -> Viewer:
     """
     if config.report.viewer_cases == 0:
         return Viewer()
-    data = data_of(config, config_of_run(config, results[0].run.config_file))
+    data = data_of_run(config, config_of_run(config, results[0].run.config_file))
     try:
         cases = read_cases(data.cases_file)
     except HemsegError as error:
@@ -185,13 +206,14 @@ def _output_files(directories: Sequence[RunDirectory], out: Path | None) -> tupl
 def _markdown(page: Page) -> str:
     names = ", ".join(run.name for run in page.runs)
     lines = [
-        f"# {page.title}",
+        f"# {escape_markdown(page.title)}",
         "",
-        f"Run: {names}. Split: {page.split}. Made {page.made:%Y-%m-%d %H:%M} UTC. {page.notice}",
+        f"Run: {escape_markdown(names)}. Split: {page.split}. Made {page.made:%Y-%m-%d %H:%M} UTC. {page.notice}",
         "",
     ]
     if page.warnings:
-        lines += ["## Warnings", "", *(f"- {warning}" for warning in page.warnings), ""]
+        lines += ["## Warnings", ""]
+        lines += [*(f"- {escape_markdown(warning)}" for warning in page.warnings), ""]
     lines += ["## Tables", ""]
     lines += [to_markdown(table) for table in page.tables if table.key != "history"]
     return "\n".join(lines)

@@ -3,37 +3,32 @@
 The evaluation of one split, the training history, config and environment.
 """
 
-import csv
-import json
 import math
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
 
 from hemseg_cli.core.cases import SPLITS
 from hemseg_cli.core.errors import FileFormatError, HemsegError
+from hemseg_cli.core.files import read_json, read_table, read_text
 from hemseg_cli.core.run_directory import RunDirectory
+from hemseg_cli.evaluation.bootstrap import Interval
+from hemseg_cli.evaluation.case_table import read_case_table
+from hemseg_cli.evaluation.metric_table import Metric, averaged
+from hemseg_cli.evaluation.run_comparison import EvaluatedRun
+from hemseg_cli.evaluation.summary import Stratum, Summary
 from hemseg_cli.reporting.published import Estimate
 
-# Columns of evaluation/<split>/cases.csv that must be numbers or empty; a column not known here may
-# be words.
-_NUMBER_COLUMNS = (
-    "dice",
-    "iou",
-    "hd95_",
-    "nsd_",
-    "truth_ml",
-    "predicted_ml",
-    "volume_",
-    "abs_volume_",
-    "relative_volume_",
-    "lesions_",
-)
-_WORD_COLUMNS = frozenset({"scan", "patient", "split"})
-_NEEDED_COLUMNS = ("scan", "dice")
-_UNDEFINED = frozenset({"", "nan"})
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+_REWRITTEN = "the command that made it writes it anew"
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s\"'<>]+")
 
 
 @dataclass(frozen=True)
@@ -45,22 +40,21 @@ class CaseResult:
 
     scan: str
     patient: str
-    words: Mapping[str, str]
     numbers: Mapping[str, float | None]
 
     def number(self, column: str) -> float | None:
-        """The value of a column; None where it is undefined or not there."""
+        """Return the value of a column; None where it is undefined or not there."""
         return self.numbers.get(column)
 
 
 @dataclass(frozen=True)
 class RunResults:
-    """One run as the report shows it."""
+    """One run as the report shows it: the summary and the table of its cases, and its records."""
 
     run: RunDirectory
     split: str
-    cases: tuple[CaseResult, ...]
-    summary: Mapping[str, Any]
+    table: "DataFrame"
+    summary: Summary
     config: Mapping[str, Any] = field(default_factory=dict)
     config_text: str = ""
     environment: Mapping[str, Any] = field(default_factory=dict)
@@ -73,7 +67,7 @@ class RunResults:
 
     @property
     def model(self) -> str:
-        """The network, as the run's own config names it ("" where the run holds masks of another tool)."""
+        """The network, as the run's own config names it ("" for masks of another tool)."""
         return str(_at(self.config, "train", "model") or "")
 
     @property
@@ -83,66 +77,80 @@ class RunResults:
 
     @property
     def dataset(self) -> str:
-        """The data set that the run was made on."""
-        return str(_at(self.config, "data", "dataset") or "")
+        """The data set that was scored, or (where that is not known) the run's own."""
+        return self.summary.dataset or str(_at(self.config, "data", "dataset") or "")
 
     @property
     def protocol(self) -> str:
         """`native` or `paper`."""
-        return str(self.summary.get("protocol") or "native")
-
-    def estimate(self, metric: str) -> Estimate | None:
-        """Mean and interval of a metric; None where the evaluation has no such metric."""
-        return _estimate(_at(self.summary, "metrics", metric))
+        return self.summary.protocol
 
     @property
-    def metric_names(self) -> tuple[str, ...]:
-        """The metrics of the summary."""
-        return tuple(self.summary["metrics"])
+    def rows(self) -> list[Metric]:
+        """The rows of the metric table that have a mean or rate in the summary."""
+        return [row for row in averaged(self.summary.rows) if row.key in self.summary.metrics]
 
-    def agreement(self, key: str) -> float | None:
-        """A number of the agreement of volumes: `bias_ml`, `loa_low_ml`, `loa_high_ml`, `ccc`."""
-        return _number(_at(self.summary, "agreement", key))
+    @property
+    def evaluated(self) -> EvaluatedRun:
+        """The run as the comparison takes it."""
+        return EvaluatedRun(self.name, self.summary, self.table)
 
-    def strata(self, by: str) -> dict[str, "Stratum"]:
-        """The strata of one grouping (`volume`, `tilt`, `class`), in the evaluation's order.
+    @cached_property
+    def cases(self) -> tuple[CaseResult, ...]:
+        """The scans in the order of the table."""
+        numeric = self.table.select_dtypes("number").columns
+        return tuple(
+            CaseResult(
+                row["scan"],
+                row["patient"],
+                {name: None if row[name] != row[name] else float(row[name]) for name in numeric},
+            )
+            for row in self.table.to_dict("records")
+        )
 
-        Empty where there are none.
-        """
-        groups = _at(self.summary, "strata", by)
-        found = groups.items() if isinstance(groups, Mapping) else ()
-        return {str(name): Stratum(values) for name, values in found if isinstance(values, Mapping)}
+    def estimate(self, metric: str) -> Estimate | None:
+        """Return mean and interval of a metric; None where the evaluation has no such metric."""
+        return estimate_of(self.summary.metrics.get(metric))
 
-    def count(self, key: str) -> int:
-        """A count of the summary (`n_cases`, `n_missed`, `n_false_positive`), 0 where it is not given."""
-        value = _number(self.summary.get(key))
-        return int(value) if value is not None else 0
+    def strata(self, by: str) -> Mapping[str, Stratum]:
+        """Return the strata of one grouping (`volume`, `tilt`, `class`)."""
+        return self.summary.strata.get(by, {})
 
     @property
     def n_cases(self) -> int:
         """Scans evaluated."""
-        return self.count("n_cases") or len(self.cases)
+        return self.summary.n_cases
 
 
-@dataclass(frozen=True)
-class Stratum:
-    """A part of the scans: how many, and the estimate of each metric."""
+def estimate_of(interval: Interval | None) -> Estimate | None:
+    """Return an interval as a cell of a report's table."""
+    if interval is None:
+        return None
 
-    values: Mapping[str, Any]
+    found = interval.to_dict()
+    return Estimate(found["mean"], found["ci_low"], found["ci_high"], interval.method)
 
-    @property
-    def n(self) -> int | None:
-        """Scans in it."""
-        value = _number(self.values.get("n"))
-        return None if value is None else int(value)
 
-    def estimate(self, metric: str) -> Estimate | None:
-        """Mean and interval of a metric; None where there is none."""
-        return _estimate(self.values.get(metric))
+def without_secrets(text: str) -> str:
+    """Return the text with every URL cut to scheme, host and path.
+
+    User names, passwords, signatures and tokens of signed URLs are no part of a page that is
+    passed on.
+    """
+
+    def cut(found: re.Match[str]) -> str:
+        try:
+            parts = urlsplit(found[0])
+            host = parts.netloc.rpartition("@")[2]
+        except ValueError:  # no URL after all, but it may hold what one holds
+            return "(a URL that cannot be read)"
+        return urlunsplit((parts.scheme, host, parts.path, "", ""))
+
+    return _URL.sub(cut, text)
 
 
 def evaluated_splits(run: RunDirectory) -> list[str]:
-    """The splits of which the run has an evaluation."""
+    """Return the splits of which the run has an evaluation."""
     return [
         split
         for split in SPLITS
@@ -152,7 +160,7 @@ def evaluated_splits(run: RunDirectory) -> list[str]:
 
 
 def choose_split(runs: Sequence[RunDirectory], wanted: str | None) -> str:
-    """`wanted`, else test, else the first split that every run was evaluated on.
+    """Choose `wanted`, else test, else the first split that every run was evaluated on.
 
     HemsegError says what to type where there is none.
     """
@@ -179,137 +187,71 @@ def choose_split(runs: Sequence[RunDirectory], wanted: str | None) -> str:
 
 
 def read_run(run: RunDirectory, split: str) -> RunResults:
-    """Everything the report shows of a run.
+    """Read everything that the report shows of a run.
 
     FileFormatError names file, line and column of what cannot be read.
     """
+    summary_file = run.evaluation_summary_file(split)
+    summary = Summary.from_dict(
+        _read_json(summary_file, "hemseg evaluate   writes it anew"), place=str(summary_file)
+    )
+    config = without_secrets(read_text(run.config_file)) if run.config_file.is_file() else ""
+    environment = _read_json(run.environment_file) if run.environment_file.is_file() else {}
     return RunResults(
         run=run,
         split=split,
-        cases=tuple(read_case_results(run.evaluation_cases_file(split))),
-        summary=_read_summary(run.evaluation_summary_file(split)),
-        config=_read_toml(run.config_file),
-        config_text=run.config_file.read_text(encoding="utf-8")
-        if run.config_file.is_file()
-        else "",
-        environment=_read_json(run.environment_file) if run.environment_file.is_file() else {},
+        table=read_case_table(run.evaluation_cases_file(split), summary.rows),
+        summary=summary,
+        config=_parsed_toml(run.config_file, config),
+        config_text=config,
+        environment=_stripped(environment),
         history=tuple(_read_history(run.history_file)) if run.history_file.is_file() else (),
     )
 
 
-def read_case_results(path: Path) -> list[CaseResult]:
-    """`evaluation/<split>/cases.csv`, in its order."""
-    rows = _read_csv(path, _NEEDED_COLUMNS, hint="hemseg evaluate   writes it anew")
-    results: dict[str, CaseResult] = {}
-    for line, row in rows:
-        scan = row["scan"]
-        if not scan:
-            raise FileFormatError(f"{path}, line {line}: no scan id")
-        if scan in results:
-            raise FileFormatError(
-                f"{path}, line {line}: scan {scan} stands in two rows",
-                hint="hemseg evaluate   writes it anew",
-            )
-        words = {key: text for key, text in row.items() if _is_words(key, text)}
-        numbers = {
-            key: _cell_number(path, line, key, text)
-            for key, text in row.items()
-            if key not in words
-        }
-        results[scan] = CaseResult(scan, words.get("patient", ""), words, numbers)
-    if not results:
-        raise FileFormatError(f"{path} has no rows", hint="hemseg evaluate   writes it anew")
-    return list(results.values())
+def _stripped(value: Any) -> Any:
+    """Return nested plain values with their URLs cut."""
+    if isinstance(value, Mapping):
+        return {str(key): _stripped(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_stripped(inner) for inner in value]
+    return without_secrets(value) if isinstance(value, str) else value
 
 
 def _read_history(path: Path) -> list[Mapping[str, float | None]]:
-    rows = _read_csv(path, ("epoch",), hint="")
-    return [
-        {key: _cell_number(path, line, key, text) for key, text in row.items()}
-        for line, row in rows
+    """Read one row per epoch; an empty cell is undefined, true and false count as 1 and 0."""
+    table = read_table(path, columns={"epoch": float}, hint=_REWRITTEN)
+    others = [name for name in table.columns if name != "epoch"]
+    truth = {"true": "1", "false": "0"}
+    rows = [
+        {
+            "epoch": row["epoch"],
+            **{name: truth.get(row[name].lower(), row[name]) for name in others},
+        }
+        for row in table.to_dict("records")
     ]
+    return [{str(key): _number(value) for key, value in row.items()} for row in rows]
 
 
-def _read_csv(path: Path, needed: Sequence[str], *, hint: str) -> list[tuple[int, dict[str, str]]]:
+def _number(value: str | float) -> float | None:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            missing = [name for name in needed if name not in (reader.fieldnames or ())]
-            if missing:
-                raise FileFormatError(f"{path}: no column {', '.join(missing)}", hint=hint)
-            rows = []
-            for row in reader:
-                if None in row or None in row.values():
-                    raise FileFormatError(
-                        f"{path}, line {reader.line_num}: {len(reader.fieldnames or ())} cells wanted",
-                        hint=hint,
-                    )
-                rows.append((reader.line_num, {key: text.strip() for key, text in row.items()}))
-            return rows
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise FileFormatError(f"{path} is not a CSV file: {error}", hint=hint) from None
-
-
-def _is_words(column: str, text: str) -> bool:
-    if column in _WORD_COLUMNS:
-        return True
-    return (
-        not column.startswith(_NUMBER_COLUMNS)
-        and _parsed(text) is None
-        and text.lower() not in _UNDEFINED
-    )
-
-
-def _parsed(text: str) -> float | None:
-    try:
-        value = float(text)
+        number = float(value)
     except ValueError:
         return None
-    return value if math.isfinite(value) else None
+    return number if math.isfinite(number) else None
 
 
-def _cell_number(path: Path, line: int, column: str, text: str) -> float | None:
-    """A number; empty or nan is undefined; true and false count as 1 and 0."""
-    if text.lower() in _UNDEFINED:
-        return None
-    if text.lower() in {"true", "false"}:
-        return float(text.lower() == "true")
-    value = _parsed(text)
-    if value is None:
-        raise FileFormatError(
-            f"{path}, line {line}: {column} = {text!r} is not a number",
-            hint="hemseg evaluate   writes it anew",
-        )
-    return value
-
-
-def _read_summary(path: Path) -> Mapping[str, Any]:
-    summary = _read_json(path)
-    if not isinstance(summary.get("metrics"), Mapping):
-        raise FileFormatError(f"{path} has no metrics", hint="hemseg evaluate   writes it anew")
-    return summary
-
-
-def _read_json(path: Path) -> Mapping[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise FileFormatError(
-            f"{path} is not valid JSON: {error}", hint="the command that made it writes it anew"
-        ) from None
+def _read_json(path: Path, hint: str = _REWRITTEN) -> Mapping[str, Any]:
+    value = read_json(path, hint=hint)
     if not isinstance(value, dict):
-        raise FileFormatError(
-            f"{path} is not a JSON object", hint="the command that made it writes it anew"
-        )
+        raise FileFormatError(f"{path} is not a JSON object", hint=hint)
     return value
 
 
-def _read_toml(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        return {}
+def _parsed_toml(path: Path, text: str) -> Mapping[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise FileFormatError(f"{path} is not valid TOML: {error}") from None
 
 
@@ -325,17 +267,3 @@ def _at(tree: Mapping[str, Any], *keys: str) -> Any:
     for key in keys:
         value = value.get(key) if isinstance(value, Mapping) else None
     return value
-
-
-def _estimate(entry: Any) -> Estimate | None:
-    if not isinstance(entry, Mapping):
-        return None
-    return Estimate(
-        _number(entry.get("mean")), _number(entry.get("ci_low")), _number(entry.get("ci_high"))
-    )
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)

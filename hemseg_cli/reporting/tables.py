@@ -1,10 +1,13 @@
-"""The tables of a report. One table serves the page, the Markdown file, the CSV file and the terminal."""
+"""The tables of a report: one serves the page, Markdown, LaTeX, the CSV file and the terminal."""
 
-import csv
-import io
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+from hemseg_cli.core.files import table_text
 from hemseg_cli.reporting.published import Estimate
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 Value = str | float | int | Estimate | None
 UNDEFINED = "\u2013"
@@ -14,12 +17,14 @@ UNDEFINED = "\u2013"
 class Column:
     """A column: `key` in the CSV file, `title` with its unit for people.
 
-    `digits`: decimals of its numbers; None for words.
+    `digits`: decimals of its numbers; None for words. `definition`: what the number means, shown
+    with the column.
     """
 
     key: str
     title: str
     digits: int | None = None
+    definition: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,8 @@ def cell_text(value: Value, column: Column) -> str:
     if value.mean is None:
         return UNDEFINED
     if value.low is None or value.high is None:
-        return _fixed(value.mean, digits)
+        few = f" ({value.method})" if value.method == "too few" else ""
+        return _fixed(value.mean, digits) + few
     return (
         f"{_fixed(value.mean, digits)} [{_fixed(value.low, digits)}, {_fixed(value.high, digits)}]"
     )
@@ -87,55 +93,78 @@ def sort_value(value: Value) -> float | str | None:
     return value.mean if isinstance(value, Estimate) else value
 
 
-def p_value_text(p: float | None) -> str | None:
-    """A p-value as papers print it: three decimals, `< 0.001` below that."""
-    if p is None:
-        return None
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+def to_frame(table: ReportTable) -> "DataFrame":
+    """Return the table with full precision; an estimate takes three columns.
+
+    Mean, `_ci_low`, `_ci_high`. What is undefined is empty.
+    """
+    import pandas  # slow to import
+
+    columns: list[str] = []
+    cells: list[list[object]] = [[] for _ in table.rows]
+    for n, column in enumerate(table.columns):
+        wide = any(isinstance(row[n], Estimate) for row in table.rows)
+        endings = ("", "_ci_low", "_ci_high") if wide else ("",)
+        columns += [column.key + ending for ending in endings]
+        for row, line in zip(table.rows, cells, strict=True):
+            value = row[n]
+            parts = (
+                (value.mean, value.low, value.high)
+                if isinstance(value, Estimate)
+                else (value, None, None)
+            )
+            line += parts[: len(endings)]
+    return pandas.DataFrame(cells, columns=columns, dtype=object)
 
 
 def to_csv(table: ReportTable) -> str:
-    """The table as CSV with full precision; an estimate takes three columns.
-
-    Mean, `_ci_low`, `_ci_high`. Undefined is empty.
-    """
-    wide = [
-        any(isinstance(row[n], Estimate) for row in table.rows) for n in range(len(table.columns))
-    ]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    header: list[str] = []
-    for column, is_wide in zip(table.columns, wide, strict=True):
-        header += (
-            [column.key, f"{column.key}_ci_low", f"{column.key}_ci_high"]
-            if is_wide
-            else [column.key]
-        )
-    writer.writerow(header)
-    for row in table.rows:
-        cells: list[str] = []
-        for value, is_wide in zip(row, wide, strict=True):
-            cells += _estimate_cells(value) if is_wide else [_csv_cell(value)]
-        writer.writerow(cells)
-    return text.getvalue()
+    """Return the table as CSV."""
+    return table_text(to_frame(table))
 
 
 def to_markdown(table: ReportTable) -> str:
-    """The table as a GitHub pipe table under its title, the note below."""
-    lines = [f"### {_markdown_text(table.title)}", ""]
-    lines.append("| " + " | ".join(_markdown_text(column.title) for column in table.columns) + " |")
-    lines.append(
-        "|" + "|".join("---" if column.digits is None else "---:" for column in table.columns) + "|"
+    """Return the table as a GitHub pipe table under its title, the note and definitions below."""
+    import pandas  # slow to import
+
+    frame = pandas.DataFrame(
+        [
+            [
+                escape_markdown(text) if isinstance(value, str) else text
+                for value, text in zip(row, texts, strict=True)
+            ]
+            for row, texts in zip(table.rows, table.texts(), strict=True)
+        ],
+        columns=[escape_markdown(column.title) for column in table.columns],
     )
-    for row, texts in zip(table.rows, table.texts(), strict=True):
-        cells = [
-            _markdown_text(text) if isinstance(value, str) else text
-            for value, text in zip(row, texts, strict=True)
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    if table.note:
-        lines += ["", _markdown_text(table.note)]
+    align = ["left" if column.digits is None else "right" for column in table.columns]
+    grid = frame.to_markdown(index=False, colalign=align, disable_numparse=True)
+    lines = [f"### {escape_markdown(table.title)}", "", grid]
+
+    lines += ["", escape_markdown(table.note)] if table.note else []
+    defined = [column for column in table.columns if column.definition]
+    if defined:
+        lines.append("")
+    for column in defined:
+        lines.append(f"- {escape_markdown(column.title)}: {escape_markdown(column.definition)}")
     return "\n".join(lines) + "\n"
+
+
+def to_latex(table: ReportTable) -> str:
+    """Return the table for a paper: booktabs rules, the title as caption, the note below."""
+    import pandas  # slow to import
+
+    frame = pandas.DataFrame(
+        [[_latex(text) for text in texts] for texts in table.texts()],
+        columns=[_latex(column.title) for column in table.columns],
+    )
+    text = frame.to_latex(
+        index=False,
+        escape=False,
+        column_format="".join("l" if column.digits is None else "r" for column in table.columns),
+        caption=_latex(table.title),
+        label=f"tab:{table.key}",
+    )
+    return f"{text}% {' '.join(table.note.split())}\n"
 
 
 def numeric_titles(table: ReportTable) -> frozenset[str]:
@@ -143,37 +172,30 @@ def numeric_titles(table: ReportTable) -> frozenset[str]:
     return frozenset(column.title for column in table.columns if column.digits is not None)
 
 
-def _estimate_cells(value: Value) -> list[str]:
-    if isinstance(value, Estimate):
-        return [_csv_cell(value.mean), _csv_cell(value.low), _csv_cell(value.high)]
-    return [_csv_cell(value), "", ""]
-
-
-def _csv_cell(value: Value) -> str:
-    if value is None or isinstance(value, Estimate):
-        return ""
-    if isinstance(value, float):
-        return repr(round(value, 6))
-    text = str(value)
-    # A spreadsheet runs a cell that starts so as a formula.
-    return f"'{text}" if text[:1] in {"=", "+", "-", "@"} and not _is_number(text) else text
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
 def _fixed(value: float, digits: int) -> str:
     text = f"{value:.{digits}f}"
     return text.removeprefix("-") if float(text) == 0 else text.replace("-", "\u2212")
 
 
-def _markdown_text(text: str) -> str:
-    """Text that Markdown shows as it is: no markup, no HTML, no cell border."""
+def escape_markdown(text: str) -> str:
+    """Return text that Markdown shows as it is: no markup, no HTML, no cell border."""
+    text = text.replace("&", "&amp;")
     for character in "\\`*_[]<>|#":
         text = text.replace(character, "\\" + character)
     return " ".join(text.split())
+
+
+_LATEX = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "\u2212": "$-$",
+    UNDEFINED: "--",
+}
+
+
+def _latex(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in text)

@@ -10,7 +10,6 @@ from scipy import stats
 
 from hemseg_cli.evaluation.bootstrap import (
     Bootstrap,
-    Interval,
     draw_counts,
     group_sums,
     resampled_sums,
@@ -25,11 +24,69 @@ def test_mean_of_cases() -> None:
     assert found.n == 3
 
 
-def test_percentile_interval_of_two_patients_is_the_range() -> None:
-    # Resamples of two are (a, a), (a, b), (b, a), (b, b): the tails of 2.5 % are the values
-    # themselves.
-    found = Bootstrap(samples=2000).mean([0.25, 0.75])
-    assert (found.ci_low, found.ci_high) == (0.25, 0.75)
+@pytest.mark.parametrize("patients", [2, 3, 4])
+def test_fewer_than_five_patients_are_too_few_for_an_interval(patients: int) -> None:
+    found = Bootstrap().mean(DICE[:patients])
+    assert found.mean == pytest.approx(float(DICE[:patients].mean()))
+    assert (found.to_dict()["ci_low"], found.to_dict()["ci_high"]) == (None, None)
+    assert found.method == "too few"
+
+
+def test_studentised_interval_against_resampling_written_out() -> None:
+    data, samples, seed = DICE[:12], 400, 6
+    (counts,) = draw_counts(12, samples, seed)
+    t = []
+    for row in counts:
+        drawn = np.repeat(data, row.astype(int))
+        t.append(abs(drawn.mean() - data.mean()) / (drawn.std(ddof=1) / math.sqrt(12)))
+    # The p value counts the sample itself: of 401, 20 may lie beyond the interval.
+    limit = sorted(t, reverse=True)[math.ceil(0.05 * 401 - 1) - 1]
+    found = Bootstrap(samples=samples, seed=seed).mean(data)
+    assert found.ci_high - found.mean == pytest.approx(limit * data.std(ddof=1) / math.sqrt(12))
+    assert found.mean - found.ci_low == pytest.approx(limit * data.std(ddof=1) / math.sqrt(12))
+
+
+@pytest.mark.parametrize("method", ["percentile", "bca"])
+def test_every_method_is_studentised_below_twenty_patients(method: Any) -> None:
+    assert Bootstrap(method=method).mean(DICE[:19]) == Bootstrap().mean(DICE[:19])
+    assert Bootstrap(method=method).mean(DICE[:20]).method == method
+
+
+def test_interval_ends_at_the_metrics_limits() -> None:
+    found = Bootstrap().mean([0.5, 1.0, 1.0, 0.9, 0.8, 1.0], bounds=(0.0, 1.0))
+    assert found.ci_high == 1.0
+
+
+def test_a_mean_at_its_limit_is_no_surer_than_a_rate() -> None:
+    # 8 of 8: (0.025)^(1/8)
+    found = Bootstrap().mean([1.0] * 8, bounds=(0.0, 1.0))
+    assert (found.ci_low, found.ci_high) == pytest.approx((0.025 ** (1 / 8), 1.0))
+    assert found.method == "exact"
+
+
+@pytest.mark.parametrize(("hits", "count"), [(8, 8), (0, 5), (3, 10), (19, 20)])
+def test_rate_of_independent_lesions_is_clopper_pearsons(hits: int, count: int) -> None:
+    detected = [1.0] * hits + [0.0] * (count - hits)
+    found = Bootstrap().rate(detected, [1.0] * count)
+    exact = stats.binomtest(hits, count).proportion_ci(0.95, method="exact")
+    # One lesion a patient: the patients spread as the binomial says, but for n - 1 in place of n.
+    assert found.mean == hits / count
+    assert (found.ci_low, found.ci_high) == pytest.approx((exact.low, exact.high), abs=0.02)
+
+
+def test_lesions_of_few_patients_are_worth_fewer_counts() -> None:
+    alone = Bootstrap().rate([1] * 24, [1] * 24)
+    of_three = Bootstrap().rate([8, 8, 8], [8, 8, 8])
+    alike = Bootstrap().rate([8, 0, 8, 0, 8, 0], [8] * 6)
+    unlike = Bootstrap().rate([4, 4, 4, 4, 4, 4], [8] * 6)
+    assert of_three.ci_low < alone.ci_low - 0.2
+    assert alike.ci_high - alike.ci_low > 2 * (unlike.ci_high - unlike.ci_low)
+
+
+def test_rate_without_lesions_or_of_one_patient_has_no_interval() -> None:
+    assert Bootstrap().rate([0, 0], [0, 0]).to_dict()["mean"] is None
+    one = Bootstrap().rate([2, 1], [2, 2], ["a", "a"])
+    assert (one.mean, one.method) == (0.75, "too few")
 
 
 def test_percentile_interval_against_resampling_written_out() -> None:
@@ -39,7 +96,7 @@ def test_percentile_interval_against_resampling_written_out() -> None:
         sum(float(times) * value for times, value in zip(row, DICE, strict=True)) / len(DICE)
         for row in counts
     ]
-    found = Bootstrap(samples=samples, seed=seed, confidence=0.9).mean(DICE)
+    found = Bootstrap(samples=samples, seed=seed, confidence=0.9, method="percentile").mean(DICE)
     assert found.ci_low == pytest.approx(np.percentile(means, 5))
     assert found.ci_high == pytest.approx(np.percentile(means, 95))
 
@@ -84,11 +141,15 @@ def test_bca_against_its_formula() -> None:
 
 
 def test_scans_of_one_patient_are_drawn_together() -> None:
-    values, patients = np.repeat([0.0, 1.0, 0.5, 0.9], 5), np.repeat(["a", "b", "c", "d"], 5)
+    each = [0.0, 1.0, 0.5, 0.9, 0.7]
+    values, patients = np.repeat(each, 5), np.repeat(["a", "b", "c", "d", "e"], 5)
     together = Bootstrap(samples=4000).mean(values, patients.tolist())
-    of_patients = Bootstrap(samples=4000).mean([0.0, 1.0, 0.5, 0.9])
+    of_patients = Bootstrap(samples=4000).mean(each)
     alone = Bootstrap(samples=4000).mean(values)
-    assert together == Interval(of_patients.mean, of_patients.ci_low, of_patients.ci_high, 20)
+    assert together.n == 25
+    assert (together.mean, together.ci_low, together.ci_high) == pytest.approx(
+        (of_patients.mean, of_patients.ci_low, of_patients.ci_high)
+    )
     assert together.ci_high - together.ci_low > 1.5 * (alone.ci_high - alone.ci_low)
 
 
@@ -97,8 +158,9 @@ def test_a_patient_with_more_scans_weighs_more_in_the_mean() -> None:
 
 
 def test_rate_is_a_ratio_of_sums() -> None:
-    found = Bootstrap().ratio([3, 0, 1], [4, 0, 1])
+    found = Bootstrap().rate([3, 0, 1], [4, 0, 1])
     assert found.mean == pytest.approx(0.8)
+    assert found.n == 3
     assert found.ci_low <= 0.8 <= found.ci_high
 
 
@@ -110,16 +172,28 @@ def test_undefined_values_are_left_out_and_counted() -> None:
 
 def test_one_patient_has_a_mean_and_no_interval() -> None:
     found = Bootstrap().mean([0.4, 0.6], ["a", "a"])
-    assert found.to_dict() == {"mean": 0.5, "ci_low": None, "ci_high": None, "n": 2}
+    assert found.to_dict() == {
+        "mean": 0.5,
+        "ci_low": None,
+        "ci_high": None,
+        "n": 2,
+        "method": "too few",
+    }
 
 
 def test_no_case_has_nothing() -> None:
-    assert Bootstrap().mean([]).to_dict() == {"mean": None, "ci_low": None, "ci_high": None, "n": 0}
+    assert Bootstrap().mean([]).to_dict() == {
+        "mean": None,
+        "ci_low": None,
+        "ci_high": None,
+        "n": 0,
+        "method": "",
+    }
 
 
-@pytest.mark.parametrize("method", ["percentile", "bca"])
+@pytest.mark.parametrize("method", ["studentised", "percentile", "bca"])
 def test_constant_metric_has_an_interval_of_no_width(method: Any) -> None:
-    found = Bootstrap(method=method).mean([0.1] * 12)
+    found = Bootstrap(method=method).mean([0.1] * 24)
     assert (found.mean, found.ci_low, found.ci_high) == pytest.approx((0.1, 0.1, 0.1))
 
 
@@ -135,8 +209,9 @@ def test_group_sums_keep_the_order_of_first_appearance() -> None:
 
 def test_coverage_is_near_the_confidence() -> None:
     random = np.random.default_rng(0)
-    inside = 0
-    for trial in range(300):
-        found = Bootstrap(samples=300, seed=trial).mean(random.normal(1.0, 1.0, size=60))
-        inside += found.ci_low <= 1.0 <= found.ci_high
-    assert 0.90 <= inside / 300 <= 0.98
+    inside = {5: 0, 8: 0, 60: 0}
+    for trial in range(400):
+        for patients in inside:
+            found = Bootstrap(samples=300, seed=trial).mean(random.beta(5, 2, size=patients))
+            inside[patients] += found.ci_low <= 5 / 7 <= found.ci_high
+    assert all(0.92 <= count / 400 <= 0.99 for count in inside.values()), inside

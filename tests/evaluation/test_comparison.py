@@ -4,10 +4,12 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 from hemseg_cli.evaluation.bootstrap import Bootstrap
-from hemseg_cli.evaluation.comparison import compare_pairs, holm, paired_p_values, rank_runs
+from hemseg_cli.evaluation.comparison import compare_pairs, holm, paired_test, rank_runs
 
 RANDOM = np.random.default_rng(8)
 BASE = RANDOM.beta(5, 2, size=40)
@@ -17,7 +19,7 @@ SCANS = [str(n) for n in range(40)]
 def test_difference_and_its_interval_are_those_of_the_differences() -> None:
     a, b = BASE, BASE - RANDOM.normal(0.05, 0.05, size=40)
     (pair,) = compare_pairs("dice", {"a": a.tolist(), "b": b.tolist()}, SCANS, Bootstrap())
-    expected = Bootstrap().mean(a - b, SCANS)
+    expected, _, _ = paired_test(a - b, SCANS, Bootstrap())
     assert (pair.difference, pair.ci_low, pair.ci_high, pair.n) == (
         expected.mean,
         expected.ci_low,
@@ -31,7 +33,7 @@ def test_difference_and_its_interval_are_those_of_the_differences() -> None:
 
 def test_bootstrap_p_is_near_the_t_test_on_normal_differences() -> None:
     differences = np.random.default_rng(5).normal(0.3, 1.0, size=40)
-    p_bootstrap, _ = paired_p_values(differences, SCANS, Bootstrap(samples=20000))
+    _, p_bootstrap, _ = paired_test(differences, SCANS, Bootstrap(samples=20000))
     assert p_bootstrap == pytest.approx(stats.ttest_1samp(differences, 0).pvalue, abs=0.02)
 
 
@@ -49,16 +51,37 @@ def test_equal_runs_do_not_differ() -> None:
 def test_two_scans_of_a_patient_are_one_witness() -> None:
     differences = np.repeat([0.2, -0.1, 0.15, 0.05, 0.3, 0.1], 4)
     patients = np.repeat(list("abcdef"), 4).tolist()
-    together = paired_p_values(differences, patients, Bootstrap(samples=5000))
-    alone = paired_p_values(differences, [str(n) for n in range(24)], Bootstrap(samples=5000))
-    assert together == paired_p_values(
-        [0.2, -0.1, 0.15, 0.05, 0.3, 0.1], list("abcdef"), Bootstrap(samples=5000)
+    together = paired_test(differences, patients, Bootstrap(samples=5000))
+    alone = paired_test(differences, [str(n) for n in range(24)], Bootstrap(samples=5000))
+    assert (
+        together[1:]
+        == paired_test([0.2, -0.1, 0.15, 0.05, 0.3, 0.1], list("abcdef"), Bootstrap(samples=5000))[
+            1:
+        ]
     )
-    assert all(ours > theirs for ours, theirs in zip(together, alone, strict=True))
+    assert all(ours > theirs for ours, theirs in zip(together[1:], alone[1:], strict=True))
 
 
-def test_one_patient_gives_no_p_value() -> None:
-    assert all(math.isnan(p) for p in paired_p_values([0.1, 0.2], ["a", "a"], Bootstrap()))
+@pytest.mark.parametrize("patients", [1, 2, 4])
+def test_few_patients_give_neither_interval_nor_p_value(patients: int) -> None:
+    names = [str(n % patients) for n in range(8)]
+    gap, p, p_wilcoxon = paired_test(BASE[:8], names, Bootstrap())
+    assert gap.method == "too few"
+    assert all(math.isnan(value) for value in (gap.ci_low, gap.ci_high, p, p_wilcoxon))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.integers(5, 45), st.integers(0, 10_000), st.floats(0, 0.6), st.sampled_from([0.5, 0.9, 0.95])
+)
+def test_interval_excludes_zero_exactly_where_p_says_so(
+    patients: int, seed: int, mean: float, confidence: float
+) -> None:
+    differences = np.random.default_rng(seed).standard_gamma(0.7, patients) - 0.7 + mean
+    bootstrap = Bootstrap(samples=100 + seed % 300, confidence=confidence, seed=seed)
+    gap, p, _ = paired_test(differences, [str(n) for n in range(patients)], bootstrap)
+    excludes = gap.ci_low > 0 or gap.ci_high < 0  # False where the interval is unbounded
+    assert excludes == (p < 1 - confidence - 1e-12)
 
 
 def test_type_one_error_is_near_the_level() -> None:
@@ -69,9 +92,9 @@ def test_type_one_error_is_near_the_level() -> None:
         differences = random.exponential(0.1, (2, 30))
         rejected += (
             np.array(
-                paired_p_values(
+                paired_test(
                     differences[0] - differences[1], SCANS[:30], Bootstrap(samples=200, seed=trial)
-                )
+                )[1:]
             )
             < 0.05
         )
@@ -104,7 +127,7 @@ def test_holm_leaves_the_undefined_out() -> None:
 
 def test_ranking_of_runs_that_always_keep_their_order() -> None:
     runs = {"worse": (BASE - 0.2).tolist(), "best": BASE.tolist(), "middle": (BASE - 0.1).tolist()}
-    ranks = rank_runs("dice", runs, SCANS, Bootstrap())
+    ranks = rank_runs(runs, SCANS, Bootstrap())
     assert [
         (rank.run, rank.rank, rank.rank_low, rank.rank_high, rank.p_best) for rank in ranks
     ] == [
@@ -117,10 +140,10 @@ def test_ranking_of_runs_that_always_keep_their_order() -> None:
 
 def test_smaller_distances_rank_first_and_ties_share() -> None:
     ranks = rank_runs(
-        "hd95_mm",
         {"far": [9.0, 9.0], "near": [3.0, 3.0], "same": [3.0, 3.0]},
         ["a", "b"],
         Bootstrap(),
+        lower_is_better=True,
     )
     assert [(rank.run, rank.rank, rank.p_best) for rank in ranks] == [
         ("near", 1.5, 0.5),
@@ -132,7 +155,6 @@ def test_smaller_distances_rank_first_and_ties_share() -> None:
 def test_runs_that_trade_places_are_uncertain() -> None:
     noise = np.random.default_rng(0).normal(0, 0.1, size=(2, 40))
     ranks = rank_runs(
-        "dice",
         {"a": (BASE + noise[0]).tolist(), "b": (BASE + noise[1]).tolist()},
         SCANS,
         Bootstrap(),

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from hemseg_cli.evaluation.display import interval, number, title
 from hemseg_cli.evaluation.evaluate import EvaluationResult, evaluate
+from hemseg_cli.evaluation.metric_table import format_interval, format_number, format_p
 from tests.evaluation.toy import Workplace, block, make_workplace, truth
 
 
@@ -18,19 +18,38 @@ def result(tmp_path: Path) -> EvaluationResult:
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"), [(None, "-"), (0.81234, "0.8123"), (-0.5, "-0.5000"), (83.476, "83.48")]
+    ("value", "digits", "shown"),
+    [
+        (None, 4, "-"),
+        (float("nan"), 2, "-"),
+        (0.81234, 4, "0.8123"),
+        (-0.00001, 2, "0.00"),
+        (83.476, 2, "83.48"),
+    ],
 )
-def test_numbers(value: float | None, shown: str) -> None:
-    assert number(value) == shown
+def test_numbers(value: float | None, digits: int, shown: str) -> None:
+    assert format_number(value, digits) == shown
 
 
-def test_interval_without_bounds_is_undefined() -> None:
-    assert interval({"ci_low": None, "ci_high": None}) == "undefined"
-    assert interval({"ci_low": 0.25, "ci_high": 12.5}) == "[0.2500, 12.50]"
+def test_interval_without_bounds_says_why() -> None:
+    assert format_interval(None, None, 2) == "undefined"
+    assert format_interval(None, None, 2, "too few") == "too few"
+    assert format_interval(0.25, 12.5, 2) == "[0.25, 12.50]"
 
 
-def test_surface_dice_is_named_with_its_tolerance() -> None:
-    assert title("nsd_2.5mm") == "NSD at 2.5 mm"
+@pytest.mark.parametrize(
+    ("p", "shown"),
+    [
+        (0.0499, "0.0499"),
+        (0.0501, "0.0501"),
+        (0.0009, "< 0.001"),
+        (1.0, "1.000"),
+        (None, "-"),
+        (float("nan"), "-"),
+    ],
+)
+def test_p_values_as_papers_print_them(p: float | None, shown: str) -> None:
+    assert format_p(p) == shown
 
 
 def test_metrics_table_repeats_the_summary(result: EvaluationResult) -> None:
@@ -38,14 +57,16 @@ def test_metrics_table_repeats_the_summary(result: EvaluationResult) -> None:
     assert table.title == "b, split test, native protocol, 4 scans"
     shown = {row[0]: row[1] for row in table.rows}
     assert shown["Dice"] == "0.6667"
-    assert shown["volume error, mL"] == f"{-(2 + 4 + 6 + 8) * 8 * 1.2e-3 / 4:.4f}"
+    assert shown["Volume error (mL)"] == f"{-(2 + 4 + 6 + 8) * 8 * 1.2e-3 / 4:.2f}"
     assert "resamples of patients" in table.caption
-    assert "larger of the two directed 95th percentiles" in table.caption
+    definitions = {row[0]: row[-1] for row in table.rows}
+    assert "larger of the two directed 95th percentiles" in definitions["HD95 (mm)"]
+    assert "signed" in definitions["Relative volume difference"]
 
 
 def test_strata_table_ends_with_the_agreement_of_volumes(result: EvaluationResult) -> None:
     table = result.tables()[1]
-    assert list(table.rows[0])[:4] == ["volume", "<1 mL", "4", "1.0000 [1.0000, 1.0000]"]
+    assert list(table.rows[0])[:4] == ["volume", "<1 mL", "4", "1.0000 too few"]
     assert (
         "bias 0.0000 mL, limits of agreement [0.0000, 0.0000] mL, concordance 1.0000 (4 scans)"
         in table.caption

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hemseg_cli.core.errors import FileFormatError
-from hemseg_cli.evaluation.inputs import run_source, scan_classes
+from hemseg_cli.evaluation.inputs import run_inputs, scan_classes
 from tests.evaluation.toy import make_workplace, truth
 
 
@@ -30,7 +30,7 @@ def test_probabilities_beside_the_masks_are_no_masks(tmp_path: Path) -> None:
     place = make_workplace(tmp_path)
     run = place.run("a", truth)
     (run.predictions("test") / "scan0_probability.nii.gz").write_bytes(b"")
-    source = run_source(place.config(), "a", allow_missing=False)
+    source = run_inputs(place.config(), "a", allow_missing=False)
     assert [case.prediction for case in source.cases] == [
         run.prediction_file("test", case.scan) for case in source.cases
     ]

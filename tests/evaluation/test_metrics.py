@@ -17,6 +17,7 @@ from monai.metrics import (
     compute_surface_dice,
 )
 from numpy.typing import NDArray
+from scipy.ndimage import binary_erosion
 from surface_distance import (
     compute_robust_hausdorff,
     compute_surface_dice_at_tolerance,
@@ -32,6 +33,7 @@ from hemseg_cli.evaluation.metrics import (
     iou,
     nsd,
 )
+from hemseg_cli.imaging.geometry import true_steps_mm
 
 SPACING = (0.5, 0.75, 5.0)
 Mask = NDArray[np.uint8]
@@ -111,8 +113,8 @@ def test_volumes_follow_the_true_voxel_volume_not_the_spacing() -> None:
 def test_missed_case_counts_with_the_diagonal() -> None:
     truth = box((30, 40, 12), ((4, 8), (5, 10), (2, 4)))
     found = scored(np.zeros_like(truth), truth, spacing_mm=(1.0, 1.0, 10.0))
-    assert found.missed
-    assert not found.false_positive
+    assert found.truth_ml > 0
+    assert found.predicted_ml == 0
     assert (found.dice, found.iou, found.nsd) == (0.0, 0.0, 0.0)
     assert found.hd95_mm == pytest.approx(130.0)  # 30, 40, 120
     assert found.relative_volume_difference == -1.0
@@ -121,8 +123,7 @@ def test_missed_case_counts_with_the_diagonal() -> None:
 def test_false_positive_on_empty_truth() -> None:
     prediction = box((30, 40, 12), ((4, 8), (5, 10), (2, 4)))
     found = scored(prediction, np.zeros_like(prediction))
-    assert found.false_positive
-    assert not found.missed
+    assert found.predicted_ml > 0
     assert (found.dice, found.iou, found.nsd) == (0.0, 0.0, 0.0)
     assert found.hd95_mm == pytest.approx(diagonal_mm(prediction.shape, SPACING))
     assert math.isnan(found.relative_volume_difference)
@@ -138,8 +139,6 @@ def test_both_empty_agree() -> None:
         0.0,
         0.0,
     )
-    assert not found.missed
-    assert not found.false_positive
 
 
 def test_pure_functions_say_what_they_promise_of_empty_masks() -> None:
@@ -171,14 +170,14 @@ def test_number_type_and_memory_order_make_no_difference(dtype: type, order: Any
         ball((23, 19, 7), (9, 9, 3), 4, SPACING),
         ball((23, 19, 7), (11, 8, 3), 4, SPACING),
     )
-    expected = scored(prediction, truth)
-    assert (
-        scored(
-            np.asarray(prediction.astype(dtype), order=order),
-            np.asarray(truth.astype(dtype), order=order),
-        )
-        == expected
+    found = scored(
+        np.asarray(prediction.astype(dtype), order=order),
+        np.asarray(truth.astype(dtype), order=order),
     )
+    expected = scored(prediction, truth)
+    for name in ("dice", "iou", "nsd", "truth_ml", "predicted_ml", "lesions"):
+        assert getattr(found, name) == getattr(expected, name)
+    assert found.hd95_mm == pytest.approx(expected.hd95_mm, abs=1e-9)
     assert scored(prediction[::-1, :, ::-1], truth[::-1, :, ::-1]).dice == expected.dice
 
 
@@ -264,3 +263,45 @@ def test_agrees_with_surface_distance_within_its_definition(shift: int) -> None:
     )
     ours = nsd(prediction, truth, spacing_mm=spacing, tolerance_mm=2.0)
     assert ours == pytest.approx(compute_surface_dice_at_tolerance(theirs, 2.0), abs=0.1)
+
+
+def test_distances_of_a_tilted_scan_are_those_of_its_sheared_geometry() -> None:
+    # A slice step of 5 mm along the table, which leans 20 degrees from the slices' normal: one
+    # voxel straight above another is 5 mm away, and so it is in the header's right-angled grid; but
+    # towards j the header is wrong.
+    angle = math.radians(20)
+    affine = np.eye(4)
+    affine[:3, 1] = (0, math.cos(angle), -math.sin(angle))
+    affine[:3, 2] = np.array((0, math.sin(angle), math.cos(angle))) * 5
+    steps = true_steps_mm(affine, 20.0)
+    assert steps[:, 2] == pytest.approx((0, 0, 5))
+    assert np.linalg.det(steps) == pytest.approx(5 * math.cos(angle))
+
+    truth, prediction = np.zeros((2, 8, 9, 4), dtype=np.uint8)
+    truth[3, 4, 0] = prediction[3, 6, 2] = 1
+    apart = 2 * affine[:3, 1] + 2 * np.array((0, 0, 5))
+    found = scored(prediction, truth, spacing_mm=steps)
+    assert found.hd95_mm == pytest.approx(float(np.linalg.norm(apart)))
+    assert found.hd95_mm == pytest.approx(math.sqrt(4 + 100 - 40 * math.sin(angle)))
+
+
+def test_sheared_distances_are_those_between_all_pairs_of_surface_voxels() -> None:
+    random = np.random.default_rng(3)
+    steps = np.array([[0.5, 0, 0.1], [0, 0.5, 1.4], [0, 0, 4.8]])
+    truth, prediction = (
+        ball((23, 19, 7), (9, 9, 3), 4, SPACING),
+        ball((23, 19, 7), (12, 8, 3), 4, SPACING),
+    )
+    prediction[random.integers(0, 23, 6), random.integers(0, 19, 6), random.integers(0, 7, 6)] = 1
+    edges = [np.argwhere(mask & ~binary_erosion(mask)) @ steps.T for mask in (prediction, truth)]
+    away = np.linalg.norm(edges[0][:, None] - edges[1][None], axis=2)
+    expected = max(np.percentile(away.min(axis), 95) for axis in (0, 1))
+    for order in ("C", "F"):
+        found = case_metrics(
+            np.asarray(prediction, order=order),
+            np.asarray(truth, order=order),
+            spacing_mm=steps,
+            voxel_volume_mm3=1.0,
+            tolerance_mm=2.0,
+        )
+        assert found.hd95_mm == pytest.approx(float(expected))

@@ -3,7 +3,6 @@ from collections.abc import Callable
 
 import pytest
 
-from hemseg_cli.config import Config
 from hemseg_cli.core.run_directory import RunDirectory
 from hemseg_cli.reporting import content
 from hemseg_cli.reporting.comparison import comparison_tables
@@ -11,6 +10,7 @@ from hemseg_cli.reporting.figures import figures, plotly_text
 from hemseg_cli.reporting.published import PUBLISHED, Estimate
 from hemseg_cli.reporting.report import report
 from hemseg_cli.reporting.results import RunResults, read_run
+from tests.reporting import workplace
 from tests.reporting.workplace import Workplace, write_run
 
 Make = Callable[..., Workplace]
@@ -47,11 +47,33 @@ def test_summary_shows_the_evaluations_numbers_with_protocols(make_workplace: Ma
     stored = json.loads((place.run() / "evaluation/test/summary.json").read_text())["metrics"][
         "dice"
     ]
-    assert row["dice"] == Estimate(stored["mean"], stored["ci_low"], stored["ci_high"])
-    assert (row["protocol"], row["n"], row["hd95_voxel"]) == ("native", 5, None)
+    assert row["dice"] == Estimate(
+        stored["mean"], stored["ci_low"], stored["ci_high"], "studentised"
+    )
+    assert (row["protocol"], row["n"]) == ("native", 5)
+
+
+def test_published_rows_stand_beside_the_data_they_were_made_on_alone(make_workplace: Make) -> None:
+    place = make_workplace(dataset="hemseg-200")
+    table = content.summary_table(read(place, "dynunet-1"))
     published = dict(zip([column.key for column in table.columns], table.rows[-1], strict=True))
     assert (published["protocol"], published["hd95_mm"]) == ("paper", None)
     assert "not directly comparable" in table.note
+    write_run(place.run("other"), ("0a1b2c3d4e",))
+    elsewhere = read(place, "other")
+    assert [row[0] for row in content.summary_table(elsewhere).rows] == ["other"]
+    assert "Published rows" not in content.summary_table(elsewhere).note
+    forest = next(figure for figure in figures(elsewhere) if figure.key == "forest")
+    assert len(forest.data) == 1
+
+
+def test_resampled_masks_are_marked_and_stand_beside_nothing(make_workplace: Make) -> None:
+    summary = {"protocol": "paper", "n_resampled": 5}
+    (run,) = read(make_workplace(dataset="hemseg-200", summary=summary), "dynunet-1")
+    assert not content.stands_beside_published(run)
+    table = content.summary_table([run])
+    assert table.rows[0][1] == "paper (resampled)"
+    assert "does not compare with the published table" in table.note
 
 
 def test_a_run_scored_as_the_paper_did_stands_beside_it(make_workplace: Make) -> None:
@@ -61,14 +83,12 @@ def test_a_run_scored_as_the_paper_did_stands_beside_it(make_workplace: Make) ->
 
 
 def test_the_surface_metric_is_named_by_its_tolerance(make_workplace: Make) -> None:
-    place = make_workplace(
-        summary={
-            "metrics": {
-                "dice": {"mean": 0.5, "ci_low": None, "ci_high": None},
-                "nsd_1.5mm": {"mean": 0.7},
-            }
-        }
-    )
+    columns = [name if name != "nsd_2mm" else "nsd_1.5mm" for name in workplace.CASE_COLUMNS]
+    metrics = {
+        "dice": workplace.interval(0.5, None, None, 5),
+        "nsd_1.5mm": workplace.interval(0.7, None, None, 5),
+    }
+    place = make_workplace(columns=columns, summary={"metrics": metrics, "nsd_tolerance_mm": 1.5})
     assert [column.title for column in content.metric_columns(read(place, "dynunet-1"))] == [
         "Dice",
         "NSD at 1.5 mm",
@@ -85,38 +105,50 @@ def test_warnings_come_first_and_name_their_runs(make_workplace: Make) -> None:
     assert said[1].startswith("a, b: False positives: 1 scans")
     assert said[2] == "a, b: leakage: ID_1"
     page = report(place.config, runs=["a", "b"]).html.read_text()
-    assert page.index("leakage: ID_1") < page.index("Summary beside")
+    assert page.index("leakage: ID_1") < page.index('<h2 id="summary">')
 
 
 def test_runs_that_do_not_compare_are_said_to(make_workplace: Make) -> None:
     place = make_workplace(runs=("a",))
     write_run(place.run("b"), ("0a1b2c3d4e",), summary={"protocol": "paper"}, dataset="hemseg-500")
     said = " ".join(content.warnings(read(place, "a", "b")))
-    assert "different protocols (native, paper)" in said
+    assert "a was scored by the native protocol, b by the paper protocol" in said
     assert "different scans" in said
-    assert comparison_tables(read(place, "a", "b"), Config().evaluate) == []
+    assert comparison_tables(read(place, "a", "b")) == []
     assert "different data sets (hemseg-500, phantom)" in said
 
 
 def test_one_scan_has_no_interval(make_workplace: Make) -> None:
-    undefined = {"dice": {"mean": 0.5, "ci_low": None, "ci_high": None}}
+    undefined = {"dice": workplace.interval(0.5, None, None, 1) | {"method": "too few"}}
     place = make_workplace(scans=("aa",), summary={"metrics": undefined})
     result = report(place.config)
     assert "One scan only: there is no interval." in result.warnings
-    assert "| dynunet-1 | native | 0.5000 | \u2013 | 1 | 0 |" in result.markdown.read_text()
+    line = next(line for line in result.markdown.read_text().splitlines() if "| dynunet-1" in line)
+    assert [cell.strip() for cell in line.split("|")[1:-1]] == [
+        *("dynunet-1", "native", "0.5000 (too few)", "1", "0")
+    ]
     assert "no interval" in result.html.read_text()
 
 
 def test_strata_and_agreement_come_from_the_summary(make_workplace: Make) -> None:
-    stratum = {"n": 2, "dice": {"mean": 0.4, "ci_low": 0.3, "ci_high": 0.5}}
+    stratum = {"n": 2, "metrics": {"dice": workplace.interval(0.4, 0.3, 0.5, 2)}}
     summary = {
         "strata": {"volume": {"<1": stratum}, "tilt": {}},
-        "agreement": {"n": 5, "loa_low_ml": -1.25, "loa_high_ml": 2.5, "ccc": 0.9},
+        "agreement": {
+            "n": 5,
+            "bias_ml": 0.5,
+            "sd_ml": 1.0,
+            "loa_low_ml": -1.25,
+            "loa_high_ml": 2.5,
+            "ccc": 0.9,
+        },
     }
     runs = read(make_workplace(summary=summary), "dynunet-1")
     strata, volumes = content.strata_table(runs), content.volumes_table(runs)
     assert strata is not None
-    assert strata.rows == (("true volume", "<1 mL", "dynunet-1", 2, Estimate(0.4, 0.3, 0.5)),)
+    assert strata.rows == (
+        ("true volume", "<1 mL", "dynunet-1", 2, Estimate(0.4, 0.3, 0.5, "studentised")),
+    )
     assert volumes is not None
     assert (
         dict(zip([c.key for c in volumes.columns], volumes.rows[0], strict=True))["loa_low_ml"]
@@ -128,7 +160,7 @@ def test_strata_and_agreement_come_from_the_summary(make_workplace: Make) -> Non
 def test_comparison_is_paired_on_common_scans(make_workplace: Make) -> None:
     place = make_workplace(runs=("a", "b"))
     runs = read(place, "a", "b")
-    ranking, pairs = comparison_tables(runs, Config().evaluate)
+    ranking, pairs = comparison_tables(runs)
     rows = [dict(zip([c.key for c in pairs.columns], row, strict=True)) for row in pairs.rows]
     dice = next(row for row in rows if row["metric"] == "Dice")
     by_scan = [{case.scan: case.number("dice") for case in run.cases} for run in runs]
@@ -136,7 +168,7 @@ def test_comparison_is_paired_on_common_scans(make_workplace: Make) -> None:
     assert dice["difference"].mean == pytest.approx(expected)
     assert dice["n"] == 5
     assert [row[0] for row in ranking.rows] == ["a", "b"]
-    assert comparison_tables(runs[:1], Config().evaluate) == []
+    assert comparison_tables(runs[:1]) == []
 
 
 def test_bland_altman_lines_are_the_evaluations(make_workplace: Make) -> None:
@@ -159,8 +191,8 @@ def test_runs_with_other_labels_are_not_tested_against_each_other(make_workplace
     table = place.run("b") / "evaluation/test/cases.csv"
     lines = table.read_text().splitlines()
     cells = lines[1].split(",")
-    cells[7] = str(float(cells[7]) * 2)
+    cells[-1] = "another"
     table.write_text("\n".join([lines[0], ",".join(cells), *lines[2:]]))
     runs = read(place, "a", "b")
     assert f"different labels of 1 scans ({cells[0]})" in " ".join(content.warnings(runs))
-    assert comparison_tables(runs, Config().evaluate) == []
+    assert comparison_tables(runs) == []

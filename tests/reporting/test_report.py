@@ -1,15 +1,22 @@
 import csv
+import html
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hemseg_cli.app import run
 from hemseg_cli.core.errors import FileFormatError, HemsegError, UsageError
+from hemseg_cli.evaluation import metric_table
+from hemseg_cli.evaluation.evaluate import evaluate
+from hemseg_cli.evaluation.metric_table import Metric
 from hemseg_cli.reporting.report import report
 from hemseg_cli.reporting.viewer import pack_hu
+from tests.evaluation.toy import block, truth
+from tests.evaluation.toy import make_workplace as make_toy
 from tests.reporting.workplace import Workplace, write_run
 
 Make = Callable[..., Workplace]
@@ -174,3 +181,97 @@ def test_a_run_that_does_not_exist_is_named(
     place = make_workplace()
     assert run(["report", "nothing", "--set", f"runs.root={place.runs}"]) == 1
     assert "no run nothing" in capsys.readouterr().err
+
+
+def test_latex_is_written_where_it_is_asked_for(make_workplace: Make) -> None:
+    place = make_workplace()
+    report(place.config)
+    assert not (place.run() / "report.tex").exists()
+    report(place.config, latex=True)
+    assert r"\caption{Summary}" in (place.run() / "report.tex").read_text()
+
+
+def test_page_holds_no_secret_of_a_url(make_workplace: Make) -> None:
+    place = make_workplace()
+    config = place.run() / "config.toml"
+    signed = "https://me:hunter2@files.example/x.zip?X-Amz-Signature=CANARY1&token=CANARY2#CANARY3"
+    config.write_text(config.read_text() + f'\n[convert]\ndicom = "{signed}"\n')
+    environment = place.run() / "environment.json"
+    environment.write_text(json.dumps({"command": ["hemseg", "convert", f"--dicom={signed}"]}))
+    result = report(place.config)
+    shown = result.html.read_text() + result.markdown.read_text()
+    for secret in ("CANARY1", "CANARY2", "CANARY3", "hunter2"):
+        assert secret not in shown
+    assert "https://files.example/x.zip" in shown
+
+
+def test_raw_html_in_a_warning_is_text_in_the_markdown(make_workplace: Make) -> None:
+    place = make_workplace(summary={"warnings": ["<script>alert(1)</script>", "<img src=x>"]})
+    text = report(place.config).markdown.read_text()
+    assert "<script>" not in text.replace("\\<", "")
+    assert "<img" not in text.replace("\\<", "")
+
+
+def test_comparison_is_that_of_evaluate(tmp_path: Path) -> None:
+    place = make_toy(tmp_path)
+    place.run("a", truth)
+    place.run("b", lambda n: None if n == 3 else block(2 + 2 * n))
+    compared = evaluate(place.config(), runs=["a", "b"], allow_missing=True).comparison
+    assert compared is not None
+    report(place.config(), runs=["a", "b"])
+    with (tmp_path / "runs/a/comparison_csv/comparison.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(compared.pairs)
+    for row, pair in zip(rows, compared.pairs, strict=True):
+        assert row["metric"] == compared.heading(pair.metric)
+        assert float(row["difference"]) == pytest.approx(pair.difference, abs=1e-6)
+        assert int(row["n"]) == pair.n
+    assert (tmp_path / "runs/a/comparison_csv/comparison_complete.csv").is_file()
+
+
+def test_a_metric_added_to_the_table_appears_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Volume similarity: 1 - |P - T| / (P + T). One row, and nothing else is touched.
+    row = Metric(
+        "volume_similarity",
+        "Volume similarity",
+        "",
+        4,
+        "higher",
+        "1 minus the volumes' difference over their sum",
+        lambda case: 1 - abs(case.volume_error_ml) / (case.truth_ml + case.predicted_ml),
+        bounds=(0.0, 1.0),
+    )
+    monkeypatch.setattr(metric_table, "METRICS", (*metric_table.METRICS, row))
+    place = make_toy(tmp_path)
+    place.run("a", truth)
+    place.run("b", lambda n: block(2 + 2 * n))
+    result = evaluate(place.config(), runs=["a", "b"])
+
+    run = tmp_path / "runs" / "b"
+    with (run / "evaluation/test/cases.csv").open() as file:
+        assert float(next(csv.DictReader(file))["volume_similarity"]) == pytest.approx(2 / 3)
+    summary = json.loads((run / "evaluation/test/summary.json").read_text())
+    assert summary["metrics"]["volume_similarity"]["mean"] == pytest.approx(2 / 3)
+    assert summary["definitions"]["volume_similarity"] == row.definition
+    assert "volume_similarity" in summary["strata"]["tilt"]["tilted"]["metrics"]
+
+    metrics, strata, pairs = result.tables()[2], result.tables()[3], result.tables()[4]
+    assert ["Volume similarity", "0.6667"] in [list(line)[:2] for line in metrics.rows]
+    assert "Volume similarity" in strata.columns
+    assert any(line[0] == "Volume similarity" for line in pairs.rows)
+
+    written = report(place.config(), runs=["a", "b"], latex=True)
+    page = written.html.read_text()
+    assert page.count("Volume similarity") > 3
+    assert '"key": "volume_similarity"' in page  # its figure
+    assert html.escape(row.definition, quote=True).replace("&#x27;", "&#39;") in page
+    assert "Volume similarity" in written.markdown.read_text()
+    assert "Volume similarity" in written.html.with_suffix(".tex").read_text()
+    for name in ("summary", "strata", "cases"):
+        path = written.html.with_name("comparison_csv") / f"{name}.csv"
+        assert "volume_similarity" in path.read_text().splitlines()[0]
+    assert (
+        "Volume similarity" in (written.html.parent / "comparison_csv/comparison.csv").read_text()
+    )

@@ -1,5 +1,6 @@
 import csv
 import io
+import re
 
 import pytest
 
@@ -9,8 +10,9 @@ from hemseg_cli.reporting.tables import (
     ReportTable,
     Value,
     cell_text,
-    p_value_text,
+    escape_markdown,
     to_csv,
+    to_latex,
     to_markdown,
 )
 
@@ -66,18 +68,32 @@ def test_csv_keeps_a_spreadsheet_from_running_a_name(name: str) -> None:
 
 def test_markdown_escapes_names_and_keeps_numbers() -> None:
     lines = to_markdown(TABLE).splitlines()
-    assert lines[2] == "| Run | Dice | Nothing |"
-    assert lines[3] == "|---|---:|---:|"
-    assert lines[4] == "| a\\|b | 0.812 [0.700, 0.900] | \u2013 |"
-    assert lines[5].startswith("| \\<i\\>\\_c\\_ | 0.500 |")
+    cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines[2:6]]
+    assert cells[0] == ["Run", "Dice", "Nothing"]
+    assert [cell[-1] for cell in cells[1]] == ["-", ":", ":"]
+    assert cells[2] == ["a\\|b", "0.812 [0.700, 0.900]", "\u2013"]
+    assert cells[3][:2] == ["\\<i\\>\\_c\\_", "0.500"]
 
 
 def test_columns_without_a_value_go() -> None:
     assert [column.key for column in TABLE.without_empty_columns().columns] == ["run", "dice"]
 
 
-@pytest.mark.parametrize(
-    ("p", "text"), [(0.04999, "0.050"), (0.0009, "< 0.001"), (1.0, "1.000"), (None, None)]
-)
-def test_p_values_as_papers_print_them(p: float | None, text: str | None) -> None:
-    assert p_value_text(p) == text
+def test_latex_escapes_names_and_aligns_numbers() -> None:
+    text = to_latex(TABLE)
+    assert r"\begin{tabular}{lrr}" in text
+    assert r"a|b & 0.812 [0.700, 0.900] & -- \\" in text
+    assert r"\textless{}i\textgreater{}\_c\_ & 0.500 & -- \\" in text
+    assert r"\label{tab:t}" in text
+
+
+@pytest.mark.parametrize("text", ["<script>x</script>", "<img src=x>", "&lt;b&gt;", "[a](b)"])
+def test_markdown_shows_markup_as_text(text: str) -> None:
+    escaped = escape_markdown(text)
+    assert not re.search(r"(?<!\\)[<>\[\]]", escaped)
+    assert "&lt;" not in escaped
+
+
+def test_definitions_stand_below_the_markdown_table() -> None:
+    table = ReportTable("t", "T", (Column("dice", "Dice", 3, "2 |P and T|"),), ((0.5,),))
+    assert to_markdown(table).splitlines()[-1] == "- Dice: 2 \\|P and T\\|"

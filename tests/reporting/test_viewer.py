@@ -36,7 +36,7 @@ def view(place: Workplace, run: str = "dynunet-1", **options: int) -> Viewer:
 
 
 def results(*dices: float | None) -> list[CaseResult]:
-    return [CaseResult(f"s{n}", "", {}, {"dice": dice}) for n, dice in enumerate(dices)]
+    return [CaseResult(f"s{n}", "", {"dice": dice}) for n, dice in enumerate(dices)]
 
 
 @pytest.mark.parametrize(
