@@ -4,6 +4,7 @@ Nothing heavy is imported here.
 """
 
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -70,6 +71,8 @@ def _options(
 
 def main() -> NoReturn:
     """The entry point: run the command, and exit with the code that DESIGN promises."""
+    # No child, of whatever library, runs a module of the current folder.
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
     sys.exit(run())
 
 
