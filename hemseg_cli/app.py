@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
@@ -16,6 +15,18 @@ from typing import Annotated, NoReturn
 import typer
 
 from hemseg_cli import __version__
+from hemseg_cli.commands import (
+    config,
+    convert,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    fetch_labels,
+    predict,
+    report,
+    train,
+)
 from hemseg_cli.core import console
 from hemseg_cli.core.errors import (
     EXIT_BUG,
@@ -31,24 +42,21 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
-    help="Segment intracerebral hemorrhage on head CT: from DICOM to trained models, masks, metrics and a report. Research use only.",
+    help="Segment intracerebral hemorrhage on head CT: from DICOM to trained models, masks, metrics "
+    "and a report. Research use only.",
 )
 
-# In the order in which a user meets them; each module has a `register(app)`.
-_COMMANDS = (
-    "demo",
-    "fetch_labels",
-    "convert",
-    "train",
-    "predict",
-    "evaluate",
-    "report",
-    "export",
-    "doctor",
-    "config",
-)
-for _name in _COMMANDS:
-    import_module(f"hemseg_cli.commands.{_name}").register(app)
+# In the order in which a user meets them; the modules load nothing heavy.
+app.command("demo")(demo.demo)
+app.command("fetch-labels")(fetch_labels.fetch_labels)
+app.command("convert")(convert.convert)
+app.command("train")(train.train)
+app.command("predict")(predict.predict)
+app.command("evaluate")(evaluate.evaluate)
+app.command("report")(report.report)
+app.command("export")(export.export)
+app.command("doctor")(doctor.doctor)
+app.add_typer(config.group, name="config")
 
 
 def _print_version(wanted: bool) -> None:

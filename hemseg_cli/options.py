@@ -1,15 +1,26 @@
-"""Options that commands share, declared once, and `start`, which every command calls first."""
+"""Options that commands share, declared once; `common` gives a command those that all have.
 
-from collections.abc import Mapping
+A command is a function of a `Common` and of its own options that returns a `Result`, or None where
+it has printed already. `common` adds the common options to its signature, which Typer reads, prints
+the result and sets the exit code.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec
 
 import typer
 
 from hemseg_cli.core import console
+from hemseg_cli.core.errors import EXIT_NOT_DONE
 
 if TYPE_CHECKING:
     from hemseg_cli.config import Config
+
+P = ParamSpec("P")
 
 _COMMON = "Common options"
 
@@ -45,6 +56,14 @@ Quiet = Annotated[
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="More detail in the log.", rich_help_panel=_COMMON)
 ]
+TrustConfig = Annotated[
+    bool,
+    typer.Option(
+        "--trust-config",
+        help="Let the config file name servers and folders outside this one; remembered.",
+        rich_help_panel=_COMMON,
+    ),
+]
 
 Device = Annotated[
     str | None, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")
@@ -71,21 +90,84 @@ Runs = Annotated[
 ]
 
 
-def start(
-    config_file: Path | None,
-    assignments: list[str] | None,
-    *,
-    json: bool,
-    quiet: bool,
-    verbose: bool,
-    options: Mapping[str, Any] | None = None,
-) -> "Config":
-    """Set up the console and return the effective config.
+@dataclass(frozen=True)
+class Common:
+    """The values of the common options of one call."""
 
-    `options` maps `section.key` to the value given on the command line, or None.
-    """
-    console.configure(json=json, quiet=quiet, verbose=verbose)
-    # pydantic takes a tenth of a second to import: --help does without it.
-    from hemseg_cli.config import load
+    config_file: Path | None = None
+    assignments: tuple[str, ...] = ()
+    trust_config: bool = False
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
 
-    return load(config_file, assignments=assignments or (), options=options)
+    def config(
+        self, options: Mapping[str, Any] | None = None, *, file: Path | None = None
+    ) -> "Config":
+        """Return the effective config.
+
+        `options` maps `section.key` to the value given on the command line, or None. `file` takes
+        the place of `--config`.
+        """
+        # pydantic takes a tenth of a second to import: --help does without it.
+        from hemseg_cli.config import load
+
+        return load(
+            file or self.config_file,
+            assignments=self.assignments,
+            options=options,
+            trust=self.trust_config,
+        )
+
+
+_OUTPUT_OPTIONS: dict[str, Any] = {"json": Json, "quiet": Quiet, "verbose": Verbose}
+_CONFIG_OPTIONS: dict[str, Any] = {
+    "config_file": ConfigFile,
+    "assignments": Assignments,
+    "trust_config": TrustConfig,
+}
+
+
+def common(command: Callable[Concatenate[Common, P], Any]) -> Callable[..., None]:
+    """Give a command the common options, print its `Result`, exit 1 where cases failed."""
+    return _with_options(command, _CONFIG_OPTIONS | _OUTPUT_OPTIONS)
+
+
+def output(command: Callable[Concatenate[Common, P], Any]) -> Callable[..., None]:
+    """Do the same for a command that reads no config: `--json`, `--quiet` and `--verbose`."""
+    return _with_options(command, _OUTPUT_OPTIONS)
+
+
+def _with_options(
+    command: Callable[Concatenate[Common, P], Any], added: Mapping[str, Any]
+) -> Callable[..., None]:
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        given = {name: values.pop(name) for name in added}
+        console.configure(json=given["json"], quiet=given["quiet"], verbose=given["verbose"])
+        given["assignments"] = tuple(given.get("assignments") or ())
+        print_result(command(Common(**given), **values))  # type: ignore[arg-type]
+
+    # Typer reads names, types and defaults from the signature: the command's own, without its
+    # `Common`, and the added ones.
+    own = list(inspect.signature(command).parameters.values())[1:]
+    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+    for name, annotation in added.items():
+        default = None if name in ("config_file", "assignments") else False
+        parameters.append(
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+            )
+        )
+    run.__dict__["__signature__"] = inspect.Signature(parameters)
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+def print_result(result: Any) -> None:
+    """Print the result of a command, and exit 1 where it says that some case failed."""
+    if result is None:
+        return
+    console.result(result.payload(), *result.tables())
+    if result.failed:
+        raise typer.Exit(EXIT_NOT_DONE)

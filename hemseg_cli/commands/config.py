@@ -1,7 +1,8 @@
 """`hemseg config`: init, show, validate."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 import typer
 
@@ -9,61 +10,77 @@ from hemseg_cli import options
 from hemseg_cli.core import console
 from hemseg_cli.core.errors import UsageError
 
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to the app."""
-    group = typer.Typer(no_args_is_help=True, help="Write, show or check hemseg.toml.")
-    group.command("init")(init)
-    group.command("show")(show)
-    group.command("validate")(validate)
-    app.add_typer(group, name="config")
+group = typer.Typer(no_args_is_help=True, help="Write, show or check hemseg.toml.")
 
 
+@dataclass(frozen=True)
+class _FileResult:
+    """A config file, and what was done with it."""
+
+    file: Path
+    word: str
+    value: bool | None = None
+    failed: ClassVar[bool] = False
+
+    def payload(self) -> dict[str, Any]:
+        """Return the file, and the verdict where there is one."""
+        verdict = {} if self.value is None else {self.word: self.value}
+        return {"file": str(self.file)} | verdict
+
+    def tables(self) -> list[console.Table]:
+        """Return the same as one row."""
+        if self.value is None:
+            return [console.Table("", [self.word], [[str(self.file)]])]
+        return [
+            console.Table(
+                "", ["file", self.word], [[str(self.file), "yes" if self.value else "no"]]
+            )
+        ]
+
+
+@group.command("init")
+@options.output
 def init(
+    common: options.Common,
+    *,
     file: Annotated[Path, typer.Argument(help="File to write.")] = Path("hemseg.toml"),
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-) -> None:
+) -> Any:
     """Write a config file with every key, its default and what it means."""
-    console.configure(json=json, quiet=quiet)
+    del common
     from hemseg_cli.config import template
     from hemseg_cli.core.files import write_text
 
     if file.exists() and not force:
         raise UsageError(f"{file} exists", hint="--force overwrites it")
+
     write_text(file, template())
-    console.result({"file": str(file)}, console.Table("", ["written"], [[str(file)]]))
+    return _FileResult(file, "written")
 
 
-def show(
-    config_file: options.ConfigFile = None,
-    assignments: options.Assignments = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-) -> None:
+@group.command("show")
+@options.common
+def show(common: options.Common) -> None:
     """Print the effective config: defaults, recipe, file, environment and --set merged."""
-    config = options.start(config_file, assignments, json=json, quiet=quiet, verbose=verbose)
-    from hemseg_cli.config import dump
+    config = common.config()
+    from hemseg_cli.config import dump, plain
 
-    if json:
-        console.result(config.model_dump(mode="json"))
+    if common.json:
+        console.result(plain(config))
     else:
         console.print_text(dump(config))
 
 
+@group.command("validate")
+@options.output
 def validate(
+    common: options.Common,
+    *,
     file: Annotated[Path, typer.Argument(help="File to check.")] = Path("hemseg.toml"),
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-) -> None:
+) -> Any:
     """Check a config file; exit code 2 names each bad key and its line."""
-    console.configure(json=json, quiet=quiet)
+    del common
     from hemseg_cli.config import validate_file
 
     validate_file(file)
-    console.result(
-        {"file": str(file), "valid": True},
-        console.Table("", ["file", "valid"], [[str(file), "yes"]]),
-    )
+    return _FileResult(file, "valid", True)

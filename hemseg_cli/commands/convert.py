@@ -1,20 +1,17 @@
 """`hemseg convert`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from hemseg_cli import options
-from hemseg_cli.core import console
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the app."""
-    app.command("convert")(convert)
-
-
+@options.common
 def convert(
+    common: options.Common,
+    *,
     dicom: Annotated[
         str | None,
         typer.Option(
@@ -56,12 +53,7 @@ def convert(
             help="The label's grid, or tilted scans resampled upright.",
         ),
     ] = None,
-    config_file: options.ConfigFile = None,
-    assignments: options.Assignments = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-) -> None:
+) -> Any:
     """Convert DICOM slices to one NIfTI per scan, on the label's grid.
 
     What is converted already is left alone.
@@ -75,13 +67,9 @@ def convert(
         "compute.workers": workers,
         "compute.scheduler": scheduler,
     }
-    config = options.start(
-        config_file, assignments, json=json, quiet=quiet, verbose=verbose, options=chosen
-    )
+    config = common.config(chosen)
+
     # numpy and pydicom come with it: --help does without them.
     from hemseg_cli.dataset.conversion.convert import convert as convert_scans
 
-    result = convert_scans(config, scans=scan, dry_run=dry_run, force=force)
-    console.result(result.payload(), *result.tables())
-    if result.refused:
-        raise typer.Exit(1)
+    return convert_scans(config, scans=scan, dry_run=dry_run, force=force)

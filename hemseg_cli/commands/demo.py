@@ -1,20 +1,17 @@
 """`hemseg demo`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from hemseg_cli import options
-from hemseg_cli.core import console
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the app."""
-    app.command("demo")(demo)
-
-
+@options.output
 def demo(
+    common: options.Common,
+    *,
     folder: Annotated[
         Path,
         typer.Option("--dir", metavar="DIR", help="Folder for everything that the demo writes."),
@@ -31,16 +28,12 @@ def demo(
     minutes: Annotated[
         float, typer.Option("--minutes", min=0.01, help="Minutes of training.")
     ] = 1.5,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-) -> None:
+) -> Any:
     """Run everything on drawn head CTs, in minutes on a laptop CPU.
 
     It ends with a trained model, masks, metrics and a report to look at.
     """
-    console.configure(json=json, quiet=quiet, verbose=verbose)
+    del common
     from hemseg_cli.demo import run_demo
 
-    result = run_demo(folder, model=model, seed=seed, minutes=minutes)
-    console.result(result.payload(), *result.tables())
+    return run_demo(folder, model=model, seed=seed, minutes=minutes)

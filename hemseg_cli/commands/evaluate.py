@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from hemseg_cli import options
-from hemseg_cli.core import console
 from hemseg_cli.core.errors import UsageError
 
 _Bootstrap = Annotated[
@@ -46,12 +45,10 @@ _NATIVE_ONLY = ("bootstrap", "confidence", "seed", "method")
 """Settings of the intervals, which the paper's protocol has of its own."""
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the app."""
-    app.command("evaluate")(evaluate)
-
-
+@options.common
 def evaluate(
+    common: options.Common,
+    *,
     runs: options.Runs = None,
     split: options.Split = None,
     bootstrap: _Bootstrap = None,
@@ -63,40 +60,30 @@ def evaluate(
     out: _Out = None,
     workers: options.Workers = None,
     scheduler: options.Scheduler = None,
-    config_file: options.ConfigFile = None,
-    assignments: options.Assignments = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-) -> None:
+) -> Any:
     """Score masks against labels.
 
     Metrics with confidence intervals, and the comparison of several runs.
     """
-    config = options.start(
-        config_file,
-        assignments,
-        json=json,
-        quiet=quiet,
-        verbose=verbose,
-        options={
+    config = common.config(
+        {
             "evaluate.split": split,
             "evaluate.bootstrap": bootstrap,
             "evaluate.confidence": confidence,
             "evaluate.protocol": protocol,
             "compute.workers": workers,
             "compute.scheduler": scheduler,
-        },
+        }
     )
     if config.evaluate.protocol == "paper":
         _refuse_native_settings(
-            {"--bootstrap": bootstrap, "--confidence": confidence}, assignments or []
+            {"--bootstrap": bootstrap, "--confidence": confidence}, common.assignments
         )
 
     # Brings numpy, which --help does without.
     from hemseg_cli.evaluation.evaluate import evaluate as evaluate_runs
 
-    result = evaluate_runs(
+    return evaluate_runs(
         config,
         runs=runs,
         predictions=predictions,
@@ -104,9 +91,6 @@ def evaluate(
         allow_missing=allow_missing,
         out=out,
     )
-    console.result(result.payload(), *result.tables())
-    if result.failed:
-        raise typer.Exit(1)
 
 
 def _refuse_native_settings(given: Mapping[str, object], assignments: Sequence[str]) -> None:

@@ -1,23 +1,25 @@
 """`hemseg export`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from hemseg_cli import options
-from hemseg_cli.core import console
+from hemseg_cli.core.errors import UsageError
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the app."""
-    app.command("export")(export)
-
-
+@options.common
 def export(
+    common: options.Common,
+    *,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="RUN", help="Run name or folder (default: the newest)."),
+    ] = None,
     run: Annotated[
         str | None,
-        typer.Argument(metavar="[RUN]", help="Run name or folder (default: the newest)."),
+        typer.Option("--run", metavar="RUN", help="The same, as other commands take it."),
     ] = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="FILE.zip", help="Archive to write.")
@@ -31,25 +33,17 @@ def export(
     checkpoint: Annotated[
         str | None, typer.Option("--checkpoint", metavar="best|last", help="Checkpoint of the run.")
     ] = None,
-    config_file: options.ConfigFile = None,
-    assignments: options.Assignments = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-) -> None:
+) -> Any:
     """Write a trained model as one archive: weights, settings, metrics, hashes.
 
-    Hemseg predict --run FILE.zip uses it.
+    What it writes is for `hemseg predict --run FILE.zip`.
     """
-    config = options.start(
-        config_file,
-        assignments,
-        json=json,
-        quiet=quiet,
-        verbose=verbose,
-        options={"predict.checkpoint": checkpoint},
-    )
+    if name is not None and run is not None and name != run:
+        raise UsageError(
+            f"export {name} --run {run}: two runs", hint="export writes one run; name it once"
+        )
+    config = common.config({"predict.checkpoint": checkpoint})
+
     from hemseg_cli.inference.export import export as export_run
 
-    result = export_run(config, run=run, out=out, onnx=onnx)
-    console.result(result.payload(), *result.tables())
+    return export_run(config, run=name or run, out=out, onnx=onnx)

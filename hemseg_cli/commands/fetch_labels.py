@@ -1,6 +1,6 @@
 """`hemseg fetch-labels`."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -8,12 +8,10 @@ from hemseg_cli import options
 from hemseg_cli.core import console
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the app."""
-    app.command("fetch-labels")(fetch_labels)
-
-
+@options.common
 def fetch_labels(
+    common: options.Common,
+    *,
     dataset: Annotated[
         str | None,
         typer.Option(
@@ -42,26 +40,17 @@ def fetch_labels(
         bool, typer.Option("--force", help="Restore labels that differ from the archive's.")
     ] = False,
     workers: options.Workers = None,
-    config_file: options.ConfigFile = None,
-    assignments: options.Assignments = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-) -> None:
+) -> Any:
     """Download, verify and lay out the labels, the manifest and the splits."""
-    config = options.start(
-        config_file,
-        assignments,
-        json=json,
-        quiet=quiet,
-        verbose=verbose,
-        options={
+    config = common.config(
+        {
             "data.dataset": dataset,
             "fetch.source": source,
             "fetch.splits": splits,
             "compute.workers": workers,
-        },
+        }
     )
+
     # numpy and requests are slow to import: --help does without them.
     from hemseg_cli.dataset.labels.fetch import fetch_labels as fetch
 
@@ -70,8 +59,7 @@ def fetch_labels(
         console.warn(warning)
     if result.differing:
         console.warn(
-            f"{len(result.differing)} labels differ from the archive's and were kept; --force restores them"
+            f"{len(result.differing)} labels differ from the archive's and were kept; "
+            "--force restores them"
         )
-    console.result(result.payload(), *result.tables())
-    if result.failed:
-        raise typer.Exit(1)
+    return result

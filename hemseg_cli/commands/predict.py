@@ -1,24 +1,21 @@
 """`hemseg predict`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from hemseg_cli import options
-from hemseg_cli.core import console
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the app."""
-    app.command("predict")(predict)
-
-
+@options.common
 def predict(
+    common: options.Common,
+    *,
     inputs: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[INPUT]...",
+            metavar="INPUT",
             help="NIfTI files, DICOM folders, or folders of either (default: the run's split).",
         ),
     ] = None,
@@ -64,24 +61,14 @@ def predict(
     force: Annotated[
         bool, typer.Option("--force", help="Also predict what is done already.")
     ] = False,
-    config_file: options.ConfigFile = None,
-    assignments: options.Assignments = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-) -> None:
-    """Masks, volumes in mL and previews for a run's split or for scans of your own.
+) -> Any:
+    """Predict masks, volumes in mL and previews for a run's split or for scans of your own.
 
     Several --run are an ensemble: the mean of their probabilities. A second call does only what is
     missing.
     """
-    config = options.start(
-        config_file,
-        assignments,
-        json=json,
-        quiet=quiet,
-        verbose=verbose,
-        options={
+    config = common.config(
+        {
             "predict.checkpoint": checkpoint,
             "predict.split": split,
             "predict.overlap": overlap,
@@ -91,11 +78,8 @@ def predict(
             "compute.workers": workers,
             "compute.scheduler": scheduler,
             "compute.device": device,
-        },
+        }
     )
     from hemseg_cli.inference.predict import predict as run_predict
 
-    result = run_predict(config, runs=runs, inputs=inputs or (), out=out, part=part, force=force)
-    console.result(result.payload(), *result.tables())
-    if result.failed:
-        raise typer.Exit(1)
+    return run_predict(config, runs=runs, inputs=inputs or (), out=out, part=part, force=force)

@@ -1,24 +1,22 @@
 """`hemseg report`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from hemseg_cli import options
-from hemseg_cli.core import console
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the app."""
-    app.command("report")(report)
-
-
+@options.common
 def report(
-    runs: Annotated[
+    common: options.Common,
+    *,
+    names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RUN]...", help="Run names or folders (default: the newest run)."),
+        typer.Argument(metavar="RUN", help="Run names or folders (default: the newest run)."),
     ] = None,
+    runs: options.Runs = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -31,22 +29,13 @@ def report(
         bool, typer.Option("--latex", help="The tables for a paper too (report.tex).")
     ] = False,
     split: options.Split = None,
-    config_file: options.ConfigFile = None,
-    assignments: options.Assignments = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-) -> None:
-    """Write one self-contained HTML page, Markdown and CSV files of one run, or of several."""
-    config = options.start(
-        config_file,
-        assignments,
-        json=json,
-        quiet=quiet,
-        verbose=verbose,
-        options={"report.split": split},
-    )
+) -> Any:
+    """Write one self-contained HTML page, a Markdown file and CSV files.
+
+    Of one run, or of several side by side.
+    """
+    config = common.config({"report.split": split})
+
     from hemseg_cli.reporting.report import report as make_report
 
-    result = make_report(config, runs=runs, out=out, latex=latex)
-    console.result(result.payload(), *result.tables())
+    return make_report(config, runs=[*(names or ()), *(runs or ())] or None, out=out, latex=latex)

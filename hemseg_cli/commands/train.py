@@ -6,18 +6,15 @@ import typer
 
 from hemseg_cli import options
 from hemseg_cli.core import console
-from hemseg_cli.core.errors import UsageError
 
 if TYPE_CHECKING:
     from hemseg_cli.config import Config
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the app."""
-    app.command("train")(train)
-
-
+@options.common
 def train(
+    common: options.Common,
+    *,
     list_models: Annotated[
         bool,
         typer.Option("--list", help="Show the models with their size, source and published Dice."),
@@ -64,12 +61,7 @@ def train(
     ] = None,
     device: options.Device = None,
     workers: options.Workers = None,
-    config_file: options.ConfigFile = None,
-    assignments: options.Assignments = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-) -> None:
+) -> Any:
     """Train one system into a run directory; --resume goes on.
 
     Several GPUs: torchrun --nproc-per-node N -m -- hemseg_cli train ...
@@ -85,136 +77,47 @@ def train(
         "compute.device": device,
         "compute.workers": workers,
     }
-    config = options.start(
-        config_file, assignments, json=json, quiet=quiet, verbose=verbose, options=keys
-    )
+    config = common.config(keys)
     if list_models:
-        console.result(*_models())
-        return
+        from hemseg_cli.models.listing import ModelList
+
+        return ModelList()
+
+    # Known models and their settings are checked before torch is loaded, which takes seconds.
     from hemseg_cli.models.registry import model_to_train
 
     model_to_train(config.train)
-    if resume and config_file is None and config.train.fold != "all":
-        config = _config_of_run(
-            config, run, assignments, keys, json=json, quiet=quiet, verbose=verbose
-        )
-    from hemseg_cli.training.distributed import announced_rank  # torch takes seconds to import
+    if resume and common.config_file is None and config.train.fold != "all":
+        config = _config_of_run(common, config, run, keys)
 
-    if announced_rank():
-        console.configure(quiet=True, verbose=verbose)
-    results = [
-        _train_one(part, name, resume=resume) for part, name in _parts(config, run, resume=resume)
-    ]
-    if not announced_rank():
-        console.result(*_answer(results))
+    return _train(common, config, run, resume=resume)
 
 
-def _train_one(config: "Config", run: str | None, *, resume: bool) -> Any:
+def _train(common: options.Common, config: "Config", run: str | None, *, resume: bool) -> Any:
+    from hemseg_cli.training.distributed import announced_rank
+    from hemseg_cli.training.folds import train_folds
     from hemseg_cli.training.train import train as train_run
 
-    if run is not None and resume and _of_all_folds(config, run):
-        # Folds that are done are left as they are, those that have not begun begin.
-        return train_run(config, run=run, keep_finished=True)
-    return train_run(config, run=run, resume=resume)
+    # Of several processes the first one alone talks and prints the result.
+    if announced_rank():
+        console.configure(quiet=True, verbose=common.verbose)
 
-
-def _of_all_folds(config: "Config", run: str) -> bool:
-    return run.endswith(f"-fold{config.train.fold}")
+    result: Any
+    if config.train.fold == "all":
+        result = train_folds(config, run=run, resume=resume)
+    else:
+        result = train_run(config, run=run, resume=resume)
+    return None if announced_rank() else result
 
 
 def _config_of_run(
-    config: "Config",
-    run: str | None,
-    assignments: list[str] | None,
-    keys: dict[str, Any],
-    *,
-    json: bool,
-    quiet: bool,
-    verbose: bool,
+    common: options.Common, config: "Config", run: str | None, keys: dict[str, Any]
 ) -> "Config":
-    """The run's own config, with what was typed on top.
+    """Return the run's own config with what was typed on top.
 
     So `--resume` needs no repetition, and a typed change is noticed.
     """
     from hemseg_cli.core.run_directory import open_run
 
     own = open_run(config.runs.root, run).config_file
-    if not own.is_file():
-        return config
-    return options.start(own, assignments, json=json, quiet=quiet, verbose=verbose, options=keys)
-
-
-def _parts(config: "Config", run: str | None, *, resume: bool) -> list[tuple["Config", str | None]]:
-    """One training, or one for each fold with the folds' numbers in the names of the runs."""
-    if config.train.fold != "all":
-        return [(config, run)]
-    if resume and run is None:
-        raise UsageError(
-            "--fold all --resume: which run?", hint="--run NAME, without the -fold0 of its folds"
-        )
-    from datetime import UTC, datetime
-
-    name = run or f"{config.train.model.rpartition(':')[2]}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    parts: list[tuple[Config, str | None]] = []
-    for fold in range(config.train.folds):
-        part = config.model_copy(update={"train": config.train.model_copy(update={"fold": fold})})
-        parts.append((part, f"{name}-fold{fold}"))
-    return parts
-
-
-def _answer(results: list[Any]) -> tuple[Any, ...]:
-    if len(results) == 1:
-        return (results[0].payload(), *results[0].tables())
-    command = f"hemseg predict --run {results[0].run.name.rpartition('-fold')[0]}"  # the ensemble of all folds
-    mean = sum(result.best_dice for result in results) / len(results)
-    payload = {
-        "folds": [result.payload() for result in results],
-        "mean_best_dice": mean,
-        "next": command,
-    }
-    tables = [table for result in results for table in result.tables()]
-    summary = console.Table(
-        "Folds",
-        ["folds", "mean val Dice"],
-        [[str(len(results)), f"{mean:.4f}"]],
-        caption=f"next: {command}",
-    )
-    return (payload, *tables, summary)
-
-
-def _models() -> tuple[Any, ...]:
-    from hemseg_cli.models.registry import listed_models
-
-    payload = {
-        "models": [
-            {
-                "name": model.name,
-                "title": model.title,
-                "parameters": model.parameters,
-                "source": model.source,
-                "reference_dice": model.reference_dice,
-            }
-            for model in listed_models()
-        ]
-    }
-    rows = [
-        [
-            model.name,
-            model.title,
-            f"{model.parameters / 1e6:.1f} M" if model.parameters else "by plan",
-            model.source,
-            f"{model.reference_dice:.2f}" if model.reference_dice else "-",
-        ]
-        for model in listed_models()
-    ]
-    columns = ["name", "model", "parameters", "source", "published Dice %"]
-    caption = (
-        "parameters: default configuration, one input channel; published: HemSeg-200 test split"
-    )
-    return payload, console.Table(
-        "Models",
-        columns,
-        rows,
-        caption=caption,
-        right=frozenset({"parameters", "published Dice %"}),
-    )
+    return common.config(keys, file=own) if own.is_file() else config
