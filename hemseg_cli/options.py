@@ -141,12 +141,14 @@ def output(command: Callable[Concatenate[Common, P], Any]) -> Callable[..., None
 def _with_options(
     command: Callable[Concatenate[Common, P], Any], added: Mapping[str, Any]
 ) -> Callable[..., None]:
+    work: Callable[..., Any] = command
+
     @functools.wraps(command)
     def run(**values: Any) -> None:
         given = {name: values.pop(name) for name in added}
         console.configure(json=given["json"], quiet=given["quiet"], verbose=given["verbose"])
         given["assignments"] = tuple(given.get("assignments") or ())
-        print_result(command(Common(**given), **values))  # type: ignore[arg-type]
+        print_result(work(Common(**given), **values))
 
     # Typer reads names, types and defaults from the signature: the command's own, without its
     # `Common`, and the added ones.
@@ -169,5 +171,11 @@ def print_result(result: Any) -> None:
     if result is None:
         return
     console.result(result.payload(), *result.tables())
-    if result.failed:
+    if _some_failed(result):
         raise typer.Exit(EXIT_NOT_DONE)
+
+
+def _some_failed(result: Any) -> bool:
+    if hasattr(result, "failed"):
+        return bool(result.failed)
+    return bool(getattr(result, "refused", ())) or not getattr(result, "ok", True)

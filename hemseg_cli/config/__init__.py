@@ -1,11 +1,20 @@
-"""`hemseg.toml` as strict, frozen models: one file per section, `loading` merges the layers.
+"""`hemseg.toml` as strict, frozen models: `schema` holds every key, `loading` merges the layers.
 
-Precedence, lowest first: a field's default, the training recipe's preset, the file,
-`HEMSEG_SECTION__KEY`, `--set`, a command's option.
+Precedence, highest first: a command's option, `--set`, `HEMSEG_SECTION__KEY`, the file's table of
+the model (`[train.models.NAME]`), the file's other keys, the recipe's preset, a field's default.
 """
 
-from hemseg_cli.config.loading import dump, load, template, validate_file
+from hemseg_cli.config.loading import dump, load, plain, template, validate_file
 from hemseg_cli.config.of_run import config_of_run, data_of
 from hemseg_cli.config.schema import Config
 
-__all__ = ["Config", "config_of_run", "data_of", "dump", "load", "template", "validate_file"]
+__all__ = [
+    "Config",
+    "config_of_run",
+    "data_of",
+    "dump",
+    "load",
+    "plain",
+    "template",
+    "validate_file",
+]

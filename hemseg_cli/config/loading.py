@@ -1,11 +1,13 @@
-"""Reading, merging, checking and writing `hemseg.toml`."""
+"""Read, merge, check and write `hemseg.toml`."""
 
 import difflib
+import functools
 import json
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,10 +17,17 @@ from pydantic_core import ErrorDetails, PydanticUndefined
 
 from hemseg_cli.config.recipes import preset, preset_values
 from hemseg_cli.config.schema import Config
+from hemseg_cli.config.trust import check_trust
+from hemseg_cli.config.values import MOST_LEVELS, problem_of
 from hemseg_cli.core.errors import ConfigError
+from hemseg_cli.core.names import printable
+from hemseg_cli.core.urls import without_secrets
 
 DEFAULT_FILE = Path("hemseg.toml")
 _ENVIRONMENT_PREFIX = "HEMSEG_"
+_MOST_CHARACTERS = 1_000_000
+_MOST_PROBLEMS = 20
+_NOT_BY_MODEL = frozenset({"model", "factory", "recipe", "models"})
 Tree = dict[str, Any]
 
 
@@ -28,40 +37,159 @@ def load(
     assignments: Iterable[str] = (),
     options: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
+    trust: bool | None = False,
 ) -> Config:
-    """The effective configuration.
+    """Return the effective configuration.
 
     `file`: the TOML file (None: `hemseg.toml` of the current folder, if there is one).
     `assignments`: `section.key=value`, as after `--set`. `options`: dotted key to value, from the
-    command line; a None is left out. Raises ConfigError naming `section.key`, its place (file and
-    line, variable, `--set` or option) and the nearest valid key.
+    command line; a None is left out. `trust`: whether the file may name servers and folders outside
+    the project from now on; None: not asked, for a config that is only looked at. Raises
+    ConfigError naming `section.key`, its place (file and line, variable, `--set` or option) and the
+    nearest valid key.
+
+    Precedence, highest first: `options`, `assignments`, `environ`, the file's table of the chosen
+    model (`[train.models.NAME]`), the file's other keys, the recipe's preset, the default.
     """
     path = _existing_file(file)
-    tree: Tree = {}
-    origin: dict[str, str] = {}
-    if path is not None:
-        _merge(tree, origin, _read_toml(path), _line_finder(path))
-    for source, key, value in (
+    layers = [_file_layer(path)] if path is not None else []
+    given = [
         *_from_environment(os.environ if environ is None else environ),
         *(_from_assignment(text) for text in assignments),
-        *(
-            ("command line", key, value)
-            for key, value in (options or {}).items()
-            if value is not None
-        ),
-    ):
-        _merge(tree, origin, _nested(key, value), lambda _key, source=source: source)
-    return _check(_with_recipe(tree), origin)
+        *(("command line", key, value) for key, value in (options or {}).items()),
+    ]
+    layers += [_given_layer(*one) for one in given if one[2] is not None]
+
+    tree, origin = _merged(layers)
+    config = _check(_with_recipe(tree), origin)
+    _check_tables(tree, origin)
+
+    if path is not None and trust is not None:
+        place = layers[0].place
+        stated = {key for key, where in origin.items() if where == place(key)}
+        check_trust(config, stated, file=path, place=place, record=trust)
+    return config
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One source of settings: its values, and the place of each key for messages.
+
+    `clears`: an empty table takes away what lower layers state (`--set train.network={}`).
+    """
+
+    tree: Tree
+    place: Callable[[str], str]
+    clears: bool = False
+
+
+def _file_layer(path: Path) -> _Layer:
+    tree = _read_toml(path)
+    place = _line_finder(path)
+    _refuse_impossible(tree, place)
+    return _Layer(tree, place)
+
+
+def _given_layer(source: str, key: str, value: Any) -> _Layer:
+    return _Layer(_nested(key, value, source), lambda _key: source, clears=True)
+
+
+def _merged(layers: Sequence[_Layer]) -> tuple[Tree, dict[str, str]]:
+    """Merge the layers, lowest first, each with its table of the chosen model on top of itself.
+
+    Returns the tree and the place of each dotted key.
+    """
+    chosen = _chosen_model([layer.tree for layer in layers])
+    tree: Tree = {}
+    origin: dict[str, str] = {}
+    for layer in layers:
+        values = layer.tree
+        if not layer.clears and _chosen_model([values]) != chosen:
+            values = _without_network(values)
+        _merge(tree, origin, values, layer.place, clears=layer.clears)
+
+        table = _model_tables(values).get(chosen)
+        if isinstance(table, dict):
+            place = functools.partial(_place_in_table, layer.place, chosen)
+            _merge(tree, origin, {"train": table}, place, clears=True)
+    return tree, origin
+
+
+def _chosen_model(trees: Iterable[Tree]) -> str:
+    """Return the model that the layers choose, the last one that names a model deciding."""
+    chosen: Any = Config().train.model
+    for tree in trees:
+        train = tree.get("train")
+        if isinstance(train, dict):
+            chosen = train.get("factory") or train.get("model") or chosen
+    return str(chosen)
+
+
+def _without_network(tree: Tree) -> Tree:
+    """Leave out `[train.network]` of a file whose model is not the chosen one.
+
+    It holds the arguments of the network that the file names, which no other one takes.
+    """
+    train = tree.get("train")
+    if not isinstance(train, dict):
+        return tree
+    return tree | {"train": {key: value for key, value in train.items() if key != "network"}}
+
+
+def _model_tables(tree: Tree) -> Tree:
+    train = tree.get("train")
+    tables = train.get("models") if isinstance(train, dict) else None
+    return tables if isinstance(tables, dict) else {}
+
+
+def _place_in_table(place: Callable[[str], str], model: str, key: str) -> str:
+    return place(key.replace("train", f"train.models.{model}", 1))
+
+
+def _check_tables(tree: Tree, place_of: Mapping[str, str]) -> None:
+    """Check the table of every model, the chosen one or not. ConfigError as `load`."""
+    for name, table in _model_tables(tree).items():
+        where = place_of.get(f"train.models.{name}", "")
+        if not isinstance(table, dict):
+            raise ConfigError(f"train.models.{name}: a table is wanted, not {table!r} ({where})")
+        for key in _NOT_BY_MODEL & set(table):
+            raise ConfigError(
+                f"train.models.{name}.{key}: cannot differ by model ({where})",
+                hint=f"write {key} into [train]",
+            )
+        head = f"train.models.{name}"
+        origin = {
+            f"train{key.removeprefix(head)}": where
+            for key, where in place_of.items()
+            if key == head or key.startswith(f"{head}.")
+        }
+        _check(_with_recipe({"train": table | {"model": name}}), origin)
 
 
 def validate_file(path: Path) -> Config:
     """Check one file alone, without environment or overrides."""
-    return load(path, environ={})
+    return load(path, environ={}, trust=None)
 
 
 def dump(config: Config) -> str:
-    """The whole configuration as TOML; keys without a value are left out."""
-    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
+    """Write the whole configuration as TOML, without secrets in URLs.
+
+    Keys without a value are left out; tables of models are merged into `[train]` already.
+    """
+    return tomli_w.dumps(_public(config.model_dump(mode="json", exclude_none=True)))
+
+
+def plain(config: Config) -> Tree:
+    """Return the same as plain values, keys without a value as None."""
+    return cast(Tree, _public(config.model_dump(mode="json")))
+
+
+def _public(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _public(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_public(part) for part in value]
+    return without_secrets(value) if isinstance(value, str) else value
 
 
 def template() -> str:
@@ -71,7 +199,8 @@ def template() -> str:
     file they would overrule it.
     """
     lines = [
-        "# hemseg.toml: every key with its default. Delete what you do not change; what the recipe sets is commented out."
+        "# hemseg.toml: every key with its default. Delete what you do not change; what the recipe",
+        "# sets is commented out.",
     ]
     for section, field in Config.model_fields.items():
         lines += [
@@ -125,17 +254,36 @@ def _existing_file(file: Path | None) -> Path | None:
 
 def _read_toml(path: Path) -> Tree:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        return _parsed(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text (byte {error.start})") from None
-    except tomllib.TOMLDecodeError as error:
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
         raise ConfigError(
             f"{path} is not valid TOML: {error}", hint='strings need quotes, e.g. model = "unet"'
         ) from None
 
 
-def _line_finder(path: Path) -> Any:
-    """A function from a dotted key to `file:line`, for messages; tomllib keeps no positions."""
+def _parsed(text: str) -> Tree:
+    """Parse TOML; ValueError for whatever is none, nested without end included."""
+    if len(text) > _MOST_CHARACTERS:
+        raise ValueError(f"more than {_MOST_CHARACTERS} characters")
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("tables or lists within each other without end") from None
+
+
+def _refuse_impossible(tree: Tree, place: Callable[[str], str]) -> None:
+    problem = problem_of(tree)
+    if problem is not None:
+        key, what = problem
+        raise ConfigError(f"{printable(key)[:80]}: {what} ({place(key)})")
+
+
+def _line_finder(path: Path) -> Callable[[str], str]:
+    """Return a function from a dotted key to `file:line`, for messages; tomllib keeps no positions."""
     lines: dict[str, int] = {}
     table = ""
     for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
@@ -167,29 +315,44 @@ def _from_assignment(text: str) -> tuple[str, str, Any]:
             f"--set {text}: not of the form SECTION.KEY=VALUE",
             hint="for example --set train.epochs=50",
         )
-    return f"--set {text}", key.strip(), _scalar(value.strip())
+    return f"--set {text[:80]}", key.strip(), _scalar(value.strip())
 
 
 def _scalar(text: str) -> Any:
-    """A TOML value where the text is one (`3`, `true`, `[1, 2]`), else the text itself."""
+    """Return a TOML value where the text is one (`3`, `true`, `[1, 2]`), else the text itself."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return _parsed(f"value = {text}")["value"]
+    except ValueError:
         return text
 
 
-def _nested(key: str, value: Any) -> Tree:
-    for part in reversed(key.split(".")):
+def _nested(key: str, value: Any, source: str) -> Tree:
+    parts = key.split(".")
+    if len(parts) > MOST_LEVELS:
+        raise ConfigError(f"{source}: more than {MOST_LEVELS} tables within each other")
+    for part in reversed(parts):
         value = {part: value}
+    _refuse_impossible(value, lambda _key: source)
     return cast(Tree, value)
 
 
-def _merge(tree: Tree, origin: dict[str, str], layer: Tree, place: Any, prefix: str = "") -> None:
+def _merge(
+    tree: Tree,
+    origin: dict[str, str],
+    layer: Tree,
+    place: Callable[[str], str],
+    prefix: str = "",
+    *,
+    clears: bool = False,
+) -> None:
+    """Lay the values of `layer` over `tree`; with `clears` an empty table empties what is there."""
     for key, value in layer.items():
         dotted = f"{prefix}{key}"
         if isinstance(value, dict) and isinstance(tree.get(key, {}), dict):
             origin.setdefault(dotted, place(dotted))
-            _merge(tree.setdefault(key, {}), origin, value, place, f"{dotted}.")
+            if clears and not value:
+                tree[key] = {}
+            _merge(tree.setdefault(key, {}), origin, value, place, f"{dotted}.", clears=clears)
         else:
             tree[key] = value
             origin[dotted] = place(dotted)
@@ -216,9 +379,12 @@ def _check(tree: Tree, origin: Mapping[str, str]) -> Config:
         return Config.model_validate_json(json.dumps(tree, default=str), strict=True)
     except ValidationError as error:
         details = error.errors(include_url=False)
-        problems = [_describe(detail, origin) for detail in details]
+        problems = [_describe(detail, origin) for detail in details[:_MOST_PROBLEMS]]
+        if len(details) > _MOST_PROBLEMS:
+            problems.append(f"and {len(details) - _MOST_PROBLEMS} more")
         raise ConfigError(
-            "\n".join(problems), hint="hemseg config show   prints every key and its value"
+            printable("\n".join(problems)),
+            hint="hemseg config show   prints every key and its value",
         ) from None
 
 
@@ -231,9 +397,11 @@ def _describe(detail: ErrorDetails, origin: Mapping[str, str]) -> str:
     where = f" ({place})" if place else ""
     if detail["type"] == "extra_forbidden":
         nearest = difflib.get_close_matches(key, _every_key(Config), n=1, cutoff=0.5)
-        return f"{key}: unknown key{where}" + (f"; did you mean {nearest[0]}?" if nearest else "")
+        return f"{key[:80]}: unknown key{where}" + (
+            f"; did you mean {nearest[0]}?" if nearest else ""
+        )
     value = detail["input"]
-    shown = "" if isinstance(value, dict) else f", not {value!r}"
+    shown = "" if isinstance(value, dict) else f", not {without_secrets(repr(value))[:200]}"
     message = detail["msg"][:1].lower() + detail["msg"][1:]
     return f"{key}: {message}{shown}{where}"
 

@@ -6,8 +6,9 @@ Each field has a description with its unit, which `hemseg config init` prints as
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from hemseg_cli.config.values import expanded, expanded_path
 from hemseg_cli.core.data_directory import DataDirectory
 
 
@@ -17,9 +18,13 @@ class Section(BaseModel):
     Every field has a description with its unit, which `hemseg config init` prints.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+Folder = Annotated[Path, AfterValidator(expanded_path)]
+"""A path in which `~` and variables are written out."""
+Place = Annotated[str, AfterValidator(expanded)]
+"""The same, or a URL or a name."""
 Probability = Annotated[float, Field(ge=0, le=1)]
 Range = tuple[float, float]
 
@@ -92,13 +97,13 @@ class ComputeConfig(Section):
 class RunsConfig(Section):
     """`[runs]`."""
 
-    root: Path = Field(Path("runs"), description="folder of the run directories")
+    root: Folder = Field(Path("runs"), description="folder of the run directories")
 
 
 class DataConfig(Section):
     """`[data]`."""
 
-    root: Path = Field(Path("data"), description="folder that holds the data sets")
+    root: Folder = Field(Path("data"), description="folder that holds the data sets")
     dataset: str = Field(
         "hemseg-200",
         pattern=r"^[a-z0-9][a-z0-9._-]*$",
@@ -128,7 +133,7 @@ class DataConfig(Section):
 class FetchConfig(Section):
     """`[fetch]`."""
 
-    source: str | None = Field(
+    source: Place | None = Field(
         None,
         description="mirror URL, archive file or folder; none: the published files, by their commit",
     )
@@ -152,12 +157,14 @@ class FetchConfig(Section):
 class ConvertConfig(Section):
     """`[convert]`."""
 
-    dicom: str | None = Field(None, description="DICOM folder, zip file, https://...zip, or kaggle")
+    dicom: Place | None = Field(
+        None, description="DICOM folder, zip file, https://...zip, or kaggle"
+    )
     layout: Literal["rsna", "series"] = Field(
         "rsna",
         description="rsna: slices by id, per manifest; series: any tree of DICOM files, one NIfTI per series",
     )
-    out: Path | None = Field(
+    out: Folder | None = Field(
         None, description="output folder of layout series; none: <data.root>/<data.dataset>"
     )
     uneven: Literal["refuse", "resample"] = Field(
@@ -353,7 +360,8 @@ class TrainConfig(Section):
     folds: int = Field(5, ge=2, description="number of folds, grouped by patient")
     network: dict[str, Any] = Field(
         default_factory=dict,
-        description="arguments of the network that differ from its defaults, e.g. channels = [16, 32, 64]",
+        description="arguments of the network that differ from its defaults, e.g. "
+        "channels = [16, 32, 64]; of the model that this file names",
     )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
@@ -510,6 +518,13 @@ class TrainConfig(Section):
     )
     nnunet: NnunetConfig = Field(
         default_factory=NnunetConfig, description="nnU-Net's own trainer (model nnunet)"
+    )
+
+    models: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        exclude=True,  # merged into the other keys by the time that the config is used
+        description="keys of [train] that hold for one model alone, a table for each: "
+        "[train.models.unet] lr = 0.01",
     )
 
     @model_validator(mode="after")
