@@ -62,8 +62,10 @@ def init(
 @options.common
 def show(common: options.Common) -> None:
     """Print the effective config: defaults, recipe, file, environment and --set merged."""
-    config = common.config()
-    from hemseg_cli.config import dump, plain
+    from hemseg_cli.config import dump, load, plain
+
+    # Looked at, and nothing done: no trust in the file is needed.
+    config = load(common.config_file, assignments=common.assignments, trust=None)
 
     if common.json:
         console.result(plain(config))

@@ -17,6 +17,7 @@ from hemseg_cli.config.schema import Config
 from hemseg_cli.core import console
 from hemseg_cli.core.errors import ConfigError, HemsegError
 from hemseg_cli.core.files import write_text
+from hemseg_cli.core.urls import without_secrets
 
 _PATH_KEYS = (
     "data.root",
@@ -53,7 +54,8 @@ def check_trust(
         return
 
     lines = [
-        f"{key} = {_value(config, key)} ({place(key)}): {does}" for key, does in wanted.items()
+        f"{key} = {without_secrets(str(_value(config, key)))} ({place(key)}): {does}"
+        for key, does in wanted.items()
     ]
     raise ConfigError(
         f"{file} asks for what no file may have unasked:\n" + "\n".join(lines),
