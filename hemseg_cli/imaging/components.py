@@ -15,9 +15,9 @@ Integers = NDArray[np.int64]
 
 
 def label_components(mask: NDArray[Any]) -> tuple[NDArray[np.int32], int]:
-    """26-connected components of a 3-D mask.
+    """Label the 26-connected components of a 3-D mask.
 
-    Labels 1..n in C order of their first voxels (int32, 0 outside), and n.
+    Returns labels 1..n in C order of their first voxels (int32, 0 outside), and n.
     """
     flat = np.flatnonzero(np.ascontiguousarray(mask))
     labels = np.zeros(mask.shape, dtype=np.int32)
@@ -27,7 +27,7 @@ def label_components(mask: NDArray[Any]) -> tuple[NDArray[np.int32], int]:
 
 
 def component_of(flat: Integers, shape: Sequence[int]) -> tuple[NDArray[np.int32], int]:
-    """The 26-connected component, 1..n, of each foreground voxel, and n.
+    """Return the 26-connected component, 1..n, of each foreground voxel, and n.
 
     `flat` [m]: the sorted indices of the foreground in the C-ordered array of `shape`; components
     are numbered by their first voxels.
@@ -37,11 +37,14 @@ def component_of(flat: Integers, shape: Sequence[int]) -> tuple[NDArray[np.int32
 
     if not flat.size:
         return np.zeros(0, dtype=np.int32), 0
+
+    # Runs are the vertices of a graph, and those that touch its edges.
     first, last, run_of_voxel = _runs(flat, shape)
     left, right = _touching(first, last, shape)
     graph = coo_matrix(
         (np.ones(left.size, dtype=bool), (left, right)), shape=(first.size, first.size)
     )
+
     count, component = connected_components(graph, directed=False)
     # scipy numbers components in the order in which it meets them; ours is the order of first
     # voxels.
@@ -52,7 +55,7 @@ def component_of(flat: Integers, shape: Sequence[int]) -> tuple[NDArray[np.int32
 
 
 def _runs(flat: Integers, shape: Sequence[int]) -> tuple[Integers, Integers, Integers]:
-    """First and last voxel of each run along the last axis, and the run of each voxel.
+    """Return first and last voxel of each run along the last axis, and the run of each voxel.
 
     Positions are those in an array with one empty voxel more after every line and one empty line
     more after every slice, so that neighbours in it are neighbours in the scan.
@@ -66,16 +69,19 @@ def _runs(flat: Integers, shape: Sequence[int]) -> tuple[Integers, Integers, Int
 
 
 def _touching(first: Integers, last: Integers, shape: Sequence[int]) -> tuple[Integers, Integers]:
-    """Pairs of runs that touch by face, edge or corner.
+    """Return the pairs of runs that touch by face, edge or corner.
 
     Each run with those on the four lines before its own that are next to it.
     """
     line = shape[2] + 1
     slab = (shape[1] + 1) * line
     left, right = [], []
+
+    # The line before in this slice, and the three next to it in the slice before.
     for back in (line, slab - line, slab, slab + line):
         low = np.searchsorted(last, first - back - 1, side="left")
         high = np.searchsorted(first, last - back + 1, side="right")
+
         many = np.maximum(high - low, 0)
         left.append(np.repeat(np.arange(first.size), many))
         within = np.arange(int(many.sum())) - np.repeat(np.cumsum(many) - many, many)

@@ -1,8 +1,10 @@
-"""From a scan in HU to what a network eats, and from its answer back to the scan's own grid.
+"""Prepare a scan for a network, and bring the network's output back to the scan's own grid.
 
-A checkpoint carries the settings.
+Axes are made canonical (R, A, S), voxels resampled to the network's spacing, HU clipped and
+normalised by one window a channel. The settings travel in the checkpoint.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -10,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hemseg_cli.core.errors import FileFormatError
+from hemseg_cli.core.errors import CaseError, FileFormatError
 from hemseg_cli.imaging.geometry import Affine, spacing_mm
 from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.imaging.orientation import Reorientation, from_canonical, to_canonical
@@ -19,14 +21,16 @@ from hemseg_cli.imaging.resampling import resample, resampled_shape
 Spacing = tuple[float | None, float | None, float | None]
 Alignment = Literal["first-voxel", "monai"]
 
-_SAME_SPACING_MM = 1e-3  # MONAI's `Spacing` does not resample an axis that is this near, and the published setup is built on it
+_SAME_SPACING_MM = 1e-3
+"""MONAI's `Spacing` does not resample an axis that is this near, as the published setup has it."""
 
 _SAME_CENTRE_VOXEL = 1e-6
+_MOST_VOXELS = 2**29  # 2 GiB a channel in float32; 512 x 512 x 600 are 0.3 of it
 
 
 @dataclass(frozen=True)
 class HuWindow:
-    """One input channel: HU clipped to [low, high], minus `mean`, divided by `std`."""
+    """Define one input channel: HU clipped to [low, high], minus `mean`, divided by `std`."""
 
     low: float
     high: float
@@ -35,13 +39,13 @@ class HuWindow:
 
     @classmethod
     def unit(cls, low: float, high: float) -> "HuWindow":
-        """The window scaled to [-1, 1]."""
+        """Return the window that scales [low, high] to [-1, 1]."""
         return cls(low, high, (low + high) / 2, (high - low) / 2)
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """`spacing_mm` along R, A, S; one channel per window.
+    """Say how scans are prepared: `spacing_mm` along R, A, S; one channel per window.
 
     An axis keeps the scan's own spacing where its `spacing_mm` is None, or the two differ by 0.001
     mm at most or by less than the factor `keep_within`. `alignment`: whether the first voxels of
@@ -54,7 +58,7 @@ class Preprocess:
     alignment: Alignment = "first-voxel"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as a checkpoint stores them."""
+        """Return plain values, as a checkpoint stores them."""
         return {
             "spacing_mm": list(self.spacing_mm),
             "windows": [asdict(window) for window in self.windows],
@@ -100,7 +104,7 @@ class Preprocess:
 
 @dataclass(frozen=True)
 class NetworkGrid:
-    """How a scan was brought to the network's grid; enough to go back.
+    """Record how a scan was brought to the network's grid; enough to go back.
 
     `origin_mm`: centre of the network's voxel [0, 0, 0] from the canonical scan's, along its axes.
     """
@@ -115,13 +119,13 @@ class NetworkGrid:
 
     @property
     def way_back_mm(self) -> tuple[float, float, float]:
-        """Centre of the canonical scan's voxel [0, 0, 0] from the network's, along the axes."""
+        """The centre of the canonical scan's voxel [0, 0, 0] from the network's, along the axes."""
         x, y, z = (0.0 if step == 0 else -step for step in self.origin_mm)
         return x, y, z
 
 
 def network_grid(volume: Volume, settings: Preprocess) -> tuple[Volume, NetworkGrid]:
-    """The canonical view of a volume, and the grid on which the network sees it."""
+    """Return the canonical view of a volume, and the grid on which the network sees it."""
     canonical, change = to_canonical(volume)
     si, sj, sk = volume.array.shape
     return canonical, grid_of(canonical, settings, change, (si, sj, sk))
@@ -133,31 +137,42 @@ def grid_of(
     change: Reorientation,
     source_shape: tuple[int, int, int],
 ) -> NetworkGrid:
-    """The grid on which the network sees a scan that is on canonical axes already.
+    """Return the grid on which the network sees a scan that is on canonical axes already.
 
-    `change`: how the scan came from the axes of its file, `source_shape` its shape there.
+    `change`: how the scan came from the axes of its file, `source_shape` its shape there. CaseError
+    where the grid would have more voxels than any head CT: a scan of absurd extent, or settings of
+    absurd spacing.
     """
     spacing = spacing_mm(canonical.affine)
     x, y, z = settings.grid_spacing_mm(spacing)
     i, j, k = canonical.array.shape
 
+    wanted = resampled_shape((i, j, k), spacing, (x, y, z))
+    if math.prod(wanted) > _MOST_VOXELS:
+        shown = (" x ".join(f"{step:.4g}" for step in steps) for steps in ((x, y, z), spacing))
+        raise CaseError(
+            f"at {next(shown)} mm the network's grid would have {' x '.join(map(str, wanted))} "
+            f"voxels, more than any head CT (the scan: {i} x {j} x {k} of {next(shown)} mm)",
+            hint="check the scan's spacing, and the spacing that the model was trained with",
+        )
+
     if settings.alignment == "monai":
         shape, origin_mm = monai_grid((i, j, k), canonical.affine, (x, y, z))
         return NetworkGrid(source_shape, (i, j, k), spacing, shape, (x, y, z), change, origin_mm)
 
-    shape = resampled_shape((i, j, k), spacing, (x, y, z))
-    return NetworkGrid(source_shape, (i, j, k), spacing, shape, (x, y, z), change)
+    return NetworkGrid(source_shape, (i, j, k), spacing, wanted, (x, y, z), change)
 
 
 def monai_grid(
     shape: tuple[int, int, int], affine: Affine, new_spacing_mm: tuple[float, float, float]
 ) -> tuple[tuple[int, int, int], tuple[float, float, float]]:
-    """Shape and origin of the grid onto which MONAI's `Spacing` resamples a canonical scan.
+    """Return shape and origin of the grid onto which MONAI's `Spacing` resamples a canonical scan.
 
-    The origin is that of `NetworkGrid.origin_mm`. `Spacing` starts its grid at the scan's first voxel only
-    where that corner is the lowest along every axis to 1e-8 of a voxel; in a header whose sform was
-    rounded to float32 it often is not, and the grid is then laid around the scan's centre: up to
-    0.285 voxels along z in 54 of the 222 scans of HemSeg-200. So MONAI itself is asked.
+    The origin is that of `NetworkGrid.origin_mm`. `Spacing` starts its grid at the scan's first
+    voxel only where that corner is the lowest along every axis to 1e-8 of a voxel; in a header
+    whose sform was rounded to float32 it often is not, and the grid is then laid around the scan's
+    centre: up to 0.285 voxels along z in 54 of the 222 scans of HemSeg-200. So MONAI itself is
+    asked.
     """
     from monai.data.utils import compute_shape_offset, zoom_affine  # slow to import
 
@@ -175,7 +190,7 @@ def monai_grid(
 
 
 def prepare_image(volume: Volume, settings: Preprocess) -> tuple[NDArray[np.float32], NetworkGrid]:
-    """HU -> float32 [c, i, j, k] on the network's grid (linear interpolation)."""
+    """Resample and normalise a scan in HU: float32 [c, i, j, k] on the network's grid (linear)."""
     canonical, grid = network_grid(volume, settings)
     hu = resample(
         canonical.array,
@@ -189,7 +204,7 @@ def prepare_image(volume: Volume, settings: Preprocess) -> tuple[NDArray[np.floa
 
 
 def prepare_label(volume: Volume, settings: Preprocess) -> NDArray[np.uint8]:
-    """A mask on the network's grid, uint8 [i, j, k] (nearest neighbour)."""
+    """Resample a mask onto the network's grid, uint8 [i, j, k] (nearest neighbour)."""
     canonical, grid = network_grid(volume, settings)
     mask = resample(
         canonical.array.astype(np.uint8),
@@ -203,8 +218,10 @@ def prepare_label(volume: Volume, settings: Preprocess) -> NDArray[np.uint8]:
 
 
 def normalise(hu: NDArray[Any], settings: Preprocess) -> NDArray[np.float32]:
-    """HU [i, j, k] -> one channel per window, float32 [c, i, j, k], C-contiguous."""
+    """Turn HU [i, j, k] into one channel per window, float32 [c, i, j, k], C-contiguous."""
     channels = np.empty((len(settings.windows), *hu.shape), dtype=np.float32)
+
+    # In place, channel by channel: a scan of a gigabyte is not held twice.
     for channel, window in zip(channels, settings.windows, strict=True):
         np.clip(hu, window.low, window.high, out=channel, casting="unsafe")
         channel -= np.float32(window.mean)
@@ -213,7 +230,7 @@ def normalise(hu: NDArray[Any], settings: Preprocess) -> NDArray[np.float32]:
 
 
 def restore_probability(probability: NDArray[np.float32], grid: NetworkGrid) -> NDArray[np.float32]:
-    """Probabilities [i, j, k] on the network's grid -> on the scan's own grid (linear interpolation)."""
+    """Resample probabilities [i, j, k] from the network's grid onto the scan's own (linear)."""
     canonical = resample(
         probability,
         grid.spacing_mm,

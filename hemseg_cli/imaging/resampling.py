@@ -1,7 +1,4 @@
-"""Resampling between grids that share axes and the centre of voxel [0, 0, 0].
-
-Only spacing and shape differ.
-"""
+"""Resample between grids that share their axes: spacing, shape and origin may differ."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +10,10 @@ from numpy.typing import NDArray
 def resampled_shape(
     shape: Sequence[int], spacing: Sequence[float], new_spacing: Sequence[float]
 ) -> tuple[int, int, int]:
-    """Voxels needed to reach from the first to the last voxel centre at the new spacing (MONAI's `Spacing` rounds the same way)."""
+    """Return how many voxels of the new spacing reach from the first to the last voxel centre.
+
+    Rounded as MONAI's `Spacing` rounds.
+    """
     i, j, k = (
         round((n - 1) * old / new) + 1
         for n, old, new in zip(shape, spacing, new_spacing, strict=True)
@@ -30,12 +30,10 @@ def resample(
     linear: bool,
     origin_mm: Sequence[float] = (0.0, 0.0, 0.0),
 ) -> NDArray[Any]:
-    """`array` [i, j, k] with spacing (mm) on the grid of `new_spacing` and `new_shape`.
+    """Resample `array` [i, j, k] of `spacing` (mm) onto a grid of `new_spacing` and `new_shape`.
 
-    Linear gives float32, nearest keeps the type.
-
-    Beyond the last voxel centre the edge is repeated. `origin_mm`: where the new grid's first voxel
-    centre lies, from the old one's.
+    Linear gives float32, nearest keeps the type. Beyond the last voxel centre the edge is repeated.
+    `origin_mm`: where the new grid's first voxel centre lies, from the old one's.
     """
     import SimpleITK as sitk  # slow to import
 
@@ -45,6 +43,8 @@ def resample(
         and not any(origin_mm)
     ):
         return array.astype(np.float32) if linear else array
+
+    # ITK's arrays are [k, j, i].
     source = sitk.GetImageFromArray(
         np.ascontiguousarray((array.astype(np.float32) if linear else array).transpose(2, 1, 0))
     )
@@ -67,9 +67,14 @@ def resample(
 def resample_planes(
     array: NDArray[Any], positions: NDArray[np.float64], new_positions: NDArray[np.float64]
 ) -> NDArray[Any]:
-    """Planes `array` [k, ...] at ascending `positions` (mm), linearly interpolated at `new_positions`; integer types are rounded."""
+    """Interpolate planes `array` [k, ...] at ascending `positions` (mm) linearly.
+
+    At `new_positions`; beyond the ends the last plane is repeated. Integer types are rounded.
+    """
+    # Each new plane lies between the one at `after - 1` and the one at `after`.
     after = np.clip(np.searchsorted(positions, new_positions, side="right"), 1, len(positions) - 1)
     shares = (new_positions - positions[after - 1]) / (positions[after] - positions[after - 1])
+
     planes = np.empty((len(new_positions), *array.shape[1:]), dtype=array.dtype)
     for plane, index, share in zip(
         planes, after.tolist(), np.clip(shares, 0.0, 1.0).tolist(), strict=True

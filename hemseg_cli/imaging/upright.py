@@ -1,4 +1,4 @@
-"""From the sheared voxels of a tilted gantry to an upright grid.
+"""Resample the sheared voxels of a tilted gantry onto an upright grid.
 
 Right angles, slices across the table, millimetres true everywhere.
 """
@@ -15,18 +15,19 @@ from hemseg_cli.imaging.nifti import Volume
 
 @dataclass(frozen=True)
 class UprightGrid:
-    """Where the voxels of an upright volume lie (RAS)."""
+    """Hold where the voxels of an upright volume lie (RAS mm)."""
 
     shape: tuple[int, int, int]
     affine: Affine
 
 
 def upright_grid(shape: tuple[int, int, int], sheared: Affine) -> UprightGrid:
-    """The smallest right-angled grid around a sheared one, slices stacked straight along its k steps.
+    """Return the smallest right-angled grid around a sheared one, stacked along its k steps.
 
     In-plane spacing is kept; the slice spacing is the distance between the sheared slices along
     their normal.
     """
+    # The axes of the new grid: straight along the table, and what of i and j is across it.
     i_step, j_step, k_step = sheared[:3, 0], sheared[:3, 1], sheared[:3, 2]
     k_axis = k_step / np.linalg.norm(k_step)
     i_axis = i_step - (i_step @ k_axis) * k_axis
@@ -34,8 +35,11 @@ def upright_grid(shape: tuple[int, int, int], sheared: Affine) -> UprightGrid:
     j_axis = np.cross(k_axis, i_axis)
     j_axis *= np.sign(j_axis @ j_step)
     axes = np.column_stack([i_axis, j_axis, k_axis])
+
     along = header_voxel_volume_mm3(sheared) / float(np.linalg.norm(np.cross(i_step, j_step)))
     steps = np.array([*spacing_mm(sheared)[:2], along])
+
+    # Every corner of the sheared grid has to lie within the new one.
     corners = np.array(
         [
             [i, j, k]
@@ -47,6 +51,7 @@ def upright_grid(shape: tuple[int, int, int], sheared: Affine) -> UprightGrid:
     )
     placed = (corners @ sheared[:3, :3].T + sheared[:3, 3]) @ axes
     low, high = placed.min(axis=0), placed.max(axis=0)
+
     counts = np.ceil((high - low) / steps - 1e-6).astype(int) + 1
     affine = np.eye(4)
     affine[:3, :3] = axes * steps
@@ -55,9 +60,9 @@ def upright_grid(shape: tuple[int, int, int], sheared: Affine) -> UprightGrid:
 
 
 def image_on(grid: UprightGrid, image: Volume, *, outside: float) -> NDArray[Any]:
-    """An image (its affine the true, sheared one) on the grid.
+    """Resample an image, whose affine is the true, sheared one, onto the grid.
 
-    Linear, `outside` beyond the scan, type kept.
+    Linear; `outside` beyond the scan; the type is kept.
     """
     values = _resample(image.array.astype(np.float32), image.affine, grid, outside)
     kind = image.array.dtype
@@ -65,7 +70,7 @@ def image_on(grid: UprightGrid, image: Volume, *, outside: float) -> NDArray[Any
 
 
 def label_on(grid: UprightGrid, label: Volume) -> NDArray[np.uint8]:
-    """A mask (0 and 1, or the share of each voxel inside) on the grid with its volume kept.
+    """Resample a mask (0 and 1, or the share of each voxel inside), its volume kept.
 
     Of the linearly interpolated mask the highest voxels are taken, as many as make the same mm3.
     """
@@ -74,6 +79,7 @@ def label_on(grid: UprightGrid, label: Volume) -> NDArray[np.uint8]:
     wanted = round(volume_mm3 / header_voxel_volume_mm3(grid.affine))
     share = _resample(mask, label.affine, grid, 0.0)
     inside = np.flatnonzero(share)
+
     # A stable sort decides ties by place, so that the result does not depend on the machine.
     chosen = inside[np.argsort(-share.ravel()[inside], kind="stable")[:wanted]]
     out = np.zeros(grid.shape, dtype=np.uint8)

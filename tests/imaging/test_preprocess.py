@@ -18,7 +18,7 @@ from monai.transforms import (
 from numpy.typing import NDArray
 
 from hemseg_cli.config import load
-from hemseg_cli.core.errors import FileFormatError
+from hemseg_cli.core.errors import CaseError, FileFormatError
 from hemseg_cli.imaging.geometry import Affine
 from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.imaging.preprocess import (
@@ -182,3 +182,19 @@ def test_paper_grid_lies_where_monai_puts_it_on_every_real_label(shared_data: Pa
         moved += bool(np.abs(ours).max() > 1e-3)
     assert len(headers) == 222
     assert moved == 54
+
+
+@pytest.mark.parametrize(
+    ("own_mm", "wanted_mm"),
+    [
+        ((0.5, 0.5, 100.0), (0.05, 0.05, 0.05)),
+        ((0.45, 0.45, 5.0), (0.01, 0.01, 0.1)),
+        ((50.0, 50.0, 5.0), (0.05, 0.05, 5.0)),
+    ],
+)
+def test_a_network_grid_larger_than_any_head_is_refused_before_memory_is_taken(
+    own_mm: tuple[float, float, float], wanted_mm: tuple[float, float, float]
+) -> None:
+    volume = Volume(np.zeros((200, 200, 60), np.int16), np.diag([*own_mm, 1.0]))
+    with pytest.raises(CaseError, match=r"mm the network's grid would have \d+ x"):
+        prepare_image(volume, Preprocess(wanted_mm))
