@@ -1,15 +1,21 @@
 """Every file name inside a run directory, and which run is the latest."""
 
+import contextlib
+import itertools
 import re
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from hemseg_cli.core import console
 from hemseg_cli.core.errors import HemsegError, UsageError
-from hemseg_cli.core.files import file_lock, temporary_path
+from hemseg_cli.core.files import file_lock, read_text, temporary_path
+from hemseg_cli.core.names import first_few, printable
 
 LATEST = "latest"
+_RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_MOST_RUNS_NAMED = 20
 
 
 @dataclass(frozen=True)
@@ -90,59 +96,152 @@ class RunDirectory:
         """The tables of the page."""
         return self.path / "report.md"
 
+    @property
+    def lock_file(self) -> Path:
+        """What keeps two trainings out of one run."""
+        return self.path / ".lock"
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the run has a checkpoint."""
+        return any(self.checkpoints.glob("*.pt"))
+
+    @property
+    def trained_at_s(self) -> float:
+        """When the newest checkpoint was written, in seconds since 1970; 0 without one."""
+        return max((file.stat().st_mtime for file in self.checkpoints.glob("*.pt")), default=0.0)
+
     def lock(self) -> AbstractContextManager[None]:
         """Hold the run for one writer; HemsegError with the other's pid if somebody holds it."""
-        return file_lock(self.path / ".lock", doing=f"run {self.path} is being trained")
+        return file_lock(self.lock_file, doing=f"run {self.path} is being trained")
 
 
 def create_run(root: Path, *, model: str, name: str | None = None) -> RunDirectory:
-    """A new run below `root`, or the existing one of that name; default name `<model>-<UTC time>`."""
+    """Make a run below `root`, or open the existing one of that name.
+
+    The default name is `<model>-<UTC time>`, with a number behind it for a second run in the same
+    second. UsageError for a name that is no name of a folder.
+    """
     chosen = name or f"{model.rpartition(':')[2]}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", chosen) or chosen == LATEST:
+    if not _RUN_NAME.fullmatch(chosen) or chosen == LATEST:
         raise UsageError(
-            f"--run {chosen}: not a run name",
+            f"--run {printable(chosen)}: not a run name",
             hint="letters, digits, '.', '_' and '-', not 'latest'",
         )
-    run = RunDirectory(root / chosen)
     try:
-        run.path.mkdir(parents=True, exist_ok=True)
+        if name:
+            (root / name).mkdir(parents=True, exist_ok=True)
+            return RunDirectory(root / name)
+        root.mkdir(parents=True, exist_ok=True)
+        return RunDirectory(_make_new_folder(root, chosen))
     except OSError as error:
         raise HemsegError(
-            f"cannot create run folder {run.path}: {error.strerror}",
+            f"cannot create run folder {root / chosen}: {error.strerror}",
             hint="--set runs.root=FOLDER names another place",
         ) from None
-    return run
+
+
+def _make_new_folder(root: Path, name: str) -> Path:
+    for number in itertools.count(1):
+        folder = root / (name if number == 1 else f"{name}-{number}")
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            return folder
+    raise AssertionError  # the numbers do not end
+
+
+def discard_run(run: RunDirectory) -> None:
+    """Remove what a training that failed before its first checkpoint has written.
+
+    A run with a checkpoint stays whole, and so does every file that training does not write. Call
+    it while the lock is held: another training may hold the run.
+    """
+    if run.is_trained:
+        return
+    for file in (run.config_file, run.environment_file, run.log_file, run.history_file):
+        file.unlink(missing_ok=True)
+    lock = run.lock_file
+    for file in (lock, lock.with_name(f"{lock.name}.holder")):
+        with contextlib.suppress(OSError):  # Windows keeps a file that is open
+            file.unlink(missing_ok=True)
+    for folder in (run.history_file.parent, run.checkpoints, run.path):
+        with contextlib.suppress(OSError):  # not empty, or not there
+            folder.rmdir()
 
 
 def mark_latest(run: RunDirectory) -> None:
-    """Let `latest` beside the run name it."""
-    temporary = temporary_path(run.path.parent / LATEST)
+    """Let `latest` beside the run name it: a link, or a text file where there are no links."""
+    latest = run.path.parent / LATEST
+    temporary = temporary_path(latest)
     try:
-        temporary.symlink_to(run.name)
-        temporary.replace(run.path.parent / LATEST)
+        try:
+            temporary.symlink_to(run.name)
+        except (OSError, NotImplementedError):
+            temporary.write_text(f"{run.name}\n", encoding="utf-8")
+        temporary.replace(latest)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise HemsegError(
-            f"cannot write into {run.path.parent}: {error.strerror}",
+            f"cannot write {latest}: {error.strerror}",
             hint="--set runs.root=FOLDER names another place",
         ) from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def open_run(root: Path, name: str | Path | None = None) -> RunDirectory:
-    """The run of that name or path; None: the newest. HemsegError names what there is."""
-    for candidate in [root / LATEST] if name is None else [root / str(name), Path(name)]:
+    """Open the run of that name or path; None or "latest": the newest one that is trained.
+
+    HemsegError names the runs there are.
+    """
+    if name is None or str(name) == LATEST:
+        return _latest_run(root)
+    for candidate in (root / str(name), Path(name)):
         if candidate.is_dir():
             return RunDirectory(candidate.resolve() if candidate.is_symlink() else candidate)
-    if name is None:
-        raise HemsegError(
-            f"no run in {root}", hint="hemseg train   makes one; --run PATH names one elsewhere"
-        )
-    known = (
-        sorted(path.name for path in root.iterdir() if path.is_dir() and path.name != LATEST)
-        if root.is_dir()
-        else []
-    )
+    known = first_few([run.name for run in _runs(root)], most=_MOST_RUNS_NAMED)
     raise HemsegError(
-        f"no run {name} in {root}",
-        hint=f"there are: {', '.join(known)}" if known else "hemseg train   makes one",
+        f"no run {printable(str(name))} in {root}",
+        hint=f"there are: {known}" if known else "hemseg train   makes one",
     )
+
+
+def _latest_run(root: Path) -> RunDirectory:
+    """Follow `latest`; where it names no trained run, take the newest that is trained."""
+    named = _named_by_latest(root / LATEST)
+    if named is not None and named.is_trained:
+        return named
+
+    trained = [run for run in _runs(root) if run.is_trained]
+    if trained:
+        newest = max(trained, key=lambda run: run.trained_at_s)
+        if (root / LATEST).is_symlink() or (root / LATEST).exists():
+            console.warn(f"{root / LATEST} names no trained run; taking the newest, {newest.name}")
+        return newest
+    if named is not None:
+        return named
+    raise HemsegError(
+        f"no run in {root}", hint="hemseg train   makes one; --run PATH names one elsewhere"
+    )
+
+
+def _named_by_latest(latest: Path) -> RunDirectory | None:
+    """The run that the link or text file `latest` names; None where there is none."""
+    if latest.is_dir():
+        return RunDirectory(latest.resolve() if latest.is_symlink() else latest)
+    if not latest.is_file():
+        return None
+    name = read_text(latest).strip()
+    run = RunDirectory(latest.parent / name)
+    return run if _RUN_NAME.fullmatch(name) and run.path.is_dir() else None
+
+
+def _runs(root: Path) -> list[RunDirectory]:
+    """Every run below `root`, by name."""
+    if not root.is_dir():
+        return []
+    return [
+        RunDirectory(path)
+        for path in sorted(root.iterdir())
+        if path.is_dir() and path.name != LATEST and not path.name.startswith(".")
+    ]

@@ -1,7 +1,6 @@
 """Open, fill and tidy the run directory of a training."""
 
 import contextlib
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +12,13 @@ from hemseg_cli.config import Config, dump
 from hemseg_cli.core import console
 from hemseg_cli.core.errors import HemsegError, UsageError
 from hemseg_cli.core.files import remove_leftovers, write_text
-from hemseg_cli.core.run_directory import RunDirectory, create_run, mark_latest, open_run
+from hemseg_cli.core.run_directory import (
+    RunDirectory,
+    create_run,
+    discard_run,
+    mark_latest,
+    open_run,
+)
 from hemseg_cli.models.checkpoint import read_checkpoint, write_checkpoint
 from hemseg_cli.training.distributed import Processes
 from hemseg_cli.training.environment import environment, write_environment
@@ -90,17 +95,17 @@ def written_run(
         yield
         return
     resumed = directory.checkpoint("last").exists()
-    try:
-        with directory.lock():
-            console.add_log_file(directory.log_file)
+    with directory.lock():
+        console.add_log_file(directory.log_file)
+        try:
             remove_leftovers(directory.path)
             write_setup(directory, config, device, processes, resumed=resumed)
             yield
-    except HemsegError:
-        if not directory.checkpoint("last").exists():
-            console.close_log_file()
-            shutil.rmtree(directory.path, ignore_errors=True)
-        raise
+        except HemsegError:
+            if not directory.is_trained:
+                console.close_log_file()
+                discard_run(directory)
+            raise
 
 
 def new_run(config: Config, name: str | None) -> RunDirectory:
