@@ -88,18 +88,18 @@ def test_predict_on_a_cluster_and_again_when_the_run_is_trained_anew(
     (work / "in/bad.nii.gz").write_text("no image")
     result = predict(_config(cluster), inputs=inputs, out=Path("out"))
     ml = truth(SHAPE).sum() * 5**3 / 1000
-    assert {row["scan"]: row["predicted_ml"] for row in result.predicted} == dict.fromkeys(
+    assert {row.scan: row.predicted_ml for row in result.predicted} == dict.fromkeys(
         ["s0", "s1", "s2", "s3"], pytest.approx(ml)
     )
-    assert [failure.scan for failure in result.failed] == ["bad"]
-    assert "is not a NIfTI file" in result.failed[0].error
+    assert list(result.failures) == ["bad"]
+    assert "is not a NIfTI file" in result.failures["bad"]
     for number in range(4):
         np.testing.assert_array_equal(
             read_volume(work / f"out/s{number}_mask.nii.gz").array, truth(SHAPE)
         )
     make_run(work, shift=0.6)  # trained anew: the workers, which live on, take the new weights
     again = predict(_config(cluster), inputs=inputs, out=Path("out"))
-    assert {row["scan"]: row["predicted_ml"] for row in again.predicted} == dict.fromkeys(
+    assert {row.scan: row.predicted_ml for row in again.predicted} == dict.fromkeys(
         ["s0", "s1", "s2", "s3"], 0.0
     )
 
@@ -118,8 +118,8 @@ def test_nothing_is_lost_when_a_worker_is_killed_while_it_predicts(
     killer.start()
     result = predict(_config(cluster), inputs=_inputs(8), out=Path("out"))
     killer.join()
-    assert result.failed == []
-    assert [row["scan"] for row in result.predicted] == [f"s{number}" for number in range(8)]
+    assert not result.failed
+    assert [row.scan for row in result.predicted] == [f"s{number}" for number in range(8)]
     here = predict(config_in(work, predict=QUIET), inputs=[Path("in")], out=Path("here"))
     assert result.predicted == here.predicted
     assert _outputs(work / "out") == _outputs(work / "here")

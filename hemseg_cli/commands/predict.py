@@ -41,7 +41,9 @@ def predict(
     ] = None,
     output_format: Annotated[
         str | None,
-        typer.Option("--format", metavar="nifti|dicom-seg", help="File format of the masks."),
+        typer.Option(
+            "--format", metavar="FORMAT,...", help="Formats of the masks: nifti, dicom-seg."
+        ),
     ] = None,
     save_probabilities: Annotated[
         bool | None, typer.Option("--save-probabilities", help="Also write the probabilities.")

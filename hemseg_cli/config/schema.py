@@ -282,26 +282,31 @@ class PredictConfig(Section):
         ge=0,
         description="smaller connected components are removed, mL; none: as the run chose on validation",
     )
-    crop: bool = Field(
-        True, description="compute the box of the head only, and no window without head"
+    crop: bool | None = Field(
+        None,
+        description="compute the box of the head only, and no window without head; "
+        "none: as the run was trained to (recipe paper: no, else yes)",
     )
     crop_margin_mm: float = Field(
         20.0,
         ge=0,
         description="margin around the box of the head (what lies 8 mm below the skin), mm",
     )
-    window: Literal["largest", "patch"] = Field(
-        "largest",
-        description="windows of fully convolutional networks: the largest in plane that memory allows, or the training patch",
+    window: Literal["largest", "patch"] | None = Field(
+        None,
+        description="windows of fully convolutional networks: the largest in plane that memory "
+        "allows, or the training patch; none: as the run (recipe paper: patch, else largest)",
     )
     batch: int = Field(1, ge=1, description="windows computed at once")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto",
-        description="arithmetic of the network; auto: bfloat16 where the hardware gains by it",
+    precision: Literal["auto", "float32", "bfloat16"] | None = Field(
+        None,
+        description="arithmetic of the network; auto: bfloat16 where the hardware gains by it; "
+        "none: as the run (recipe paper: float32, else auto)",
     )
-    format: Literal["nifti", "dicom-seg"] = Field(
+    format: str = Field(
         "nifti",
-        description="file format of masks; dicom-seg: DICOM SEG beside the NIfTI, for DICOM input (extra dicom)",
+        description="formats of masks, comma-separated: nifti (always written), dicom-seg "
+        "(for DICOM input, extra dicom)",
     )
     save_probabilities: bool = Field(
         False, description="also write the probabilities (8 bit, scale in the header)"

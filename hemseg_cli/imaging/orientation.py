@@ -24,6 +24,10 @@ class Reorientation:
     flipped: tuple[bool, bool, bool]
 
 
+UNCHANGED = Reorientation((0, 1, 2), (False, False, False))
+"""Of an array that is on canonical axes already."""
+
+
 def to_canonical(volume: Volume) -> tuple[Volume, Reorientation]:
     """Return the volume with i, j, k nearest to R, A, S, and how to go back.
 

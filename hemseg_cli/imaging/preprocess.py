@@ -163,6 +163,16 @@ def grid_of(
     return NetworkGrid(source_shape, (i, j, k), spacing, wanted, (x, y, z), change)
 
 
+def network_affine(canonical_affine: Affine, grid: NetworkGrid) -> Affine:
+    """Return the affine of the network's grid, from index to RAS mm."""
+    steps = canonical_affine[:3, :3] / np.asarray(grid.canonical_spacing_mm)
+
+    affine = np.eye(4)
+    affine[:3, :3] = steps * np.asarray(grid.spacing_mm)
+    affine[:3, 3] = canonical_affine[:3, 3] + steps @ np.asarray(grid.origin_mm)
+    return affine
+
+
 def monai_grid(
     shape: tuple[int, int, int], affine: Affine, new_spacing_mm: tuple[float, float, float]
 ) -> tuple[tuple[int, int, int], tuple[float, float, float]]:

@@ -1,34 +1,43 @@
-"""One scan from input to outputs, in three stages that the pipeline overlaps.
-
-Read, compute, write.
-"""
+"""Predict one scan in three stages, which the pipeline overlaps: read, compute, write."""
 
 import functools
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hemseg_cli import __version__
 from hemseg_cli.config.schema import PredictConfig
-from hemseg_cli.core.errors import CaseError
+from hemseg_cli.core.names import printable
 from hemseg_cli.imaging.head_mask import HeadMask, find_head
-from hemseg_cli.imaging.orientation import to_canonical
+from hemseg_cli.imaging.nifti import Volume, write_volume
+from hemseg_cli.inference.formats import (
+    Algorithm,
+    CaseOutput,
+    chosen_formats,
+    refuse_without_slices,
+)
 from hemseg_cli.inference.inputs.checking import checked_scan
 from hemseg_cli.inference.inputs.finding import ScanInput
-from hemseg_cli.inference.inputs.reading import Scan, read_scan
-from hemseg_cli.inference.masks import mask_of, write_mask, write_probability
-from hemseg_cli.inference.measures import Measured, lesion_rows, measure, row_of
-from hemseg_cli.inference.outputs import OutputFolder, claim, identity, write_record
+from hemseg_cli.inference.inputs.reading import LabelMapError, Scan, read_scan
+from hemseg_cli.inference.masks import mask_of, network_mask_of, write_probability
+from hemseg_cli.inference.measures import Measured, ScanMeasures, lesion_rows, measure
+from hemseg_cli.inference.outputs import OutputFolder
 from hemseg_cli.inference.predictor import EnsembleOutput, Predictor
 from hemseg_cli.inference.preview import write_preview
+from hemseg_cli.inference.records import Claim, Record, claim, identity, release, write_record
+
+NO_HEAD = "no head was recognised in this scan: its mask means little"
 
 
 @dataclass(frozen=True)
 class PredictionTask:
-    """One scan to predict, with all that a worker process needs."""
+    """One scan to predict, with all that a worker process needs.
+
+    `inputs`: the files of all scans of the call, which no output may overwrite.
+    """
 
     source: ScanInput
     folder: OutputFolder
@@ -43,7 +52,7 @@ class PredictionTask:
 
 
 @dataclass(frozen=True)
-class Ready:
+class ReadCase:
     """A scan in memory, checked, and where its head is."""
 
     scan: Scan
@@ -51,120 +60,144 @@ class Ready:
 
 
 @dataclass(frozen=True)
-class Computed:
-    """What the networks made of a scan."""
+class ComputedCase:
+    """A scan with its masks: on its canonical grid, and on the network's where that is scored."""
 
     scan: Scan
     mask: NDArray[np.uint8]
-    answer: EnsembleOutput
+    network_mask: Volume | None
+    found: EnsembleOutput
     measured: Measured
     warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Predicted:
-    """What is left of a scan when its files are written.
+class PredictedCase:
+    """A scan's row of `volumes.csv` and its warnings, after its files were written."""
 
-    Its row of `volumes.csv` and what there was to say.
-    """
-
-    volumes: dict[str, Any]
+    row: ScanMeasures
     warnings: tuple[str, ...]
 
 
-def read_case(job: PredictionTask) -> Ready:
-    """Claim the scan's name in the output folder, read the scan, check it, find the head."""
-    if job.config.format == "dicom-seg" and job.source.kind != "dicom":
-        raise CaseError(
-            f"{job.source.path} is no DICOM series, and a DICOM SEG refers to one",
-            hint="--format nifti",
-        )
-    scan = read_scan(job.source)
-    if job.config.format == "dicom-seg" and not scan.slices:
-        raise CaseError(
-            f"{job.source.path}: the slices are interpolated to even steps, and a DICOM SEG refers to the slices themselves",
-            hint="--format nifti   writes the mask on the interpolated grid",
-        )
-    claim(job.folder, job.source, job.settings_hash, inputs=job.inputs, force=job.force)
+def read_case(task: PredictionTask) -> ReadCase | Claim:
+    """Claim the scan's name in the output folder, read the scan, check it, find the head.
+
+    A claim instead where another process predicts the scan into the folder, or has.
+    """
+    formats = chosen_formats(task.config.format)
+    if task.source.kind != "dicom":
+        refuse_without_slices(formats, 0, f"{task.source.path} is no DICOM series")
+
+    whose = claim(
+        task.folder, task.source, task.config, task.settings_hash, task.inputs, force=task.force
+    )
+    if whose is not Claim.OURS:
+        return whose
+
+    try:
+        scan = read_scan(task.source)
+    except LabelMapError:
+        release(task.folder, task.source.name)
+        return Claim.LABEL_MAP
+    refuse_without_slices(
+        formats, len(scan.slices), f"{task.source.path}: the slices are interpolated to even steps"
+    )
+
     scan = checked_scan(scan)
-    head = find_head(to_canonical(scan.volume)[0])
+    head = find_head(scan.volume)
     if not head.is_head:
-        scan = replace(
-            scan,
-            warnings=(*scan.warnings, "no head was recognised in this scan: its mask means little"),
-        )
-    return Ready(scan, head)
+        scan = replace(scan, warnings=(*scan.warnings, NO_HEAD))
+    return ReadCase(scan, head)
 
 
-def compute_case(job: PredictionTask, ready: Ready) -> Computed:
-    """The probability, the mask and its volumes."""
-    predictor, scan = predictor_of(job), ready.scan
-    answer = predictor.infer(scan.volume, ready.head)
-    mask = mask_of(answer.probability, predictor.settings, scan.voxel_volume_mm3)
+def compute_case(task: PredictionTask, ready: ReadCase | Claim) -> ComputedCase | Claim:
+    """Compute the probability, the mask and its measures."""
+    if isinstance(ready, Claim):
+        return ready
+    predictor, scan = predictor_of(task), ready.scan
+    settings = predictor.settings
+
+    found = predictor.infer(scan.volume, ready.head)
+    mask = mask_of(found.probability, settings, scan.voxel_volume_mm3)
+    network_mask = None if found.own_grid is None else network_mask_of(found.own_grid, settings)
+
     measured = measure(
-        job.source.name,
+        printable(task.source.name),
         mask,
         scan.volume,
         voxel_volume_mm3=scan.voxel_volume_mm3,
-        probability=answer.probability,
-        deviation=answer.deviation,
-        threshold=predictor.settings.threshold,
+        probability=found.probability,
+        deviation=found.deviation,
+        threshold=settings.threshold,
         warnings=scan.warnings,
     )
-    return Computed(scan, mask, answer, measured, (*scan.warnings, *predictor.notes()))
+    found = replace(found, own_grid=None)  # its mask is all that is kept
+    return ComputedCase(
+        scan, mask, network_mask, found, measured, (*scan.warnings, *predictor.notes())
+    )
 
 
-def write_case(job: PredictionTask, computed: Computed) -> Predicted:
+def write_case(task: PredictionTask, computed: ComputedCase | Claim) -> PredictedCase | Claim:
     """Write every output of the scan, its record last."""
-    name, folder = job.source.name, job.folder
-    if job.config.previews:
-        write_preview(
-            folder.preview(name), computed.scan.volume, computed.mask, computed.measured.volumes
-        )
-    if job.config.save_probabilities:
-        write_probability(folder.probability(name), computed.answer.probability, computed.scan)
-    if job.config.format == "dicom-seg":
-        _write_segmentation(job, computed)
-    write_mask(folder.mask(name), computed.mask, computed.scan)
-    row = row_of(computed.measured.volumes)
+    if isinstance(computed, Claim):
+        return computed
+    name, folder, measured = task.source.name, task.folder, computed.measured
+    output = CaseOutput(
+        name,
+        computed.scan,
+        computed.mask,
+        computed.found.probability,
+        measured,
+        Algorithm(_model_names(task), __version__, task.settings_hash),
+    )
+
+    if task.config.previews:
+        write_preview(folder.preview(name), computed.scan.volume, computed.mask, measured.row)
+
+    if task.config.save_probabilities:
+        write_probability(folder.probability(name), output)
+
+    keeps_network_mask = computed.network_mask is not None and folder.keeps_network_masks
+    if computed.network_mask is not None and folder.keeps_network_masks:
+        write_volume(folder.network_mask(name), computed.network_mask)
+
+    # NIfTI comes first in the list and is written last: where it stands, all the rest does.
+    for row in reversed(chosen_formats(task.config.format)):
+        row.write(folder.output(name, row), output)
+
     write_record(
         folder,
         name,
-        {
-            "done": True,
-            "settings": job.settings_hash,
-            "source": identity(job.source),
-            "volumes": row,
-            "lesions": lesion_rows(computed.measured),
-            "warnings": computed.warnings,
-        },
+        Record(
+            done=True,
+            settings=task.settings_hash,
+            source=identity(task.source, folder),
+            network_mask=keeps_network_mask,
+            volumes=measured.row,
+            lesions=tuple(lesion_rows(measured)),
+            warnings=tuple(printable(warning) for warning in computed.warnings),
+        ),
     )
-    return Predicted(row, computed.warnings)
+    return PredictedCase(measured.row, computed.warnings)
 
 
-def _write_segmentation(job: PredictionTask, computed: Computed) -> None:
-    from hemseg_cli.imaging.dicom.seg import write_seg  # pydicom and highdicom are slow to import
-
-    model = "+".join(network.name for network in predictor_of(job).networks)
-    write_seg(
-        job.folder.segmentation(job.source.name), computed.mask, computed.scan.slices, model=model
-    )
+def predict_case(task: PredictionTask) -> PredictedCase | Claim:
+    """Do all three stages, for a worker process."""
+    return write_case(task, compute_case(task, read_case(task)))
 
 
-def predict_case(job: PredictionTask) -> Predicted:
-    """All three stages, for a worker process."""
-    return write_case(job, compute_case(job, read_case(job)))
+def predictor_of(task: PredictionTask) -> Predictor:
+    """Return the networks of a task, loaded once per process.
 
-
-def predictor_of(job: PredictionTask) -> Predictor:
-    """The networks of a job; loaded once per process, and anew where the files changed (a cluster's workers outlive a command)."""
+    Loaded anew where the files changed: a cluster's workers outlive a command.
+    """
     return _loaded(
-        job.checkpoints,
-        job.settings_hash,
-        job.config.model_dump_json(),
-        job.device,
-        job.memory_mb,
-        job.threads,
+        task.checkpoints,
+        task.settings_hash,
+        task.config.model_dump_json(),
+        task.device,
+        task.memory_mb,
+        task.threads,
     )
 
 
@@ -182,9 +215,14 @@ def _loaded(
         import torch
 
         torch.set_num_threads(threads)
+
     return Predictor.load(
         checkpoints,
         PredictConfig.model_validate(json.loads(config)),
         device=device,
         memory_mb=memory_mb,
     )
+
+
+def _model_names(task: PredictionTask) -> str:
+    return "+".join(network.name for network in predictor_of(task).networks)

@@ -1,4 +1,7 @@
-"""One network of an ensemble: from a scan on canonical axes to probabilities on the same axes."""
+"""Predict one scan with one network of an ensemble.
+
+A scan in HU on canonical axes becomes probabilities on the same axes.
+"""
 
 import math
 from collections.abc import Mapping
@@ -6,7 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from hemseg_cli.config.schema import PredictConfig
 from hemseg_cli.core import console
@@ -14,11 +19,12 @@ from hemseg_cli.core.devices import precision_for
 from hemseg_cli.core.errors import CaseError
 from hemseg_cli.imaging.head_mask import HeadMask
 from hemseg_cli.imaging.nifti import Volume
-from hemseg_cli.imaging.preprocess import NetworkGrid, Preprocess, network_grid
+from hemseg_cli.imaging.orientation import UNCHANGED
+from hemseg_cli.imaging.preprocess import NetworkGrid, Preprocess, grid_of, network_affine
 from hemseg_cli.inference.settings import Settings, chosen_settings
 from hemseg_cli.inference.sliding_window import (
     ForwardOptions,
-    Size,
+    NonFiniteError,
     WindowBox,
     regular_windows,
     run_windows,
@@ -28,33 +34,49 @@ from hemseg_cli.inference.window_memory import most_voxels
 from hemseg_cli.inference.windows import WindowRule, covered, plan_windows, shifted, whole_grid
 from hemseg_cli.models.archive import read_model
 from hemseg_cli.models.checkpoint import network_of
-from hemseg_cli.models.registry import ModelEntry, require_model
+from hemseg_cli.models.registry import require_model
 
-_LEAST_OF_PATCH = 16
+# A window may shrink to this part of the training patch before the device counts as too small.
+_SMALLEST_PATCH_SHARE = 1 / 16
+# Width of the window on which a network's memory is measured, voxels.
+_MEASURED_SIZE = 32
+
+
+@dataclass(frozen=True)
+class NetworkOutput:
+    """What one network finds in a scan.
+
+    `probability`: on the scan's canonical grid. `own_grid`: the same as the network gave it, on its
+    own grid, where the run is scored there (the published protocol); else None.
+    """
+
+    probability: Probability
+    own_grid: Volume | None = None
 
 
 class ScanNetwork(Protocol):
-    """A network of an ensemble, of whatever family."""
+    """A trained network of any family, ready to predict."""
 
     @property
     def name(self) -> str:
-        """The name of the model."""
+        """The model's name in the registry."""
 
     @property
     def settings(self) -> Settings:
-        """How it predicts: the user's settings over those of its run."""
+        """How it predicts."""
 
     def infer(
-        self, volume: Volume, head: HeadMask, config: PredictConfig, device: torch.device
-    ) -> Probability:
-        """Probabilities of one scan in HU."""
+        self, canonical: Volume, head: HeadMask, config: PredictConfig, device: torch.device
+    ) -> NetworkOutput:
+        """Return the probability of hemorrhage in a scan in HU on canonical axes."""
 
 
 @dataclass
 class EnsembleNetwork:
-    """A network with everything that it needs. `air`: what it is padded with, per channel.
+    """A network of ours with everything that it needs.
 
-    `rule` asks for smaller windows once the device has run out of memory.
+    `rule` asks for smaller windows once the device has run out of memory. `padding`: what the scan
+    is padded with, per channel.
     """
 
     name: str
@@ -62,28 +84,43 @@ class EnsembleNetwork:
     preprocess: Preprocess
     rule: WindowRule
     settings: Settings
-    air: tuple[float, ...]
+    padding: tuple[float, ...]
 
     def infer(
-        self, volume: Volume, head: HeadMask, config: PredictConfig, device: torch.device
-    ) -> Probability:
-        """Probabilities of one scan in HU; 0 where no window lies.
+        self, canonical: Volume, head: HeadMask, config: PredictConfig, device: torch.device
+    ) -> NetworkOutput:
+        """Return the probabilities of one scan in HU on canonical axes; 0 where no window lies.
 
-        CaseError if the device has no memory for the smallest windows.
+        CaseError if the device has no memory for the smallest windows, or if the network's output
+        is not finite.
         """
-        canonical, grid = network_grid(volume, self.preprocess)
+        i, j, k = canonical.array.shape
+        grid = grid_of(canonical, self.preprocess, UNCHANGED, (i, j, k))
+
         while True:
             windows = self.windows(head, grid, config)
-            part = covered(windows, grid.shape) if config.crop else whole_grid(grid)
+            part = covered(windows, grid.shape) if self.settings.crop else whole_grid(grid)
             image = torch.from_numpy(prepare_subgrid(canonical, grid, self.preprocess, part))
+            shifted_windows = [shifted(window, part) for window in windows]
+
             try:
-                probability = self._run(
-                    image, [shifted(window, part) for window in windows], config, device
-                )
+                values = self._run(image, shifted_windows, config, device).cpu().numpy()
             except torch.OutOfMemoryError:
                 self._ask_for_less(windows, device, config)
                 continue
-            return restore_subgrid(probability.cpu().numpy(), grid, part)
+
+            return NetworkOutput(
+                restore_subgrid(values, grid, part),
+                self._on_own_grid(values, canonical, grid) if part == whole_grid(grid) else None,
+            )
+
+    def _on_own_grid(
+        self, values: NDArray[np.float32], canonical: Volume, grid: NetworkGrid
+    ) -> Volume | None:
+        """The output before it is resampled, where the published protocol scores it."""
+        if self.preprocess.alignment != "monai":
+            return None
+        return Volume(values, network_affine(canonical.affine, grid))
 
     def _run(
         self,
@@ -96,17 +133,24 @@ class EnsembleNetwork:
             device,
             config.batch,
             self.settings.tta,
-            precision_for(config.precision, device),
-            device.type == "cuda",
+            precision_for(self.settings.precision, device),
+            channels_last=device.type == "cuda",
+            require_finite=True,
         )
-        return run_windows(
-            self.network,
-            image,
-            windows,
-            options=options,
-            weighting=self.settings.weighting,
-            pad_value=self.air,
-        )
+        try:
+            return run_windows(
+                self.network,
+                image,
+                windows,
+                options=options,
+                weighting=self.settings.weighting,
+                pad_value=self.padding,
+            )
+        except NonFiniteError as error:
+            raise CaseError(
+                f"{self.name}: {error}",
+                hint="is the checkpoint whole? --set predict.precision=float32 rules out overflow",
+            ) from None
 
     def _ask_for_less(
         self, windows: list[WindowBox], device: torch.device, config: PredictConfig
@@ -117,8 +161,8 @@ class EnsembleNetwork:
         """
         largest = max(math.prod(window.size) for window in windows)
         if (
-            not (self.rule.resizable and config.crop)
-            or largest < math.prod(self.rule.patch) / _LEAST_OF_PATCH
+            not (self.rule.resizable and self.settings.crop)
+            or largest < math.prod(self.rule.patch) * _SMALLEST_PATCH_SHARE
         ):
             raise CaseError(
                 f"{device} has no memory left for a window of {largest} voxels of {self.name}",
@@ -137,7 +181,7 @@ class EnsembleNetwork:
     def windows(self, head: HeadMask, grid: NetworkGrid, config: PredictConfig) -> list[WindowBox]:
         """The windows that are computed, on the network's grid."""
         rule = self.rule
-        if config.crop:
+        if self.settings.crop:
             return plan_windows(head, grid, rule, margin_mm=config.crop_margin_mm)
         return list(regular_windows(grid.shape, rule.patch, rule.overlap))
 
@@ -162,49 +206,29 @@ def load_own_network(
     memory_mb: int | None,
 ) -> EnsembleNetwork:
     """Load one of our networks for prediction (`Family.load`)."""
+    kind = require_model(str(checkpoint["model_name"]))
+    settings = chosen_settings(config, checkpoint.get("predict"))
     i, j, k = (int(size) for size in checkpoint["patch"])
-    return ensemble_network(
-        network_of(checkpoint),
-        require_model(str(checkpoint["model_name"])),
-        checkpoint["model_config"],
-        Preprocess.from_dict(checkpoint["preprocess"]),
-        (i, j, k),
-        chosen_settings(config, checkpoint.get("predict")),
-        config,
-        device,
-        memory_mb,
-        padding=str(checkpoint.get("padding", "air")),
-    )
 
-
-def ensemble_network(
-    network: torch.nn.Module,
-    kind: ModelEntry,
-    model_config: Mapping[str, Any],
-    preprocess: Preprocess,
-    patch: Size,
-    settings: Settings,
-    config: PredictConfig,
-    device: torch.device,
-    memory_mb: int | None,
-    *,
-    padding: str = "air",
-) -> EnsembleNetwork:
-    """A network at hand as a member. `padding`: air, or zero as the published baselines pad."""
-    network = network.to(device).eval()
-    multiple = kind.patch_multiple(model_config)
+    network = network_of(checkpoint).to(device).eval()
+    preprocess = Preprocess.from_dict(checkpoint["preprocess"])
     channels = len(preprocess.windows)
-    resizable = kind.convolutional and not kind.fixed_patch and config.window == "largest"
-    most = math.prod(patch)
+
+    # Windows may differ from the training patch only where a network computes each voxel alike.
+    multiple = kind.patch_multiple(checkpoint["model_config"])
+    resizable = kind.convolutional and not kind.fixed_patch and settings.window == "largest"
+    most = i * j * k
     if resizable:
-        i, j, _ = (size * math.ceil(32 / size) if size < 32 else size for size in multiple)
-        most = most_voxels(network, channels, (i * 2, j, patch[2]), device, memory_mb)
-    rule = WindowRule(patch, multiple, resizable, most, settings.overlap)
-    return EnsembleNetwork(
-        kind.name,
-        network,
-        preprocess,
-        rule,
-        settings,
-        preprocess.air() if padding == "air" else (0.0,) * channels,
-    )
+        small_i, small_j, _ = (
+            size * math.ceil(_MEASURED_SIZE / size) if size < _MEASURED_SIZE else size
+            for size in multiple
+        )
+        most = most_voxels(network, channels, (small_i * 2, small_j, k), device, memory_mb)
+
+    # The published baselines pad the normalised scan with 0, ours with air.
+    padding = preprocess.air()
+    if checkpoint.get("padding", "air") != "air":
+        padding = (0.0,) * channels
+
+    rule = WindowRule((i, j, k), multiple, resizable, most, settings.overlap)
+    return EnsembleNetwork(kind.name, network, preprocess, rule, settings, padding)

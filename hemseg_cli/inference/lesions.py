@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from hemseg_cli.imaging.components import component_of
 from hemseg_cli.imaging.geometry import spacing_mm
 from hemseg_cli.imaging.nifti import Volume
-from hemseg_cli.imaging.orientation import to_canonical
 
 # Shares of the largest slice's area from which a slice counts whole and half towards C (Kothari et
 # al., Stroke 1996;27:1304-1305).
@@ -33,17 +32,16 @@ class Lesion:
 
 
 def find_lesions(mask: NDArray[np.uint8], scan: Volume, *, voxel_volume_mm3: float) -> list[Lesion]:
-    """The lesions of a mask [i, j, k], largest first; empty for an empty mask.
+    """Return the lesions of a mask on canonical axes [i, j, k], largest first.
 
     `scan`: the HU on the same grid. `voxel_volume_mm3`: the true one (see `imaging.geometry`), from
     which volumes and the distance of slices along their normal are taken.
     """
-    canonical, scan = to_canonical(Volume(mask, scan.affine))[0].array, to_canonical(scan)[0]
-    flat = np.flatnonzero(canonical)
+    flat = np.flatnonzero(mask)
     if not flat.size:
         return []
-    component, count = component_of(flat, canonical.shape)
-    voxels = np.column_stack(np.unravel_index(flat, canonical.shape))
+    component, count = component_of(flat, mask.shape)
+    voxels = np.column_stack(np.unravel_index(flat, mask.shape))
     sizes = np.bincount(component)[1:]
     index = np.column_stack([_mean_of(voxels[:, axis], component, sizes) for axis in range(3)])
     centroids = index @ scan.affine[:3, :3].T + scan.affine[:3, 3]

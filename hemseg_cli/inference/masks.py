@@ -1,49 +1,61 @@
-"""From probabilities to the files.
-
-Threshold, small components, the mask and the probabilities on the input's own grid.
-"""
+"""Make masks from probabilities, and write both on the input's own grid."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hemseg_cli.imaging.components import label_components
+from hemseg_cli.imaging.geometry import header_voxel_volume_mm3
 from hemseg_cli.imaging.nifti import Volume, write_volume
-from hemseg_cli.inference.inputs.reading import Scan
 from hemseg_cli.inference.settings import Settings
 from hemseg_cli.inference.subgrid import Probability
 
+if TYPE_CHECKING:
+    from hemseg_cli.inference.formats import CaseOutput
+
 PROBABILITY_SLOPE = 1 / 255
+"""Probabilities are stored in 8 bits; this scale in the header makes them 0 to 1 again."""
 
 
 def mask_of(
     probability: Probability, settings: Settings, voxel_volume_mm3: float
 ) -> NDArray[np.uint8]:
-    """The mask on the scan's own grid, uint8 {0, 1} [i, j, k].
+    """Return the mask on the scan's canonical grid, uint8 {0, 1} [i, j, k]."""
+    return probability.embed(_thresholded(probability.values, settings, voxel_volume_mm3))
 
-    The voxels from the threshold on, less the 26-connected components below the smallest volume.
-    """
-    mask = probability.values >= np.float32(settings.threshold)
+
+def network_mask_of(own_grid: Volume, settings: Settings) -> Volume:
+    """Return the mask on the network's own grid, which the published protocol scores."""
+    voxel_mm3 = header_voxel_volume_mm3(own_grid.affine)
+    return Volume(_thresholded(own_grid.array, settings, voxel_mm3), own_grid.affine)
+
+
+def _thresholded(
+    values: NDArray[np.float32], settings: Settings, voxel_volume_mm3: float
+) -> NDArray[np.uint8]:
+    """The voxels from the threshold on, less the 26-connected components that are too small."""
+    mask = values >= np.float32(settings.threshold)
+
     if settings.min_component_ml > 0 and mask.any():
         labels, _ = label_components(mask)
-        large = np.bincount(labels.ravel()) * voxel_volume_mm3 / 1000 >= settings.min_component_ml
-        large[0] = False
+        sizes_ml = np.bincount(labels.ravel()) * voxel_volume_mm3 / 1000
+        large = sizes_ml >= settings.min_component_ml
+        large[0] = False  # the background
         mask = large[labels]
-    return probability.embed(mask.view(np.uint8))
+
+    return mask.view(np.uint8)
 
 
-def write_mask(path: Path, mask: NDArray[np.uint8], scan: Scan) -> None:
+def write_nifti_mask(path: Path, output: "CaseOutput") -> None:
     """Write the mask on the scan's own grid, with the place that the input's header states."""
-    write_volume(path, Volume(mask, scan.volume.affine), like=scan.header)
+    scan = output.scan
+    write_volume(path, scan.on_file_axes(output.mask), like=scan.header)
 
 
-def write_probability(path: Path, probability: Probability, scan: Scan) -> None:
-    """Write the probabilities in 8 bits.
-
-    The scale 1/255 stands in the header, so a reader gets 0 to 1 with a step of 0.004.
-    """
+def write_probability(path: Path, output: "CaseOutput") -> None:
+    """Write the probabilities in 8 bits, 0 to 1 with a step of 0.004 by the header's scale."""
+    probability, scan = output.probability, output.scan
     stored = probability.embed(np.rint(probability.values * 255).astype(np.uint8))
-    write_volume(
-        path, Volume(stored, scan.volume.affine), slope=PROBABILITY_SLOPE, like=scan.header
-    )
+    write_volume(path, scan.on_file_axes(stored), slope=PROBABILITY_SLOPE, like=scan.header)

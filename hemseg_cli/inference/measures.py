@@ -1,31 +1,26 @@
-"""How much, how many, how sure.
+"""Measure a mask: the rows of `volumes.csv` (scans) and `lesions.csv` (lesions)."""
 
-What `volumes.csv` says of each scan and `lesions.csv` of each lesion.
-"""
-
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hemseg_cli.core.files import write_text
+from hemseg_cli.core.files import write_table
 from hemseg_cli.imaging.nifti import Volume
-from hemseg_cli.imaging.orientation import to_canonical
 from hemseg_cli.inference.confidence import confidence_of, review_reason
 from hemseg_cli.inference.lesions import Lesion, find_lesions
 from hemseg_cli.inference.subgrid import Probability, box_of
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 @dataclass(frozen=True)
 class ScanMeasures:
-    """One row of `volumes.csv`.
-
-    ML by the true geometry, 26-connected lesions, HU, and how sure the networks are.
+    """One row of `volumes.csv`: mL by the true geometry, 26-connected lesions, HU, confidence.
 
     `abc2_ml`: the sum of the lesions' ABC/2. `mean_hu`: of the whole mask, None where it is empty.
     `review`: whether a person should look, `review_reason` why. The other columns are explained in
@@ -46,10 +41,24 @@ class ScanMeasures:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A scan's row, and its lesions, largest first."""
+class LesionRow:
+    """One row of `lesions.csv`; the centroid in RAS mm of the scan's own affine."""
 
-    volumes: ScanMeasures
+    scan: str
+    lesion: int
+    volume_ml: float
+    abc2_ml: float
+    mean_hu: float
+    centroid_r_mm: float
+    centroid_a_mm: float
+    centroid_s_mm: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A scan's row of `volumes.csv`, and its lesions, largest first."""
+
+    row: ScanMeasures
     lesions: tuple[Lesion, ...]
 
 
@@ -64,7 +73,7 @@ def measure(
     threshold: float,
     warnings: Sequence[str] = (),
 ) -> Measured:
-    """The row of one mask [i, j, k] on the grid of `scan` (HU), and its lesions.
+    """Measure one mask on the grid of `scan` (HU), both on canonical axes [i, j, k].
 
     `warnings`: what was said of the input.
     """
@@ -75,10 +84,9 @@ def measure(
         if lesions
         else None
     )
-    canonical = to_canonical(Volume(mask, scan.affine))[0].array
     confidence = confidence_of(
         probability.values,
-        canonical[box_of(probability.part)],
+        mask[box_of(probability.part)],
         None if deviation is None else deviation.values,
     )
     reason = review_reason(
@@ -105,69 +113,36 @@ def measure(
     return Measured(row, tuple(lesions))
 
 
-def row_of(volumes: ScanMeasures) -> dict[str, Any]:
-    """The row as plain values."""
-    return asdict(volumes)
-
-
-def lesion_rows(measured: Measured) -> list[dict[str, Any]]:
-    """The lesions as plain values, numbered from 1."""
+def lesion_rows(measured: Measured) -> list[LesionRow]:
+    """Return the rows of a scan's lesions, numbered from 1."""
     return [
-        {
-            "scan": measured.volumes.scan,
-            "lesion": number,
-            "volume_ml": lesion.volume_ml,
-            "abc2_ml": lesion.abc2_ml,
-            "mean_hu": lesion.mean_hu,
-            **{
-                f"centroid_{axis}_mm": value
-                for axis, value in zip("ras", lesion.centroid_mm, strict=True)
-            },
-        }
+        LesionRow(
+            measured.row.scan,
+            number,
+            lesion.volume_ml,
+            lesion.abc2_ml,
+            lesion.mean_hu,
+            *lesion.centroid_mm,
+        )
         for number, lesion in enumerate(measured.lesions, 1)
     ]
 
 
-LESION_COLUMNS = (
-    "scan",
-    "lesion",
-    "volume_ml",
-    "abc2_ml",
-    "mean_hu",
-    "centroid_r_mm",
-    "centroid_a_mm",
-    "centroid_s_mm",
-)
+def write_volumes(path: Path, rows: Iterable[ScanMeasures]) -> None:
+    """Write `volumes.csv`, sorted by scan; `review` is yes or no."""
+    frame = _frame(ScanMeasures, sorted(rows, key=lambda row: row.scan))
+    frame["review"] = frame["review"].map({True: "yes", False: "no"})
+    write_table(path, frame)
 
 
-def write_volumes(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write `volumes.csv`, sorted by scan; numbers with four decimals."""
-    _write(
-        path,
-        [field.name for field in fields(ScanMeasures)],
-        sorted(rows, key=lambda row: str(row["scan"])),
-    )
-
-
-def write_lesions(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+def write_lesions(path: Path, rows: Iterable[LesionRow]) -> None:
     """Write `lesions.csv`, sorted by scan and size."""
-    _write(
-        path, LESION_COLUMNS, sorted(rows, key=lambda row: (str(row["scan"]), int(row["lesion"])))
-    )
+    write_table(path, _frame(LesionRow, sorted(rows, key=lambda row: (row.scan, row.lesion))))
 
 
-def _write(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    for row in rows:
-        writer.writerow([_cell(row.get(column)) for column in columns])
-    write_text(path, text.getvalue())
+def _frame(kind: type[ScanMeasures] | type[LesionRow], rows: Sequence[Any]) -> "pd.DataFrame":
+    """The rows as a table with every column of their kind, also when there is none."""
+    import pandas as pd  # slow to import
 
-
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    columns = [field.name for field in fields(kind)]
+    return pd.DataFrame([asdict(row) for row in rows], columns=columns)

@@ -17,10 +17,12 @@ import torch
 from numpy.typing import NDArray
 
 from hemseg_cli.config.schema import PredictConfig
+from hemseg_cli.core.errors import CaseError
 from hemseg_cli.imaging.geometry import spacing_mm
 from hemseg_cli.imaging.head_mask import HeadMask
 from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.imaging.orientation import from_canonical, to_canonical
+from hemseg_cli.inference.ensemble import NetworkOutput
 from hemseg_cli.inference.settings import Settings, chosen_settings
 from hemseg_cli.inference.subgrid import Probability
 from hemseg_cli.models.checkpoint import load_weights
@@ -57,18 +59,20 @@ class NnunetNetwork:
     settings: Settings
 
     def infer(
-        self, volume: Volume, head: HeadMask, config: PredictConfig, device: torch.device
-    ) -> Probability:
-        """Probabilities of one scan in HU.
+        self, canonical: Volume, head: HeadMask, config: PredictConfig, device: torch.device
+    ) -> NetworkOutput:
+        """Return the probabilities of one scan in HU on canonical axes.
 
         The model was loaded with its settings and onto its device, and takes the scan whole.
+        CaseError if its output is not finite.
         """
         del head, config, device
-        canonical, change = to_canonical(Volume(self.model.probability(volume), volume.affine))
-        i, j, k = canonical.array.shape
-        return Probability(
-            np.ascontiguousarray(canonical.array), ((0, i), (0, j), (0, k)), (i, j, k), change
-        )
+        values = self.model.probability(canonical)
+        if not np.isfinite(values).all():
+            raise CaseError(f"{self.name}: the network's output is not finite (NaN or infinite)")
+
+        i, j, k = values.shape
+        return NetworkOutput(Probability(values, ((0, i), (0, j), (0, k)), (i, j, k)))
 
 
 def load_nnunet_network(

@@ -1,24 +1,24 @@
-"""`hemseg predict`: masks, volumes and previews for a run's split or for any scans.
+"""Predict masks, volumes and previews for a run's split or for any scans (`hemseg predict`).
 
 Only what is missing is done.
 """
 
 import os
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from hemseg_cli.config import Config, config_of_run, data_of
 from hemseg_cli.core import console
-from hemseg_cli.core.console import Table
 from hemseg_cli.core.errors import HemsegError, UsageError
 from hemseg_cli.core.executor import Outcome, default_workers, map_cases
-from hemseg_cli.core.files import write_text
+from hemseg_cli.core.files import remove_leftovers, write_text
+from hemseg_cli.core.names import first_few, printable
 from hemseg_cli.core.run_directory import RunDirectory
 from hemseg_cli.inference.case import (
-    Predicted,
+    PredictedCase,
     PredictionTask,
     compute_case,
     predict_case,
@@ -26,79 +26,26 @@ from hemseg_cli.inference.case import (
     write_case,
 )
 from hemseg_cli.inference.checkpoints import TrainedModels, ensemble_run, find_models
-from hemseg_cli.inference.inputs.finding import Inputs, ScanInput, path_inputs, split_inputs
-from hemseg_cli.inference.outputs import OutputFolder, is_done, rebuild_volumes, settings_hash_of
+from hemseg_cli.inference.formats import chosen_formats
+from hemseg_cli.inference.inputs.finding import (
+    LABEL_MAP,
+    Inputs,
+    LeftOut,
+    ScanInput,
+    path_inputs,
+    split_inputs,
+)
+from hemseg_cli.inference.outputs import OutputFolder
 from hemseg_cli.inference.pipeline import pipelined
+from hemseg_cli.inference.predict_result import PredictResult
+from hemseg_cli.inference.records import Claim, is_done, rebuild_tables, release, settings_hash_of
 
 DEFAULT_OUT = Path("predictions")
 MASK_SUFFIX = "_mask"
-_NAMED_AT_MOST = 6
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A scan that could not be predicted, and why."""
-
-    scan: str
-    error: str
-    hint: str = ""
-
-
-@dataclass(frozen=True)
-class PredictResult:
-    """What one call did."""
-
-    folder: Path
-    run: str
-    predicted: list[dict[str, Any]] = field(default_factory=list)
-    already_done: list[str] = field(default_factory=list)
-    failed: list[Failure] = field(default_factory=list)
-    warnings: dict[str, list[str]] = field(default_factory=dict)
-    left_out: tuple[tuple[Path, str], ...] = ()
-
-    def payload(self) -> dict[str, Any]:
-        """The result as JSON has it."""
-        return {
-            "run": self.run,
-            "folder": str(self.folder),
-            "volumes": str(self.folder / "volumes.csv"),
-            "predicted": self.predicted,
-            "already_done": self.already_done,
-            "failed": [
-                {"scan": failure.scan, "error": failure.error, "hint": failure.hint}
-                for failure in self.failed
-            ],
-            "warnings": self.warnings,
-            "left_out": [{"file": str(file), "reason": reason} for file, reason in self.left_out],
-        }
-
-    def tables(self) -> list[Table]:
-        """The result as a person sees it."""
-        rows = [
-            [
-                str(row["scan"]),
-                f"{row['predicted_ml']:.2f}",
-                str(row["lesions"]),
-                f"{row['largest_ml']:.2f}",
-            ]
-            for row in self.predicted
-        ]
-        done = f"; {len(self.already_done)} were done already" if self.already_done else ""
-        tables = [
-            Table(
-                f"{len(self.predicted)} scans predicted by {self.run}",
-                ["scan", "mL", "lesions", "largest mL"],
-                rows,
-                caption=f"in {self.folder}{done}",
-                right=frozenset({"mL", "lesions", "largest mL"}),
-            )
-        ]
-        if self.failed:
-            reasons = [[failure.scan, failure.error, failure.hint] for failure in self.failed]
-            tables.append(
-                Table(f"{len(self.failed)} scans failed", ["scan", "reason", "what helps"], reasons)
-            )
-        return tables
+_FILES_NAMED = 6
+# The tables are written as scans finish, but take no more than this share of the time.
+_TABLES_SHARE = 0.05
+_ELSEWHERE_POLL_S = 0.5
 
 
 def predict(
@@ -110,107 +57,200 @@ def predict(
     part: str | None = None,
     force: bool = False,
 ) -> PredictResult:
-    """Predict `inputs` (none: the scans of split `predict.split`) with these runs (none.
+    """Predict `inputs` with these runs.
 
-    The newest; several: their mean).
-
-    Masks go to the run, or to `out/<name>_mask.nii.gz`. `part`: `K/N`, every N-th scan from the
-    K-th on. `force`: also what is done. A scan that fails is named in the result; the others go on.
+    No inputs: the scans of split `predict.split`. No runs: the newest; several: their mean. Masks
+    go to the run, or to `out/<name>_mask.nii.gz`. `part`: `K/N`, every N-th scan from the K-th on.
+    `force`: also what is done. A scan that fails is named in the result; the others go on.
     HemsegError if there is nothing to predict with or nothing to predict.
     """
     share = _share(part)
-    if config.predict.format == "dicom-seg":
-        from hemseg_cli.imaging.dicom.seg import require_highdicom
-
-        require_highdicom()
+    chosen_formats(config.predict.format)
     models = find_models(config, runs)
     run = ensemble_run(config, models)
-    found = (
-        path_inputs(inputs, uneven=config.convert.uneven)
-        if inputs
-        else Inputs(_split_sources(config, models))
-    )
-    sources = found.sources
-    _say_left_out(found)
+    found, trained_on, data_set = _inputs(config, models, inputs)
+
     folder = _folder(config, run, inputs, out)
-    settings_hash = settings_hash_of(models.checkpoints, config.predict)
-    mine = sources[share[0] :: share[1]]
-    waiting = (
-        mine
-        if force
-        else [source for source in mine if not _done(folder, source, config, settings_hash)]
+    remove_leftovers(folder.path)
+    if not inputs and len(models.runs) > 1 and out is None:
+        _describe_ensemble(run, models)
+
+    call = _Call(
+        config,
+        models,
+        folder,
+        settings_hash_of(models.checkpoints, config.predict),
+        frozenset(source.path.resolve() for source in found.sources),
+        force,
     )
+    mine = found.sources[share[0] :: share[1]]
+    waiting = mine if force else [source for source in mine if not call.is_done(source)]
     names = {source.name for source in waiting}
     result = PredictResult(
         folder.path,
         run.name,
         already_done=[source.name for source in mine if source.name not in names],
-        left_out=found.left_out,
+        left_out=list(found.left_out),
+        trained_on=trained_on,
+        data_set=data_set,
     )
-    if not inputs and len(models.runs) > 1 and out is None:
-        _describe_ensemble(run, models)
-    resolved = frozenset(source.path.resolve() for source in sources)
-    jobs = [
-        _job(config, models, folder, source, settings_hash, resolved, force) for source in waiting
-    ]
-    for outcome in console.progress(_outcomes(config, jobs), label="predict", total=len(jobs)):
-        _note(result, outcome)
-    rebuild_volumes(folder)
-    result.predicted.sort(key=lambda row: str(row["scan"]))
+
+    _predict_all(call, [call.task(source) for source in waiting], result)
+    rebuild_tables(folder)
+    result.predicted.sort(key=lambda row: row.scan)
     return result
 
 
-def _say_left_out(inputs: Inputs) -> None:
-    """One line for each reason, with the first files that it holds for."""
-    by_reason: dict[str, list[str]] = defaultdict(list)
-    for file, reason in inputs.left_out:
-        by_reason[reason].append(str(file))
-    for reason, files in by_reason.items():
-        more = f" and {len(files) - _NAMED_AT_MOST} more" if len(files) > _NAMED_AT_MOST else ""
-        console.say(f"left out, {reason}: {', '.join(files[:_NAMED_AT_MOST])}{more}")
+@dataclass(frozen=True)
+class _Call:
+    """What is the same for all scans of one call."""
+
+    config: Config
+    models: TrainedModels
+    folder: OutputFolder
+    settings_hash: str
+    inputs: frozenset[Path]
+    force: bool
+
+    def is_done(self, source: ScanInput) -> bool:
+        try:
+            return is_done(self.folder, source, self.config.predict, self.settings_hash)
+        except HemsegError:  # the input cannot be read: said when its turn comes
+            return False
+
+    def task(self, source: ScanInput) -> PredictionTask:
+        workers = self.config.compute.workers or 0
+        # Absolute paths: a worker may stand in another folder.
+        return PredictionTask(
+            replace(source, path=source.path.absolute()),
+            self.folder,
+            tuple(path.absolute() for path in self.models.checkpoints),
+            self.config.predict,
+            _device(self.config.compute.device),
+            _memory_mb(self.config, workers),
+            self.settings_hash,
+            self.inputs,
+            self.force,
+            threads=max(1, default_workers() // workers) if workers > 1 else None,
+        )
 
 
-def _split_sources(config: Config, models: TrainedModels) -> list[ScanInput]:
+def _inputs(
+    config: Config, models: TrainedModels, inputs: Sequence[Path]
+) -> tuple[Inputs, str, str]:
+    """The scans, and for those of a split the data sets of the training and of the scans."""
+    if inputs:
+        found = path_inputs(inputs, uneven=config.convert.uneven)
+        _say_left_out(found.left_out)
+        return found, "", ""
+
     trained = config_of_run(config, models.runs[0].config_file)
-    return split_inputs(data_of(config, trained), config.predict.split)
+    data = data_of(config, trained)
+    trained_on, data_set = trained.data.dataset, data.dataset
+    if trained_on != data_set:
+        console.warn(
+            f"{models.runs[0].name} was trained on {trained_on}, and predicts {data_set}, "
+            "which the config names"
+        )
+    return Inputs(split_inputs(data, config.predict.split)), trained_on, data_set
+
+
+def _say_left_out(left_out: Sequence[LeftOut]) -> None:
+    """Print one line for each reason, with the first files that it holds for."""
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for one in left_out:
+        by_reason[one.reason].append(str(one.file))
+    for reason, files in by_reason.items():
+        console.say(printable(f"left out, {reason}: {first_few(files, _FILES_NAMED)}"))
+
+
+def _predict_all(call: _Call, tasks: list[PredictionTask], result: PredictResult) -> None:
+    """Predict the tasks; those that another process has at hand are waited for, then looked at."""
+    tables = _Tables(call.folder)
+    with console.live("predict", total=len(tasks)) as track:
+        while tasks:
+            elsewhere = []
+            track.update(scan=printable(tasks[0].source.name))
+
+            for number, outcome in enumerate(_outcomes(call.config, tasks), 1):
+                if outcome.value is Claim.ELSEWHERE:
+                    elsewhere.append(outcome.item)
+                    continue
+                _note(call, result, outcome)
+                upcoming = tasks[min(number, len(tasks) - 1)]
+                track.update(advance=1, scan=printable(upcoming.source.name))
+                tables.update()
+
+            if elsewhere and len(elsewhere) == len(tasks):
+                track.update(scan="waiting for another hemseg predict in this folder")
+                time.sleep(_ELSEWHERE_POLL_S)
+            tasks = elsewhere
 
 
 def _outcomes(
-    config: Config, jobs: Sequence[PredictionTask]
-) -> Iterator[Outcome[PredictionTask, Predicted]]:
-    """Here with reading and writing beside the computing; or in worker processes.
-
-    Or on a cluster.
-    """
+    config: Config, tasks: Sequence[PredictionTask]
+) -> Iterator[Outcome[PredictionTask, PredictedCase | Claim]]:
+    """Predict here, reading and writing beside the computing, or in workers, or on a cluster."""
     workers, scheduler = config.compute.workers or 0, config.compute.scheduler
-    if scheduler is None and min(workers, len(jobs)) <= 1:
-        return pipelined(jobs, read=read_case, compute=compute_case, write=write_case)
-    return map_cases(predict_case, jobs, workers=workers, scheduler=scheduler)
+    if scheduler is None and min(workers, len(tasks)) <= 1:
+        return pipelined(tasks, read=read_case, compute=compute_case, write=write_case)
+    return map_cases(predict_case, tasks, workers=workers, scheduler=scheduler)
 
 
-def _job(
-    config: Config,
-    models: TrainedModels,
-    folder: OutputFolder,
-    source: ScanInput,
-    settings_hash: str,
-    inputs: frozenset[Path],
-    force: bool,
-) -> PredictionTask:
-    workers = config.compute.workers or 0
-    # Absolute paths: a worker may stand in another folder.
-    return PredictionTask(
-        replace(source, path=source.path.absolute()),
-        folder,
-        tuple(path.absolute() for path in models.checkpoints),
-        config.predict,
-        _device(config.compute.device),
-        _memory_mb(config, workers),
-        settings_hash,
-        inputs,
-        force,
-        threads=max(1, default_workers() // workers) if workers > 1 else None,
-    )
+def _note(
+    call: _Call, result: PredictResult, outcome: Outcome[PredictionTask, PredictedCase | Claim]
+) -> None:
+    """Put what became of a scan into the result."""
+    name = outcome.item.source.name
+    if isinstance(outcome.value, PredictedCase):
+        result.predicted.append(outcome.value.row)
+        if outcome.value.warnings:
+            result.warnings[name] = [printable(text) for text in outcome.value.warnings]
+        for warning in outcome.value.warnings:
+            console.warn(printable(f"{name}: {warning}"))
+        return
+
+    if outcome.value is Claim.DONE:
+        result.already_done.append(name)
+        return
+
+    if outcome.value is Claim.LABEL_MAP:
+        left_out = LeftOut(outcome.item.source.path, LABEL_MAP)
+        result.left_out.append(left_out)
+        _say_left_out([left_out])
+        return
+
+    release(call.folder, name)
+    result.failures[name] = outcome.error or ""
+    result.hints[name] = outcome.hint
+    console.warn(printable(f"{name}: {outcome.error}"))
+
+
+class _Tables:
+    """Writes `volumes.csv` and `lesions.csv` as scans finish.
+
+    Not after every one: with a thousand scans in the folder that would take longer than they do.
+    """
+
+    def __init__(self, folder: OutputFolder) -> None:
+        self._folder = folder
+        self._next_s = 0.0
+
+    def update(self) -> None:
+        start_s = time.monotonic()
+        if start_s < self._next_s:
+            return
+        rebuild_tables(self._folder)
+        end_s = time.monotonic()
+        self._next_s = end_s + (end_s - start_s) / _TABLES_SHARE
+
+
+def _folder(
+    config: Config, run: RunDirectory, inputs: Sequence[Path], out: Path | None
+) -> OutputFolder:
+    if inputs or out is not None:
+        return OutputFolder((out or DEFAULT_OUT).absolute(), MASK_SUFFIX)
+    return OutputFolder(run.predictions(config.predict.split).absolute())
 
 
 def _memory_mb(config: Config, workers: int) -> int | None:
@@ -225,36 +265,8 @@ def _memory_mb(config: Config, workers: int) -> int | None:
     return max(64, total // workers)
 
 
-def _note(result: PredictResult, outcome: Outcome[PredictionTask, Predicted]) -> None:
-    name = outcome.item.source.name
-    if outcome.value is None:
-        result.failed.append(Failure(name, outcome.error or "", outcome.hint))
-        console.warn(f"{name}: {outcome.error}")
-        return
-    result.predicted.append(outcome.value.volumes)
-    if outcome.value.warnings:
-        result.warnings[name] = list(outcome.value.warnings)
-    for warning in outcome.value.warnings:
-        console.warn(f"{name}: {warning}")
-
-
-def _folder(
-    config: Config, run: RunDirectory, inputs: Sequence[Path], out: Path | None
-) -> OutputFolder:
-    if inputs or out is not None:
-        return OutputFolder((out or DEFAULT_OUT).absolute(), MASK_SUFFIX)
-    return OutputFolder(run.predictions(config.predict.split).absolute())
-
-
-def _done(folder: OutputFolder, source: ScanInput, config: Config, settings_hash: str) -> bool:
-    try:
-        return is_done(folder, source, config.predict, settings_hash)
-    except HemsegError:  # the input cannot be read: said when its turn comes
-        return False
-
-
 def _describe_ensemble(run: RunDirectory, models: TrainedModels) -> None:
-    """An ensemble's folder is a run of its own, which evaluate and report take."""
+    """Make an ensemble's folder a run of its own, which evaluate and report take."""
     first = models.runs[0].config_file
     if first.is_file():
         write_text(run.config_file, first.read_text(encoding="utf-8"))

@@ -1,7 +1,4 @@
-"""From a scan in HU to the probability of hemorrhage on the scan's own grid.
-
-One network, or the mean of several.
-"""
+"""Predict the probability of hemorrhage in a scan with one network, or the mean of several."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,18 +12,23 @@ from hemseg_cli.config.schema import PredictConfig
 from hemseg_cli.core.errors import UsageError
 from hemseg_cli.imaging.head_mask import HeadMask, find_head
 from hemseg_cli.imaging.nifti import Volume
-from hemseg_cli.imaging.orientation import to_canonical
+from hemseg_cli.imaging.orientation import from_canonical, to_canonical
 from hemseg_cli.inference.ensemble import EnsembleNetwork, ScanNetwork, load_network
 from hemseg_cli.inference.settings import Settings, joint_settings
-from hemseg_cli.inference.subgrid import Probability, combined
+from hemseg_cli.inference.subgrid import Probability, mean_and_deviation
 
 
 @dataclass(frozen=True)
 class EnsembleOutput:
-    """The mean of the members' probabilities, and their standard deviation where there are several."""
+    """What the networks find in a scan, on its canonical grid.
+
+    `probability`: the mean of theirs, `deviation` its standard deviation where there are several.
+    `own_grid`: the mean on the networks' own grid, where all of them are scored there.
+    """
 
     probability: Probability
     deviation: Probability | None = None
+    own_grid: Volume | None = None
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Predictor:
         device: str = "auto",
         memory_mb: int | None = None,
     ) -> "Predictor":
-        """The networks of these checkpoint files.
+        """Load the networks of these checkpoint files.
 
         HemsegError or FileFormatError naming a file that cannot be used.
         """
@@ -59,37 +61,50 @@ class Predictor:
 
     @property
     def settings(self) -> Settings:
-        """Threshold and smallest component for the mask."""
+        """How the networks predict together: threshold and smallest component of the mask."""
         return joint_settings([network.settings for network in self.networks])
 
-    def infer(self, volume: Volume, head: HeadMask | None = None) -> EnsembleOutput:
-        """What the networks say of one scan in HU; `head`: where it is found already."""
-        found = head or find_head(to_canonical(volume)[0])
+    def infer(self, canonical: Volume, head: HeadMask | None = None) -> EnsembleOutput:
+        """Return what the networks find in one scan in HU on canonical axes.
+
+        `head`: where it was found already.
+        """
+        found = head or find_head(canonical)
+        outputs = [
+            network.infer(canonical, found, self.config, self.device) for network in self.networks
+        ]
         return EnsembleOutput(
-            *combined(
-                [
-                    network.infer(volume, found, self.config, self.device)
-                    for network in self.networks
-                ]
-            )
+            *mean_and_deviation([output.probability for output in outputs]),
+            own_grid=_mean_on_own_grid([output.own_grid for output in outputs]),
         )
 
     def probability(self, volume: Volume) -> NDArray[np.float32]:
-        """The mean of the members' probabilities, float32 [i, j, k] on the volume's own grid."""
-        return self.infer(volume).probability.full()
+        """Return the networks' mean probability, float32 [i, j, k] on the volume's own grid."""
+        canonical, change = to_canonical(volume)
+        return np.asarray(from_canonical(self.infer(canonical).probability.full(), change))
 
     def notes(self) -> list[str]:
-        """What there is to say of how the networks are run.
-
-        Windows smaller than the training patch, for want of memory.
-        """
+        """Name each network that runs in windows smaller than its training patch, for memory."""
         return [
-            f"memory for {network.rule.most_voxels} voxels at once: {network.name} is computed in windows smaller than its training patch "
-            f"{list(network.rule.patch)}"
+            f"memory for {network.rule.most_voxels} voxels at once: {network.name} is computed "
+            f"in windows smaller than its training patch {list(network.rule.patch)}"
             for network in self.networks
             if isinstance(network, EnsembleNetwork)
             and network.rule.most_voxels < np.prod(network.rule.patch)
         ]
+
+
+def _mean_on_own_grid(outputs: Sequence[Volume | None]) -> Volume | None:
+    """The mean of several networks' outputs where all lie on one grid, else None."""
+    volumes = [volume for volume in outputs if volume is not None]
+    first = volumes[0] if volumes else None
+    if first is None or len(volumes) < len(outputs):
+        return None
+    if any(volume.array.shape != first.array.shape for volume in volumes):
+        return None
+
+    mean = np.stack([volume.array for volume in volumes]).mean(axis=0, dtype=np.float32)
+    return Volume(mean, first.affine)
 
 
 def torch_device(name: str) -> torch.device:

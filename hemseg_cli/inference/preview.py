@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from hemseg_cli.core.files import atomic_path
 from hemseg_cli.imaging.geometry import spacing_mm
 from hemseg_cli.imaging.nifti import Volume
-from hemseg_cli.imaging.orientation import to_canonical
 from hemseg_cli.inference.measures import ScanMeasures
 
 if TYPE_CHECKING:
@@ -28,28 +27,26 @@ _CONTOUR = (255, 76, 64)
 _TEXT, _FAINT, _ALERT = (240, 240, 240), (160, 166, 173), (255, 196, 84)
 
 
-def write_preview(path: Path, scan: Volume, mask: NDArray[np.uint8], volumes: ScanMeasures) -> None:
+def write_preview(path: Path, scan: Volume, mask: NDArray[np.uint8], row: ScanMeasures) -> None:
     """A PNG of up to six axial slices from foot to head, as radiology shows them.
 
     The patient's right on the left, anterior on top.
 
-    `scan`: HU; `mask`: on the same grid. The slices are spread over those with hemorrhage, the
+    `scan`: HU on canonical axes; `mask`: on the same grid. The slices are spread over those with hemorrhage, the
     largest among them (without hemorrhage: over the middle of the scan).
     """
     from PIL import Image
 
-    hu, _ = to_canonical(scan)
-    drawn = to_canonical(Volume(mask, scan.affine))[0].array
     picture = Image.new("RGB", (_TILE * _COLUMNS, _HEADER + _TILE * _ROWS))
-    for number, k in enumerate(chosen_slices(drawn, _COLUMNS * _ROWS)):
+    for number, k in enumerate(chosen_slices(mask, _COLUMNS * _ROWS)):
         tile = _tile(
-            hu.array[:, :, k],
-            drawn[:, :, k],
-            spacing_mm(hu.affine)[:2],
-            caption=f"slice {k + 1} of {drawn.shape[2]}",
+            scan.array[:, :, k],
+            mask[:, :, k],
+            spacing_mm(scan.affine)[:2],
+            caption=f"slice {k + 1} of {mask.shape[2]}",
         )
         picture.paste(tile, (_TILE * (number % _COLUMNS), _HEADER + _TILE * (number // _COLUMNS)))
-    _write_header(picture, volumes)
+    _write_header(picture, row)
     with atomic_path(path) as temporary:
         picture.save(temporary, format="PNG", optimize=False, compress_level=3)
 
@@ -110,19 +107,19 @@ def _tile(
     return tile
 
 
-def _write_header(picture: "Image", volumes: ScanMeasures) -> None:
+def _write_header(picture: "Image", row: ScanMeasures) -> None:
     from PIL import ImageDraw
 
     draw = ImageDraw.Draw(picture)
-    lesions = f"{volumes.lesions} lesion" + ("" if volumes.lesions == 1 else "s")
-    draw.text((10, 6), f"{volumes.predicted_ml:.1f} mL", fill=_TEXT, font=_font(24))
-    draw.text((150, 12), f"{lesions}   {volumes.scan}", fill=_TEXT, font=_font(16))
+    lesions = f"{row.lesions} lesion" + ("" if row.lesions == 1 else "s")
+    draw.text((10, 6), f"{row.predicted_ml:.1f} mL", fill=_TEXT, font=_font(24))
+    draw.text((150, 12), f"{lesions}   {row.scan}", fill=_TEXT, font=_font(16))
     note = (
-        f"review: {volumes.review_reason}"
-        if volumes.review
+        f"review: {row.review_reason}"
+        if row.review
         else f"window {WINDOW_HU[0]:g} to {WINDOW_HU[1]:g} HU. Research use only."
     )
-    draw.text((10, 36), note, fill=_ALERT if volumes.review else _FAINT, font=_font(13))
+    draw.text((10, 36), note, fill=_ALERT if row.review else _FAINT, font=_font(13))
 
 
 def _as_seen(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -1,11 +1,13 @@
-"""Which settings a prediction uses.
+"""Choose the settings of a prediction.
 
-What the user set, else what the run chose on its validation split, else the published ones.
+What the user set wins over what the run stores, and that over the defaults.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import ValidationError
 
 from hemseg_cli.config.schema import PredictConfig
 from hemseg_cli.core.errors import FileFormatError
@@ -14,9 +16,11 @@ from hemseg_cli.inference.sliding_window import Weighting
 
 @dataclass(frozen=True)
 class Settings:
-    """The numbers that decide the mask.
+    """What decides a mask, beside the networks.
 
     `overlap` is a share of the window, `threshold` a probability, `min_component_ml` in mL.
+    `crop`: only the box of the head is computed; `window`: the training patch, or the largest in
+    plane that memory allows; `precision`: arithmetic of the network.
     """
 
     overlap: float = 0.25
@@ -24,25 +28,24 @@ class Settings:
     weighting: Weighting = "constant"
     threshold: float = 0.5
     min_component_ml: float = 0.0
+    crop: bool = True
+    window: Literal["largest", "patch"] = "largest"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as a checkpoint's `predict` holds them."""
+        """Return plain values, as a checkpoint's `predict` holds them."""
         return asdict(self)
 
 
-_KINDS = {
-    "overlap": float,
-    "tta": bool,
-    "weighting": str,
-    "threshold": float,
-    "min_component_ml": float,
-}
+PUBLISHED = Settings(crop=False, window="patch", precision="float32")
+"""The way that the published baselines predict: the whole scan in windows of the training patch,
+overlap 0.25, constant weights, threshold 0.5. A run of recipe `paper` stores it."""
 
 
 def chosen_settings(config: PredictConfig, stored: Mapping[str, Any] | None) -> Settings:
-    """The user's settings over those that a checkpoint's `predict` stores, over the defaults.
+    """Put the user's settings over those that a checkpoint's `predict` stores, over the defaults.
 
-    FileFormatError on a wrong value.
+    FileFormatError where the checkpoint stores a value that `[predict]` does not take (NaN too).
     """
     values: dict[str, Any] = {}
     for field in fields(Settings):
@@ -50,22 +53,30 @@ def chosen_settings(config: PredictConfig, stored: Mapping[str, Any] | None) -> 
         if user is not None:
             values[field.name] = user
         elif stored and stored.get(field.name) is not None:
-            try:
-                values[field.name] = _KINDS[field.name](stored[field.name])
-            except (TypeError, ValueError):
-                raise FileFormatError(
-                    f"the checkpoint's predict.{field.name} is {stored[field.name]!r}"
-                ) from None
+            values[field.name] = _checked(field.name, stored[field.name])
     return Settings(**values)
 
 
-def joint_settings(members: Sequence[Settings]) -> Settings:
-    """What an ensemble uses for its one mask.
+def joint_settings(settings: Sequence[Settings]) -> Settings:
+    """Return the settings of an ensemble's one mask.
 
-    Threshold and smallest component are the members' means.
+    Threshold and smallest component are the means over its networks.
     """
+    count = len(settings)
     return replace(
-        members[0],
-        threshold=sum(member.threshold for member in members) / len(members),
-        min_component_ml=sum(member.min_component_ml for member in members) / len(members),
+        settings[0],
+        threshold=sum(one.threshold for one in settings) / count,
+        min_component_ml=sum(one.min_component_ml for one in settings) / count,
     )
+
+
+def _checked(name: str, value: object) -> Any:
+    """The value as `[predict]` would take it, by the same bounds."""
+    try:
+        return getattr(PredictConfig.model_validate({name: value}), name)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        raise FileFormatError(
+            f"the checkpoint's predict.{name} is {value!r}: {reason}",
+            hint=f"--set predict.{name}=VALUE overrules it",
+        ) from None

@@ -1,4 +1,4 @@
-"""Windows over an image: the logits of overlapping windows averaged with weights, then the sigmoid.
+"""Slide windows over an image, average their logits with weights, and take the sigmoid.
 
 `sliding_window` lays windows, weights and padding as MONAI's `sliding_window_inference` does, so
 that its result is the sigmoid of MONAI's, voxel by voxel. `run_windows` takes any windows, of any
@@ -22,9 +22,16 @@ _TTA_FLIPS = tuple(axes for count in range(4) for axes in itertools.combinations
 _SIGMA_SCALE = 0.125  # MONAI's
 
 
+class NonFiniteError(ValueError):
+    """A network's logits are NaN or infinite."""
+
+
 @dataclass(frozen=True)
 class WindowBox:
-    """A box of voxels; where it reaches beyond the image (`start` may be negative) the image is padded."""
+    """A box of voxels.
+
+    Where it reaches beyond the image (`start` may be negative) the image is padded.
+    """
 
     start: Size
     size: Size
@@ -51,7 +58,7 @@ class ForwardOptions:
     """How windows are computed.
 
     `precision`: float32, or a half precision for autocast; `channels_last`: memory format of the
-    input.
+    input; `require_finite`: logits that are NaN or infinite raise NonFiniteError.
     """
 
     device: torch.device
@@ -59,6 +66,7 @@ class ForwardOptions:
     tta: bool = False
     precision: torch.dtype = torch.float32
     channels_last: bool = False
+    require_finite: bool = False
 
 
 def sliding_window(
@@ -75,13 +83,13 @@ def sliding_window(
     occupied: Tensor | None = None,
     pad_value: float | Sequence[float] = 0.0,
 ) -> Tensor:
-    """The probability of each voxel, float32 [i, j, k] on the image's device.
+    """Return the probability of each voxel, float32 [i, j, k] on the image's device.
 
     `network`: [n, c, i, j, k] -> logits [n, 1, i, j, k], in eval mode. `image`: float32 [c, i, j,
     k]; axes shorter than the window are padded with `pad_value` (one number, or one per channel) on
     both sides. `overlap`: share of a window that overlaps the next one, 0 to below 1. `device`:
-    where the network stands (None: where the image is). `tta`: the mean over test-time augmentation of
-    each window. `occupied`: bool [i, j, k]; windows without a True voxel are skipped, and a voxel
+    where the network stands (None: where the image is). `tta`: test-time augmentation, the
+    mean over the eight flips of each window. `occupied`: bool [i, j, k]; windows without a True voxel are skipped, and a voxel
     that no window covers has probability 0.
     """
     i, j, k = (int(n) for n in patch)
@@ -99,9 +107,9 @@ def sliding_window(
 
 
 def regular_windows(shape: Sequence[int], patch: Size, overlap: float) -> Iterator[WindowBox]:
-    """MONAI's windows: a fixed step, the last one moved back to end with the image.
+    """Lay windows as MONAI does: at a fixed step, the last one moved back to end with the image.
 
-    An image smaller than the window in its middle.
+    An image smaller than the window lies in its middle.
     """
     from monai.data.utils import dense_patch_slices
 
@@ -125,45 +133,73 @@ def run_windows(
     weighting: Weighting = "gaussian",
     pad_value: float | Sequence[float] = 0.0,
 ) -> Tensor:
-    """The probability of each voxel of `image` [c, i, j, k], float32 [i, j, k] on its device.
+    """Return the probability of each voxel of `image` [c, i, j, k], float32 [i, j, k] on its device.
 
-    0 where no window lies.
+    0 where no window lies. NonFiniteError where `options` ask for finite logits and they are not.
     """
-    shape = image.shape[1:]
     fill = torch.as_tensor(pad_value, dtype=image.dtype, device=image.device).expand(image.shape[0])
     half = options.precision != torch.float32
-    with (
-        torch.inference_mode(),
-        torch.autocast(
-            options.device.type, dtype=options.precision if half else None, enabled=half
-        ),
-    ):
+    autocast = torch.autocast(
+        options.device.type, dtype=options.precision if half else None, enabled=half
+    )
+
+    with torch.inference_mode(), autocast:
         if len(windows) == 1:
-            window = windows[0]
-            probability = torch.zeros(tuple(shape), dtype=torch.float32, device=image.device)
-            logits = _logits(network, [_view(image, window, fill)], options)[0]
-            probability[window.inside(shape)] = torch.sigmoid_(logits).to(image.device)[
-                window.own(shape)
-            ]
-            return probability
-        total = torch.zeros(tuple(shape), dtype=torch.float32, device=options.device)
-        weights = torch.zeros_like(total)
-        for some in _batches(windows, options.batch):
-            weight = _weight(some[0].size, weighting, options.device)
-            for window, logits in zip(
-                some,
-                _logits(network, [_view(image, one, fill) for one in some], options),
-                strict=True,
-            ):
-                inside, own = window.inside(shape), window.own(shape)
-                total[inside] += logits.mul_(weight)[own]
-                weights[inside] += weight[own]
+            return _one_window(network, image, windows[0], options, fill)
+
+        total, weights = _weighted_logits(network, image, windows, options, weighting, fill)
+        _refuse_non_finite(total, options)
+
+        # A voxel that no window covers has weight 0 and must not become sigmoid(0) = 0.5.
         seen = weights > 0
-        return (
-            total.div_(weights.clamp_(min=torch.finfo(torch.float32).tiny))
-            .sigmoid_()
-            .mul_(seen)
-            .to(image.device)
+        mean = total.div_(weights.clamp_(min=torch.finfo(torch.float32).tiny))
+        return mean.sigmoid_().mul_(seen).to(image.device)
+
+
+def _one_window(
+    network: Network, image: Tensor, window: WindowBox, options: ForwardOptions, fill: Tensor
+) -> Tensor:
+    """The probability where one window holds all that is computed: no weights, no sums."""
+    shape = image.shape[1:]
+    logits = _logits(network, [_view(image, window, fill)], options)[0]
+    _refuse_non_finite(logits, options)
+
+    probability = torch.zeros(tuple(shape), dtype=torch.float32, device=image.device)
+    seen = torch.sigmoid_(logits).to(image.device)
+    probability[window.inside(shape)] = seen[window.own(shape)]
+    return probability
+
+
+def _weighted_logits(
+    network: Network,
+    image: Tensor,
+    windows: Sequence[WindowBox],
+    options: ForwardOptions,
+    weighting: Weighting,
+    fill: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """The sum of the windows' weighted logits, and the sum of the weights, [i, j, k]."""
+    shape = image.shape[1:]
+    total = torch.zeros(tuple(shape), dtype=torch.float32, device=options.device)
+    weights = torch.zeros_like(total)
+
+    for some in _batches(windows, options.batch):
+        weight = _weight(some[0].size, weighting, options.device)
+        views = [_view(image, window, fill) for window in some]
+
+        for window, logits in zip(some, _logits(network, views, options), strict=True):
+            inside, own = window.inside(shape), window.own(shape)
+            total[inside] += logits.mul_(weight)[own]
+            weights[inside] += weight[own]
+
+    return total, weights
+
+
+def _refuse_non_finite(logits: Tensor, options: ForwardOptions) -> None:
+    if options.require_finite and not bool(torch.isfinite(logits).all()):
+        bad = int((~torch.isfinite(logits)).sum())
+        raise NonFiniteError(
+            f"the network's output is not finite (NaN or infinite) in {bad} of {logits.numel()} voxels"
         )
 
 
@@ -176,7 +212,7 @@ def _batches(windows: Sequence[WindowBox], batch: int) -> Iterator[list[WindowBo
 
 
 def _logits(network: Network, views: Sequence[Tensor], options: ForwardOptions) -> Tensor:
-    """float32 [n, i, j, k]: the network's answer to each view, the mean of the test-time augmentation with `tta`."""
+    """The network's logits for each view, float32 [n, i, j, k]; with `tta` the mean over flips."""
     inputs = (torch.stack(list(views)) if len(views) > 1 else views[0][None]).to(options.device)
     if options.channels_last:
         inputs = inputs.contiguous(memory_format=torch.channels_last_3d)

@@ -1,6 +1,4 @@
-"""Parts of the network's grid.
-
-A scan prepared there and nowhere else, and probabilities brought back from there.
+"""Prepare a scan on a part of the network's grid alone, and bring probabilities back from there.
 
 Equal to `imaging.preprocess.prepare_image` and `restore_probability` on the part, without
 resampling the rest.
@@ -15,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemseg_cli.imaging.nifti import Volume
-from hemseg_cli.imaging.orientation import Reorientation, from_canonical
 from hemseg_cli.imaging.preprocess import NetworkGrid, Preprocess, normalise
 from hemseg_cli.imaging.resampling import resample
 
@@ -25,29 +22,28 @@ Subgrid = tuple[Range, Range, Range]
 
 @dataclass(frozen=True)
 class Probability:
-    """Probabilities on a part of a scan's canonical grid; outside of it they are 0.
+    """Probabilities on a part of a scan's canonical grid of `shape`; outside of it they are 0.
 
     `values`: float32 [i, j, k].
     """
 
     values: NDArray[np.float32]
     part: Subgrid
-    canonical_shape: tuple[int, int, int]
-    reorientation: Reorientation
+    shape: tuple[int, int, int]
 
     def full(self) -> NDArray[np.float32]:
-        """float32 [i, j, k] on the scan's own grid."""
+        """Return float32 [i, j, k] on the whole canonical grid."""
         return self.embed(self.values)
 
     def embed(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Values on the part, in zeros on the scan's own grid."""
-        whole = np.zeros(self.canonical_shape, dtype=values.dtype, order="F")
+        """Return values on the part, in zeros on the whole canonical grid."""
+        whole = np.zeros(self.shape, dtype=values.dtype, order="F")
         whole[box_of(self.part)] = values
-        return from_canonical(whole, self.reorientation)
+        return whole
 
 
 def box_of(part: Subgrid) -> tuple[slice, slice, slice]:
-    """The slices of a part."""
+    """Return the slices that index a part."""
     i, j, k = part
     return slice(*i), slice(*j), slice(*k)
 
@@ -55,7 +51,7 @@ def box_of(part: Subgrid) -> tuple[slice, slice, slice]:
 def prepare_subgrid(
     canonical: Volume, grid: NetworkGrid, settings: Preprocess, part: Subgrid
 ) -> NDArray[np.float32]:
-    """HU -> float32 [c, i, j, k] on the part of the network's grid."""
+    """Return HU as float32 [c, i, j, k] on the part of the network's grid."""
     origin, needed = [], []
     for (start, stop), old, new, extent, shift in zip(
         part,
@@ -80,7 +76,10 @@ def prepare_subgrid(
 
 
 def restore_subgrid(values: NDArray[np.float32], grid: NetworkGrid, part: Subgrid) -> Probability:
-    """Probabilities [i, j, k] on a part of the network's grid -> on the scan's canonical voxels whose centres lie in it."""
+    """Bring probabilities [i, j, k] from a part of the network's grid to the scan's canonical grid.
+
+    They are given on the scan's voxels whose centres lie in the part.
+    """
     origin, inside = [], []
     for (start, stop), old, new, extent, whole, shift in zip(
         part,
@@ -102,31 +101,42 @@ def restore_subgrid(values: NDArray[np.float32], grid: NetworkGrid, part: Subgri
     own = resample(
         values, grid.spacing_mm, grid.canonical_spacing_mm, shape, linear=True, origin_mm=origin
     )
-    return Probability(own, (i, j, k), grid.canonical_shape, grid.reorientation)
+    return Probability(own, (i, j, k), grid.canonical_shape)
 
 
-def combined(answers: Sequence[Probability]) -> tuple[Probability, Probability | None]:
-    """Mean and standard deviation of several networks' answers for one scan, on the smallest part that holds all of theirs."""
-    if len(answers) == 1:
-        return answers[0], None
+def mean_and_deviation(
+    outputs: Sequence[Probability],
+) -> tuple[Probability, Probability | None]:
+    """Return mean and standard deviation of several networks' probabilities for one scan.
+
+    On the smallest part that holds all of theirs; no deviation for one network.
+    """
+    if len(outputs) == 1:
+        return outputs[0], None
+
     i, j, k = (
-        (min(one.part[axis][0] for one in answers), max(one.part[axis][1] for one in answers))
+        (min(one.part[axis][0] for one in outputs), max(one.part[axis][1] for one in outputs))
         for axis in range(3)
     )
     mean = np.zeros([stop - start for start, stop in (i, j, k)], dtype=np.float32)
     squares = np.zeros_like(mean)
-    for one in answers:
+
+    # Where a network has no window, its probability is 0 and counts as such.
+    for one in outputs:
         a, b, c = (
             (low - corner[0], high - corner[0])
             for (low, high), corner in zip(one.part, (i, j, k), strict=True)
         )
         mean[box_of((a, b, c))] += one.values
         squares[box_of((a, b, c))] += one.values**2
-    mean /= np.float32(len(answers))
-    deviation = np.sqrt(np.maximum(squares / np.float32(len(answers)) - mean**2, 0))
-    first = answers[0]
-    return replace(first, values=mean, part=(i, j, k)), replace(
-        first, values=deviation, part=(i, j, k)
+
+    mean /= np.float32(len(outputs))
+    variance = np.maximum(squares / np.float32(len(outputs)) - mean**2, 0)
+
+    first = outputs[0]
+    return (
+        replace(first, values=mean, part=(i, j, k)),
+        replace(first, values=np.sqrt(variance), part=(i, j, k)),
     )
 
 

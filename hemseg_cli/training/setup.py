@@ -34,6 +34,7 @@ from hemseg_cli.training.sampling import PatchDataset
 from hemseg_cli.training.scans import TrainingCases
 from hemseg_cli.training.schedule import LearningRateSchedule, make_optimizer
 from hemseg_cli.training.state import TrainState, step_seed
+from hemseg_cli.training.validation import run_settings
 
 if TYPE_CHECKING:
     from hemseg_cli.config.schema import TrainConfig
@@ -150,6 +151,7 @@ def make_state(
         preprocess=preprocess,
         patch=(i, j, k),
         model_config=model_config,
+        predict=run_settings(config).to_dict(),
     )
 
 

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hemseg_cli.config import Config
 from hemseg_cli.core.cases import volume_stratum
 from hemseg_cli.evaluation.metrics import dice
 from hemseg_cli.imaging.nifti import read_header, read_volume
 from hemseg_cli.imaging.orientation import match_axes
 from hemseg_cli.imaging.preprocess import restore_probability
-from hemseg_cli.inference.settings import Settings, chosen_settings
+from hemseg_cli.inference.settings import PUBLISHED, Settings, chosen_settings
 from hemseg_cli.inference.sliding_window import sliding_window
 from hemseg_cli.training.distributed import Processes
 from hemseg_cli.training.state import TrainState
@@ -103,20 +104,24 @@ def validate(
 
 def predict_settings(state: TrainState) -> dict[str, Any]:
     """The settings of prediction that were validated with, for a checkpoint to carry."""
-    return _settings(state).to_dict()
+    return run_settings(state.config).to_dict()
 
 
-def _settings(state: TrainState) -> Settings:
-    return chosen_settings(
-        state.config.predict, {"weighting": state.config.train.validation_weighting}
-    )
+def run_settings(config: Config) -> Settings:
+    """Return how a run validates, and predicts as long as nothing better was chosen.
+
+    Recipe `paper` does both as the published scripts do.
+    """
+    stored = PUBLISHED if config.train.recipe == "paper" else Settings()
+    weighting = {"weighting": config.train.validation_weighting}
+    return chosen_settings(config.predict, stored.to_dict() | weighting)
 
 
 def _validate_case(
     state: TrainState, network: torch.nn.Module, case: "PreparedCase"
 ) -> NDArray[np.float32]:
     """Predict one scan: the probability on the network's grid, float32 [i, j, k]."""
-    settings, train = _settings(state), state.config.train
+    settings, train = run_settings(state.config), state.config.train
     image = torch.from_numpy(np.array(case.image, dtype=np.float32))
 
     # Where every channel is at the low end of its window there is air, and nothing to find.
@@ -134,7 +139,7 @@ def _validate_case(
         device=state.device,
         batch=state.micro_batch if state.device.type == "cuda" else 1,
         precision=state.precision,
-        occupied=occupied[box] if occupied.any() else None,
+        occupied=occupied[box] if settings.crop and occupied.any() else None,
         pad_value=float(image.min()) if train.padding == "air" else 0.0,
     )
     return np.asarray(probability.numpy())

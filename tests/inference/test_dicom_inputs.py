@@ -78,9 +78,10 @@ def test_localizer_and_objects_beside_the_slices_are_left_out_with_a_note(
     files = _copy(phantom, 0, work / "study")
     _beside(work / "study")
     result = predict(config_in(work, predict=QUIET), inputs=[Path("study")], out=work / "out")
-    assert (result.failed, [row["scan"] for row in result.predicted]) == ([], ["study"])
-    assert {(file.name, reason) for file, reason in result.left_out} == {
+    assert (result.failures, [row.scan for row in result.predicted]) == ({}, ["study"])
+    assert {(one.file.name, one.reason) for one in result.left_out} == {
         (".hidden", "hidden (its name begins with a dot)"),
+        ("notes.txt", "a text file"),
         ("scout.dcm", "a localizer"),
         ("report.dcm", "modality SR, not CT"),
         ("object.dcm", "not an image"),
@@ -110,7 +111,7 @@ def test_each_series_of_a_folder_is_a_scan_of_its_own(
         _copy(phantom, number, work / "both")
         _copy(phantom, number, work / f"alone{number}")
     result = predict(config, inputs=[work / "both"], out=work / "out")
-    names = [row["scan"] for row in result.predicted]
+    names = [row.scan for row in result.predicted]
     assert len(names) == 2
     assert all(name.startswith("both_series-") for name in names)
     predict(config, inputs=[work / "alone0", work / "alone1"], out=work / "out")
@@ -118,7 +119,7 @@ def test_each_series_of_a_folder_is_a_scan_of_its_own(
     assert together == {
         read_volume(work / f"out/alone{number}_mask.nii.gz").array.tobytes() for number in range(2)
     }
-    assert {row["predicted_ml"] for row in result.predicted} != {0.0}
+    assert {row.predicted_ml for row in result.predicted} != {0.0}
 
 
 def test_series_dealt_over_folders_is_one_scan_and_named_twice_it_is_done_once(
@@ -130,7 +131,7 @@ def test_series_dealt_over_folders_is_one_scan_and_named_twice_it_is_done_once(
     result = predict(
         config_in(work, predict=QUIET), inputs=[work / "study", work / "study/c"], out=work / "out"
     )
-    assert sorted(row["scan"] for row in result.predicted) == ["c", "n", "study"]
+    assert sorted(row.scan for row in result.predicted) == ["c", "n", "study"]
     assert read_volume(work / "out/study_mask.nii.gz").array.shape[2] == len(phantom[1][0].slices)
 
 
@@ -147,8 +148,8 @@ def test_what_convert_refuses_is_refused_and_the_others_are_done(
     (work / "magnet" / "x.dcm").write_bytes(slice_bytes(0, Modality="MR"))
     folders = [work / name for name in ("good", "gap", "lost", "magnet")]
     result = predict(config_in(work, predict=QUIET), inputs=folders, out=work / "out")
-    assert [row["scan"] for row in result.predicted] == ["good"]
-    errors = {failure.scan: failure.error for failure in result.failed}
+    assert [row.scan for row in result.predicted] == ["good"]
+    errors = result.failures
     assert set(errors) == {"gap", "lost", "magnet"}
     assert "1 missing" in errors["gap"]
     assert "the file is empty (0 bytes): empty.dcm" in errors["lost"]
@@ -166,13 +167,11 @@ def test_dicom_seg_of_a_tilted_series_among_others_refers_to_its_own_slices(
         _copy(phantom, number, work / "study")
     _beside(work / "study")
     result = predict(config_in(work, predict=SEG), inputs=[work / "study"], out=work / "out")
-    assert result.failed == []
+    assert not result.failed
     referred = set()
     for row in result.predicted:
-        mask, names, _ = read_seg(work / f"out/{row['scan']}_mask.dcm")
-        np.testing.assert_array_equal(
-            mask, read_volume(work / f"out/{row['scan']}_mask.nii.gz").array
-        )
+        mask, names, _ = read_seg(work / f"out/{row.scan}_mask.dcm")
+        np.testing.assert_array_equal(mask, read_volume(work / f"out/{row.scan}_mask.nii.gz").array)
         referred.add(tuple(names))
     assert referred == {
         tuple(valid_uid(f"ID_{name}") for name in one.slices) for one in phantom[1][:2]

@@ -5,6 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from hemseg_cli.imaging.nifti import Volume
+from hemseg_cli.imaging.orientation import to_canonical
 from hemseg_cli.inference.lesions import abc_over_2_ml, find_lesions
 
 
@@ -108,9 +109,12 @@ def test_axis_order_and_flips_of_the_file_change_nothing() -> None:
         index[old, 3] += (mask.shape[old] - 1) if flip[new] else 0
     index[3, 3] = 1
     turned = tuple(slice(None, None, -1) if f else slice(None) for f in flip)
+    file_mask = np.ascontiguousarray(mask.transpose(axes)[turned])
+    file_scan = np.ascontiguousarray(scan.array.transpose(axes)[turned])
+    affine = scan.affine @ index
     [again] = find_lesions(
-        np.ascontiguousarray(mask.transpose(axes)[turned]),
-        Volume(np.ascontiguousarray(scan.array.transpose(axes)[turned]), scan.affine @ index),
+        to_canonical(Volume(file_mask, affine))[0].array,
+        to_canonical(Volume(file_scan, affine))[0],
         voxel_volume_mm3=3.0,
     )
     assert again.centroid_mm == pytest.approx(straight.centroid_mm)

@@ -1,5 +1,6 @@
 import csv
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,6 @@ from hemseg_cli.inference.measures import (
     Measured,
     lesion_rows,
     measure,
-    row_of,
     write_lesions,
     write_volumes,
 )
@@ -20,21 +20,18 @@ from hemseg_cli.inference.subgrid import Probability
 
 
 def _measured(mask: np.ndarray, affine: np.ndarray, probability: float = 0.9) -> Measured:
-    scan = Volume(np.where(mask, 65, 30).astype(np.int16), affine)
-    canonical, change = to_canonical(
-        Volume(mask.astype(np.float32) * np.float32(probability), affine)
+    scan, _ = to_canonical(Volume(np.where(mask, 65, 30).astype(np.int16), affine))
+    canonical = to_canonical(Volume(mask, affine))[0].array
+    i, j, k = canonical.shape
+    output = Probability(
+        canonical.astype(np.float32) * np.float32(probability), ((0, i), (0, j), (0, k)), (i, j, k)
     )
-    i, j, k = canonical.array.shape
-    answer = Probability(
-        np.ascontiguousarray(canonical.array), ((0, i), (0, j), (0, k)), (i, j, k), change
-    )
-    volume = true_voxel_volume_mm3(affine)
     return measure(
         "scan",
-        mask,
+        canonical,
         scan,
-        voxel_volume_mm3=volume,
-        probability=answer,
+        voxel_volume_mm3=true_voxel_volume_mm3(affine),
+        probability=output,
         deviation=None,
         threshold=0.5,
     )
@@ -58,7 +55,7 @@ def test_volume_through_a_tilted_gantry_agrees_with_hand_calculation(degrees: fl
     mask = np.zeros((40, 40, 8), dtype=np.uint8)
     mask[10:30, 10:30, 2:6] = 1
     by_hand_ml = 20 * 20 * 4 * 0.5 * 0.5 * 5.0 / 1000
-    row = _measured(mask, _tilted(degrees)).volumes
+    row = _measured(mask, _tilted(degrees)).row
     assert row.predicted_ml == pytest.approx(by_hand_ml, rel=1e-3)
     assert row.largest_ml == pytest.approx(by_hand_ml, rel=1e-3)
     assert row.mean_hu == pytest.approx(65.0)
@@ -67,7 +64,7 @@ def test_volume_through_a_tilted_gantry_agrees_with_hand_calculation(degrees: fl
 
 def test_empty_mask_is_a_row_of_zeros_that_needs_no_review() -> None:
     measured = _measured(np.zeros((6, 6, 3), dtype=np.uint8), np.eye(4))
-    row = measured.volumes
+    row = measured.row
     assert (row.predicted_ml, row.lesions, row.largest_ml, row.abc2_ml, row.mean_hu) == (
         0.0,
         0,
@@ -82,7 +79,7 @@ def test_empty_mask_is_a_row_of_zeros_that_needs_no_review() -> None:
 def test_small_lesion_is_flagged_with_its_reason() -> None:
     mask = np.zeros((6, 6, 3), dtype=np.uint8)
     mask[2, 2, 1] = 1
-    row = _measured(mask, np.eye(4)).volumes
+    row = _measured(mask, np.eye(4)).row
     assert row.review
     assert row.review_reason == "small (0.00 mL)"
 
@@ -92,19 +89,19 @@ def test_tables_hold_every_scan_and_lesion_sorted(tmp_path: Path) -> None:
     mask[2:4, 2:4, 1] = 1
     mask[10:16, 10:16, 1:3] = 1
     measured = _measured(mask, np.diag([1.0, 1.0, 5.0, 1.0]))
-    row = row_of(measured.volumes)
-    write_volumes(tmp_path / "volumes.csv", [{**row, "scan": "b"}, {**row, "scan": "a"}])
+    rows = [replace(measured.row, scan=scan) for scan in ("b", "a")]
+    write_volumes(tmp_path / "volumes.csv", rows)
     write_lesions(tmp_path / "lesions.csv", reversed(lesion_rows(measured)))
     with (tmp_path / "volumes.csv").open() as file:
         volumes = list(csv.DictReader(file))
     assert [line["scan"] for line in volumes] == ["a", "b"]
-    assert volumes[0]["predicted_ml"] == "0.3800"  # (4 + 72) voxels of 5 mm3
+    assert float(volumes[0]["predicted_ml"]) == 0.38  # (4 + 72) voxels of 5 mm3
     assert volumes[0]["lesions"] == "2"
     with (tmp_path / "lesions.csv").open() as file:
         lesions = list(csv.DictReader(file))
-    assert [(line["lesion"], line["volume_ml"]) for line in lesions] == [
-        ("1", "0.3600"),
-        ("2", "0.0200"),
+    assert [(line["lesion"], float(line["volume_ml"])) for line in lesions] == [
+        ("1", 0.36),
+        ("2", 0.02),
     ]
     assert [float(lesions[0][f"centroid_{axis}_mm"]) for axis in "ras"] == pytest.approx(
         [12.5, 12.5, 7.5]

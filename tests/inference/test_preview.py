@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from hemseg_cli.imaging.nifti import Volume
+from hemseg_cli.imaging.orientation import to_canonical
 from hemseg_cli.inference.measures import ScanMeasures
 from hemseg_cli.inference.preview import chosen_slices, write_preview
 
@@ -63,7 +64,12 @@ def test_orientation_of_the_file_does_not_change_the_picture(tmp_path: Path) -> 
     affine = np.diag([5.0, 5.0, 5.0, 1.0])
     write_preview(tmp_path / "ras.png", Volume(hu, affine), mask, EMPTY)
     flipped = affine @ np.array([[-1.0, 0, 0, 31], [0, -1, 0, 23], [0, 0, 1, 0], [0, 0, 0, 1]])
-    write_preview(tmp_path / "lps.png", Volume(hu[::-1, ::-1], flipped), mask[::-1, ::-1], EMPTY)
+    write_preview(
+        tmp_path / "lps.png",
+        to_canonical(Volume(hu[::-1, ::-1], flipped))[0],
+        to_canonical(Volume(mask[::-1, ::-1], flipped))[0].array,
+        EMPTY,
+    )
     assert np.array_equal(_pixels(tmp_path / "ras.png"), _pixels(tmp_path / "lps.png"))
 
 

@@ -22,7 +22,12 @@ from hemseg_cli.imaging.preprocess import (
 from hemseg_cli.inference.ensemble import EnsembleNetwork
 from hemseg_cli.inference.predictor import Predictor
 from hemseg_cli.inference.sliding_window import WindowBox
-from hemseg_cli.inference.subgrid import box_of, combined, prepare_subgrid, restore_subgrid
+from hemseg_cli.inference.subgrid import (
+    box_of,
+    mean_and_deviation,
+    prepare_subgrid,
+    restore_subgrid,
+)
 from hemseg_cli.inference.window_memory import bytes_per_voxel
 from hemseg_cli.inference.windows import WindowRule, head_subgrid, plan_windows, split
 from hemseg_cli.models.checkpoint import write_checkpoint
@@ -99,11 +104,11 @@ def test_a_part_is_prepared_and_restored_as_in_the_whole(settings: Preprocess) -
     np.testing.assert_allclose(everything.full(), reference, atol=1e-5)
 
 
-def test_mean_and_deviation_of_two_answers_on_different_parts() -> None:
+def test_mean_and_deviation_of_two_networks_on_different_parts() -> None:
     grid = _grid(Volume(np.zeros((8, 8, 4), np.int16), np.eye(4)), Preprocess())
     one = restore_subgrid(np.full((4, 8, 4), 0.8, np.float32), grid, ((0, 4), (0, 8), (0, 4)))
     two = restore_subgrid(np.full((6, 8, 4), 0.4, np.float32), grid, ((2, 8), (0, 8), (0, 4)))
-    mean, deviation = combined([one, two])
+    mean, deviation = mean_and_deviation([one, two])
     assert deviation is not None
     np.testing.assert_allclose(
         mean.full()[:, 0, 0], [0.4, 0.4, 0.6, 0.6, 0.2, 0.2, 0.2, 0.2], atol=1e-6

@@ -84,7 +84,7 @@ def test_checkpoints_carry_what_the_recipe_pads_with(place: Path, straight: Trai
             assert read_checkpoint(run.checkpoint(which))["padding"] == padding
         (member,) = Predictor.load([run.checkpoint("best")], PredictConfig(), device="cpu").networks
         assert isinstance(member, EnsembleNetwork)
-        assert member.air == values
+        assert member.padding == values
 
 
 def test_same_seed_trains_the_same_weights_whatever_the_number_of_workers(

@@ -1,60 +1,38 @@
-"""Is this a CT of a head in HU? What can be put right is, and said.
-
-What cannot be predicted is an error.
-"""
+"""Check that a scan is a CT of a head in HU: put right what can be, warn, or refuse."""
 
 from dataclasses import replace
 
 import numpy as np
 
 from hemseg_cli.core.errors import CaseError
+from hemseg_cli.imaging.geometry import spacing_mm
 from hemseg_cli.imaging.hounsfield import PADDING_HU, find_hu_offset
 from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.inference.inputs.reading import Scan
 
 _TISSUE_FROM_HU = -200
 _SAMPLE = 4
-_BYTES_PER_VOXEL = 24  # peak of one scan from reading to preview, besides the network's windows: measured at 512 x 512 x 200
+# Peak of one scan from reading to preview, besides the network's windows: measured at
+# 512 x 512 x 200.
+_BYTES_PER_VOXEL = 24
+
+# A scan of less is predicted and flagged for review: a mask of it says little of the head.
+LEAST_SLICES = 8
+LEAST_EXTENT_MM = 60.0
 
 
 def checked_scan(scan: Scan) -> Scan:
-    """The scan in HU, with what there is to say about it.
+    """Return the scan in HU, with a warning for each thing that was put right or looks wrong.
 
-    Voxels that are no number become air; an offset of the values (`find_hu_offset`) is taken off. CaseError:
-    mostly no numbers, nothing but air, or more than memory takes.
+    Voxels that are no number become air; an offset of the values (`find_hu_offset`) is taken off.
+    CaseError: mostly no numbers, nothing but air, or more than memory takes.
     """
-    volume, warnings = scan.volume, []
-    _refuse_larger_than_memory(volume)
-    if volume.array.dtype.kind == "f":
-        finite = np.isfinite(volume.array)
-        missing = int(finite.size - np.count_nonzero(finite))
-        if missing * 2 > finite.size:
-            raise CaseError(
-                f"{missing} of {finite.size} voxels are not numbers (NaN or infinite)",
-                hint="convert or export the scan again",
-            )
-        if missing:
-            volume = Volume(
-                np.where(finite, volume.array, np.array(PADDING_HU, dtype=volume.array.dtype)),
-                volume.affine,
-            )
-            warnings.append(f"{missing} voxels are not numbers (NaN or infinite): taken as air")
-    sample = np.asarray(volume.array[::_SAMPLE, ::_SAMPLE])
+    _refuse_larger_than_memory(scan.volume)
+    warnings: list[str] = [*_extent_warnings(scan.volume)]
 
-    offset = find_hu_offset(sample)
-    if offset:
-        volume = Volume(volume.array.astype(np.int32) - offset, volume.affine)
-        sample = sample.astype(np.int32) - offset
-        warnings.append(
-            f"the values look {offset} too high for HU (brain near {offset + 34}): "
-            f"{offset} was taken off"
-        )
-    elif offset is None:
-        warnings.append(
-            "no peak of air and brain where Hounsfield units have them: is this a head CT in HU?"
-        )
-
-    if not (sample > _TISSUE_FROM_HU).any() and not (volume.array > _TISSUE_FROM_HU).any():
+    volume = _with_numbers(scan.volume, warnings)
+    volume = _in_hu(volume, warnings)
+    if not (volume.array > _TISSUE_FROM_HU).any():
         raise CaseError(
             f"nothing but air: values from {volume.array.min():g} to {volume.array.max():g} HU",
             hint="is this a CT in Hounsfield units?",
@@ -62,13 +40,58 @@ def checked_scan(scan: Scan) -> Scan:
     return replace(scan, volume=volume, warnings=(*scan.warnings, *warnings))
 
 
+def _with_numbers(volume: Volume, warnings: list[str]) -> Volume:
+    if volume.array.dtype.kind != "f":
+        return volume
+    finite = np.isfinite(volume.array)
+    missing = int(finite.size - np.count_nonzero(finite))
+    if not missing:
+        return volume
+
+    if missing * 2 > finite.size:
+        raise CaseError(
+            f"{missing} of {finite.size} voxels are not numbers (NaN or infinite)",
+            hint="convert or export the scan again",
+        )
+    warnings.append(f"{missing} voxels are not numbers (NaN or infinite): taken as air")
+    air = np.array(PADDING_HU, dtype=volume.array.dtype)
+    return Volume(np.where(finite, volume.array, air), volume.affine)
+
+
+def _in_hu(volume: Volume, warnings: list[str]) -> Volume:
+    offset = find_hu_offset(np.asarray(volume.array[::_SAMPLE, ::_SAMPLE]))
+    if offset is None:
+        warnings.append(
+            "no peak of air and brain where Hounsfield units have them: is this a head CT in HU?"
+        )
+    if not offset:
+        return volume
+
+    warnings.append(
+        f"the values look {offset} too high for HU (brain near {offset + 34}): {offset} was taken off"
+    )
+    return Volume(volume.array.astype(np.int32) - offset, volume.affine)
+
+
+def _extent_warnings(volume: Volume) -> list[str]:
+    """Say where a scan is too small to hold a head: a confident zero would mean nothing."""
+    slices = min(volume.array.shape)
+    steps_mm = spacing_mm(volume.affine)
+    extent_mm = min(size * step for size, step in zip(volume.array.shape, steps_mm, strict=True))
+    if slices >= LEAST_SLICES and extent_mm >= LEAST_EXTENT_MM:
+        return []
+    plural = "" if slices == 1 else "s"
+    return [f"only {slices} slice{plural} over {extent_mm:.0f} mm: most of a head is missing"]
+
+
 def _refuse_larger_than_memory(volume: Volume) -> None:
-    """Better an error that names the scan than a process that the system kills."""
+    """Raise CaseError naming the scan, rather than let the system kill the process."""
     import psutil
 
     needed, free = volume.array.size * _BYTES_PER_VOXEL, psutil.virtual_memory().available
     if needed > free:
         raise CaseError(
-            f"a scan of {volume.array.shape} voxels takes {needed / 2**30:.1f} GB of memory, and {free / 2**30:.1f} GB are free",
+            f"a scan of {volume.array.shape} voxels takes {needed / 2**30:.1f} GB of memory, "
+            f"and {free / 2**30:.1f} GB are free",
             hint="fewer --workers, or a machine with more memory",
         )

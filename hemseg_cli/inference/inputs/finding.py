@@ -1,140 +1,264 @@
-"""What is to be predicted: the scans of a split, NIfTI files, DICOM series, or a mixture.
+"""Find the scans to predict: of a split, in files, in folders and zips of NIfTI, DICOM and others.
 
-Each with the name its outputs get.
+What a file is, its content decides. Every file that is given and is no scan is named with a reason.
 """
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from hemseg_cli.config.schema import DataConfig
-from hemseg_cli.core.cases import Case, cases_in_split, read_cases
-from hemseg_cli.core.errors import UsageError
-from hemseg_cli.imaging.nifti import (
-    nifti_stem,
-)
+from hemseg_cli.core.cases import cases_in_split, read_cases
+from hemseg_cli.core.errors import FileFormatError, HemsegError, UsageError
+from hemseg_cli.imaging.file_kind import Kind, file_kind, is_label_map
+from hemseg_cli.imaging.file_tree import walk_files
+from hemseg_cli.imaging.image_file import read_image
+from hemseg_cli.inference.inputs.naming import IMAGE_SUFFIXES, image_stem, with_own_names
 
 if TYPE_CHECKING:
     from hemseg_cli.imaging.dicom.stack_checks import Uneven
-    from hemseg_cli.imaging.dicom.tree import Series
+    from hemseg_cli.imaging.dicom.tree import Listing, Series
 
 _OURS = ("_mask.nii.gz", "_probability.nii.gz")
-_NIFTI = (".nii", ".nii.gz")
+_WRITTEN_BY_US = "a mask or probability that hemseg predict wrote"
+LABEL_MAP = "a label map, no scan"
+# Folder and file names that make a look at the voxels worth while before a scan is named.
+_LABEL_WORDS = ("label", "mask", "seg", "truth", "annot", "gt")
 
 
 @dataclass(frozen=True)
 class ScanInput:
-    """One scan to predict: a NIfTI file, or a DICOM series in the folder `path` (its file names relative to it).
+    """One scan to predict: an image file, or a DICOM series in the folder or zip `path`.
 
-    `voxel_volume_mm3`: the true one, where the case table has it; `uneven`: refuse or resample, for
-    uneven slice steps of a series.
+    `voxel_volume_mm3`: the true one, where the case table has it. `series`: its file names are
+    relative to `path`. `uneven`: refuse or resample, for uneven slice steps of a series. `named`:
+    given by its own name, not found in a folder. `problem`: why it cannot be read, where that is
+    known already.
     """
 
     name: str
     path: Path
-    kind: Literal["nifti", "dicom"] = "nifti"
+    kind: Literal["image", "dicom"] = "image"
     voxel_volume_mm3: float | None = None
     series: "Series | None" = None
     uneven: "Uneven" = "refuse"
+    named: bool = False
+    problem: str = ""
 
     @property
     def files(self) -> list[Path]:
-        """The files that it is made of."""
-        return (
-            [self.path / name for name in self.series.files]
-            if self.series is not None
-            else [self.path]
-        )
+        """The files that it is made of; of a zip the zip."""
+        if self.series is None or self.path.is_file():
+            return [self.path]
+        return [self.path / name for name in self.series.files]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A file that was given and is not predicted, and why."""
+
+    file: Path
+    reason: str
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The scans found, and (file, reason) of each DICOM file that is no slice of one.
-
-    Localizers, other modalities, no images.
-    """
+    """The scans found, and each file that was given and is none."""
 
     sources: list[ScanInput]
-    left_out: tuple[tuple[Path, str], ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
 
 def split_inputs(data: DataConfig, split: str) -> list[ScanInput]:
-    """The scans of a split, by the case table. No label is looked at."""
+    """List the scans of a split by the case table. No label is looked at."""
     return [
-        _case_input(data.folder, split, case)
+        ScanInput(
+            case.scan,
+            data.folder / (case.image or f"{split}/image/{case.scan}.nii.gz"),
+            voxel_volume_mm3=case.voxel_volume_mm3,
+            named=True,
+        )
         for case in cases_in_split(read_cases(data.cases_file), split)
     ]
 
 
 def path_inputs(inputs: Sequence[Path], *, uneven: "Uneven" = "refuse") -> Inputs:
-    """Files, DICOM folders and folders of either, each scan once, under names that no two share.
+    """List the scans in files, folders and zips, each once, under names that no two share.
 
-    A DICOM series is named after its folder, and where that holds several, after folder and series.
-    Masks and probabilities that `predict` itself wrote into a folder are left out; a file that is
-    named is taken. UsageError for a folder without any image.
+    A DICOM series is named after its folder or zip, and where that holds several, after both. Masks
+    that `predict` wrote and label maps are left out of a folder; a file that is named is taken.
+    UsageError for a folder without any scan.
     """
-    found: dict[Path, ScanInput] = {}
+    found: dict[tuple[Path, str], ScanInput] = {}
     left_out: dict[Path, str] = {}
+
     for given in inputs:
-        series, others = _series_in(given, uneven) if given.is_dir() else ([], {})
-        inside = (
-            [*_nifti_in(given), *series]
-            if given.is_dir()
-            else [ScanInput(nifti_stem(given), given)]
-        )
-        if not inside and not others:
-            raise UsageError(
-                f"{given} holds no .nii, no .nii.gz and no DICOM files",
-                hint="give image files or folders of them",
-            )
-        for source in inside or [_no_series(given, others)]:
-            found.setdefault(
-                source.files[0].resolve() if source.files else source.path.resolve(), source
-            )
+        place = given.expanduser()
+        inside, others = _in_folder(place, uneven) if place.is_dir() else _named(place, uneven)
+        if not inside:
+            inside = [_without_scan(given, others, alone=len(inputs) == 1)]
+        for source in inside:
+            found.setdefault((source.path.resolve(), _series_key(source)), source)
         left_out |= others
-    return Inputs(_with_own_names(list(found.values())), tuple(left_out.items()))
+
+    # A file that one input leaves out may be named by another.
+    taken = {source.path for source in found.values()}
+    named = tuple(LeftOut(file, why) for file, why in left_out.items() if file not in taken)
+    return Inputs(with_own_names(list(found.values())), named)
 
 
-def _case_input(folder: Path, split: str, case: Case) -> ScanInput:
-    path = folder / (case.image or f"{split}/image/{case.scan}.nii.gz")
-    return ScanInput(case.scan, path, voxel_volume_mm3=case.voxel_volume_mm3)
+def _series_key(source: ScanInput) -> str:
+    return "\n".join(source.series.files) if source.series is not None else ""
 
 
-def _nifti_in(folder: Path) -> Iterator[ScanInput]:
-    """The NIfTI files of a folder tree; hidden ones are left out."""
-    for file in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-        if (
-            not hidden
-            and file.name.endswith(_NIFTI)
-            and not file.name.endswith(_OURS)
-            and file.is_file()
-        ):
-            yield ScanInput(nifti_stem(file), file)
+def _without_scan(given: Path, left_out: dict[Path, str], *, alone: bool) -> ScanInput:
+    """A scan that fails, for a folder or zip without any; UsageError where it is the only input."""
+    reasons = sorted(set(left_out.values()))
+    what = f" ({', '.join(reasons[:6])})" if reasons else ""
+    problem = f"{given} holds no head CT, as an image file or a CT series{what}"
+    if alone:
+        raise UsageError(problem, hint="give image files, DICOM slices, or folders or zips of them")
+    return ScanInput(given.resolve().name, given, kind="dicom", problem=problem)
 
 
-def _series_in(folder: Path, uneven: "Uneven") -> tuple[list[ScanInput], dict[Path, str]]:
-    """The CT series of a folder tree, and why each other DICOM file is left out."""
-    from hemseg_cli.imaging.dicom.tree import (
-        NOT_DICOM,
-        Tree,
-        find_series,
-    )  # pydicom is slow to import
+def _named(file: Path, uneven: "Uneven") -> tuple[list[ScanInput], dict[Path, str]]:
+    """The scans of a file that is given by its name; what cannot be read fails when it is read."""
+    image = ScanInput(image_stem(file), file, uneven=uneven, named=True)
+    if not file.exists():
+        return [image], {}
 
-    with Tree(folder) as tree:
-        listing = find_series(tree)
+    kind = file_kind(file).kind
+    if kind is Kind.ZIP:
+        return _series_in(file, uneven, named=True)
+    if kind is Kind.DICOM:
+        from hemseg_cli.imaging.dicom.tree import Series  # pydicom is slow to import
+
+        series = Series(image_stem(file), (file.name,))
+        return [replace(image, path=file.parent, kind="dicom", series=series)], {}
+    return [image], {}
+
+
+def _in_folder(folder: Path, uneven: "Uneven") -> tuple[list[ScanInput], dict[Path, str]]:
+    """The scans of a folder tree, and why each other entry is left out."""
+    walked = walk_files(folder)
+    sources: list[ScanInput] = []
+    left_out = dict(walked.left_out)
+    has_dicom = False
+
+    for file in walked.files:
+        found = file_kind(file)
+        if found.is_volume and file.name.endswith(_OURS):
+            left_out[file] = _WRITTEN_BY_US
+        elif found.is_volume:
+            sources.append(ScanInput(image_stem(file), file, uneven=uneven))
+        elif found.kind is Kind.ZIP:
+            inside, others = _series_in(file, uneven)
+            sources += inside
+            left_out |= others
+        elif found.kind is Kind.DICOM:
+            has_dicom = True
+        elif file.name.lower().endswith(IMAGE_SUFFIXES):
+            sources.append(ScanInput(image_stem(file), file, problem=f"{file}: {found.reason}"))
+        else:
+            left_out[file] = found.reason
+
+    sources, labels = _without_label_maps(folder, sources)
+    left_out |= labels
+    if has_dicom:
+        series, others = _series_in(folder, uneven)
+        sources += series
+        left_out |= {file: why for file, why in others.items() if file not in left_out}
+        taken = {source.path for source in sources if source.kind == "image"}
+        left_out = {file: why for file, why in left_out.items() if file not in taken}
+    return sources, left_out
+
+
+def _without_label_maps(
+    folder: Path, sources: list[ScanInput]
+) -> tuple[list[ScanInput], dict[Path, str]]:
+    """Leave label maps out where names say that there may be some.
+
+    Voxels are looked at for images whose name, or that of a folder above, speaks of labels, and for
+    those that share a name. A label map under another name is left out when it is read.
+    """
+    sharing: dict[str, int] = defaultdict(int)
+    for source in sources:
+        sharing[source.name] += 1
+
+    scans, labels = [], {}
+    for source in sources:
+        words = source.path.relative_to(folder).as_posix().lower()
+        suspect = sharing[source.name] > 1 or any(word in words for word in _LABEL_WORDS)
+        if suspect and _is_label_map(source.path):
+            labels[source.path] = LABEL_MAP
+        else:
+            scans.append(source)
+    return scans, labels
+
+
+def _is_label_map(file: Path) -> bool:
+    try:
+        return is_label_map(read_image(file).array)
+    except HemsegError:  # said when its turn comes
+        return False
+
+
+def _series_in(
+    root: Path, uneven: "Uneven", *, named: bool = False
+) -> tuple[list[ScanInput], dict[Path, str]]:
+    """The CT series of a folder tree or zip, and why each other DICOM file is left out."""
+    from hemseg_cli.imaging.dicom.tree import NOT_DICOM, Tree, find_series  # slow to import
+
+    try:
+        with Tree(root) as tree:
+            listing = find_series(tree)
+    except FileFormatError as error:
+        if not named:
+            return [], {root: error.message}
+        return [
+            ScanInput(image_stem(root), root, kind="dicom", named=True, problem=error.message)
+        ], {}
+
+    left_out = {
+        root / name: reason
+        for name, reason in listing.left_out
+        if root.is_file() or reason != NOT_DICOM
+    }
+    if root.is_file():
+        return _zip_series(root, listing, uneven, named), left_out
+    return _folder_series(root, listing, uneven), left_out
+
+
+def _zip_series(root: Path, listing: "Listing", uneven: "Uneven", named: bool) -> list[ScanInput]:
+    stem = image_stem(root)
+    return [
+        ScanInput(
+            f"{stem}_{series.name}" if len(listing.series) > 1 else stem,
+            root,
+            kind="dicom",
+            series=series,
+            uneven=uneven,
+            named=named,
+        )
+        for series in listing.series
+    ]
+
+
+def _folder_series(root: Path, listing: "Listing", uneven: "Uneven") -> list[ScanInput]:
+    """Each series in the smallest folder that holds it, and named after that."""
     by_place: dict[Path, list[Series]] = defaultdict(list)
     for series in listing.series:
         place = os.path.commonpath([os.path.dirname(name) for name in series.files])
-        files = tuple(os.path.relpath(name, place or ".") for name in series.files)
+        inside = tuple(os.path.relpath(name, place or ".") for name in series.files)
         unreadable = tuple(
             (os.path.relpath(name, place or "."), reason) for name, reason in series.unreadable
         )
-        by_place[folder / place].append(replace(series, files=files, unreadable=unreadable))
-    sources = [
+        by_place[root / place].append(replace(series, files=inside, unreadable=unreadable))
+
+    return [
         ScanInput(
             f"{place.resolve().name}_{series.name}" if len(together) > 1 else place.resolve().name,
             place,
@@ -145,51 +269,3 @@ def _series_in(folder: Path, uneven: "Uneven") -> tuple[list[ScanInput], dict[Pa
         for place, together in sorted(by_place.items())
         for series in together
     ]
-    return sources, {
-        folder / name: reason for name, reason in listing.left_out if reason != NOT_DICOM
-    }
-
-
-def _no_series(folder: Path, left_out: Mapping[Path, str]) -> ScanInput:
-    """A folder of DICOM files that are no CT slices.
-
-    A scan that fails, so that the others are done.
-    """
-    from hemseg_cli.imaging.dicom.tree import Series
-
-    return ScanInput(
-        folder.resolve().name,
-        folder,
-        kind="dicom",
-        series=Series("", (), tuple((str(f), why) for f, why in left_out.items())),
-    )
-
-
-def _with_own_names(sources: Sequence[ScanInput]) -> list[ScanInput]:
-    """Where two share a name, the names of the folders above are put before it.
-
-    In one folder, the kind of file behind it.
-    """
-    named = list(sources)
-    for depth in range(64):
-        groups: dict[str, list[int]] = defaultdict(list)
-        for index, source in enumerate(named):
-            groups[source.name].append(index)
-        for group in (group for group in groups.values() if len(group) > 1):
-            for index in group:
-                named[index] = replace(named[index], name=_longer_name(named[index], depth))
-    return named
-
-
-def _longer_name(source: ScanInput, depth: int) -> str:
-    if depth == 0:
-        ending = (
-            "dicom" if source.kind == "dicom" else "nii" if source.path.suffix == ".nii" else ""
-        )
-        return f"{source.name}_{ending}" if ending else source.name
-    above = source.path.resolve().parents
-    return (
-        f"{above[depth - 1].name or 'root'}_{source.name}"
-        if depth <= len(above)
-        else f"_{source.name}"
-    )

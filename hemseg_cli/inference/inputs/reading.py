@@ -1,77 +1,151 @@
 """Read a scan to predict, with the volume of its voxels and what is wrong with it."""
 
+import contextlib
+import math
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hemseg_cli.core.errors import CaseError
-from hemseg_cli.imaging.geometry import foreign_voxel_volume_mm3
-from hemseg_cli.imaging.nifti import Volume, read_nifti_header, read_sidecar, read_volume
+import numpy as np
+from numpy.typing import NDArray
+
+from hemseg_cli.core.errors import CaseError, FileFormatError
+from hemseg_cli.imaging.file_kind import Kind, file_kind, is_label_map
+from hemseg_cli.imaging.geometry import (
+    SAME_GRID_MM,
+    Affine,
+    foreign_voxel_volume_mm3,
+    grid_distance_mm,
+)
+from hemseg_cli.imaging.image_file import read_image
+from hemseg_cli.imaging.nifti import Volume, read_nifti_header, read_sidecar
+from hemseg_cli.imaging.orientation import Reorientation, from_canonical, to_canonical
 from hemseg_cli.inference.inputs.finding import ScanInput
 
 
 @dataclass(frozen=True)
 class Scan:
-    """A scan in memory.
+    """A scan in memory, brought to canonical axes once.
 
-    `header`: the NIfTI header of the input (None: DICOM); `voxel_volume_mm3`: the true one;
-    `slices`: the DICOM file of each k (none where the volume was interpolated to even steps between
-    them).
+    `volume`: HU on canonical axes; `change`: how it came from the axes of its file, `file_affine`
+    the affine there. `voxel_volume_mm3`: the true one. `header`: the NIfTI header of the input
+    (None: another kind of file). `slices`: the DICOM file of each k of the file's axes, relative to
+    the folder or zip `slices_in` (none where the volume was interpolated between the slices).
     """
 
     volume: Volume
+    change: Reorientation
+    file_affine: Affine
     voxel_volume_mm3: float
     header: Any = None
     warnings: tuple[str, ...] = ()
-    slices: tuple[Path, ...] = ()
+    slices: tuple[str, ...] = ()
+    slices_in: Path = Path()
+
+    def on_file_axes(self, array: NDArray[Any]) -> Volume:
+        """Return an array on canonical axes as a volume on the axes of the input's file."""
+        return Volume(from_canonical(array, self.change), self.file_affine)
+
+    @contextlib.contextmanager
+    def slice_files(self) -> Iterator[list[Path]]:
+        """Give the DICOM slices as files; those of a zip are unpacked for as long as it lasts."""
+        if not self.slices_in.is_file():
+            yield [self.slices_in / name for name in self.slices]
+            return
+
+        from hemseg_cli.imaging.dicom.tree import Tree  # pydicom is slow to import
+
+        with tempfile.TemporaryDirectory() as folder, Tree(self.slices_in) as tree:
+            files = []
+            for number, name in enumerate(self.slices):
+                files.append(Path(folder) / f"{number:05d}.dcm")
+                files[-1].write_bytes(tree.read(name))
+            yield files
+
+
+class LabelMapError(CaseError):
+    """The image found in a folder holds labels, not CT numbers: it is left out."""
 
 
 def read_scan(source: ScanInput) -> Scan:
     """Read a scan, with its true voxel volume.
 
-    FileFormatError or CaseError says what is wrong with it.
+    FileFormatError or CaseError says what is wrong with it; LabelMapError that it is a label map.
     """
-    if source.kind == "dicom":
-        return _read_series(source)
-    if not source.path.is_file():
-        raise CaseError(
-            f"{source.path} does not exist", hint="hemseg convert   makes the images of a data set"
-        )
-    volume = read_volume(source.path)
-    voxel, warning = source.voxel_volume_mm3, ""
-    if voxel is None:
-        sidecar = read_sidecar(source.path) or {}
-        stored = sidecar.get("voxel_volume_mm3")
-        if isinstance(stored, int | float) and stored > 0:
-            voxel = float(stored)
-        else:
-            voxel, warning = foreign_voxel_volume_mm3(volume.affine)
-    return Scan(
-        volume, voxel, read_nifti_header(source.path), warnings=(warning,) if warning else ()
-    )
+    if source.problem:
+        raise CaseError(source.problem, hint="give a head CT as an image file or a DICOM series")
+    return _read_series(source) if source.kind == "dicom" else _read_image(source)
+
+
+def _read_image(source: ScanInput) -> Scan:
+    volume = read_image(source.path)
+    if not source.named and is_label_map(volume.array):
+        raise LabelMapError(f"{source.path} is a label map, no scan")
+
+    # The case table knows the true geometry of a split's scan, a sidecar that of a converted one.
+    warnings: list[str] = []
+    voxel_mm3 = source.voxel_volume_mm3
+    if voxel_mm3 is None:
+        voxel_mm3, warning = _sidecar_voxel_mm3(source.path, volume)
+        warnings += [warning] if warning else []
+    if voxel_mm3 is None:
+        voxel_mm3, warning = foreign_voxel_volume_mm3(volume.affine)
+        warnings += [warning] if warning else []
+
+    header = None
+    if file_kind(source.path).kind is Kind.NIFTI:
+        header = read_nifti_header(source.path)
+    canonical, change = to_canonical(volume)
+    return Scan(canonical, change, volume.affine, voxel_mm3, header, tuple(warnings))
 
 
 def _read_series(source: ScanInput) -> Scan:
     from hemseg_cli.imaging.dicom.series import read_series  # pydicom is slow to import
     from hemseg_cli.imaging.dicom.tree import Tree
 
-    if source.series is None or not source.series.files:
-        reasons = (
-            sorted({reason for _, reason in source.series.unreadable})
-            if source.series is not None
-            else []
-        )
-        raise CaseError(
-            f"{source.path} holds no CT series ({', '.join(reasons[:6])})",
-            hint="give a folder of the slices of a head CT",
-        )
+    assert source.series is not None
     with Tree(source.path) as tree:
         volume, sidecar = read_series(tree, source.series, uneven=source.uneven)
-    in_order = (
-        ()
-        if sidecar["interpolated"]
-        else tuple(source.path / name for name in sidecar["source_slices"])
-    )
+
+    canonical, change = to_canonical(volume)
     return Scan(
-        volume, float(sidecar["voxel_volume_mm3"]), None, tuple(sidecar["warnings"]), in_order
+        canonical,
+        change,
+        volume.affine,
+        float(sidecar["voxel_volume_mm3"]),
+        warnings=tuple(sidecar["warnings"]),
+        slices=() if sidecar["interpolated"] else tuple(sidecar["source_slices"]),
+        slices_in=source.path,
     )
+
+
+def _sidecar_voxel_mm3(path: Path, volume: Volume) -> tuple[float | None, str]:
+    """The voxel volume that the image's sidecar states, and a warning where it is not believed.
+
+    A sidecar that is not ours, or that belongs to another image, never stops a scan.
+    """
+    try:
+        sidecar = read_sidecar(path)
+    except FileFormatError as error:
+        return None, f"sidecar ignored: {error.message}"
+    if sidecar is None:
+        return None, ""
+
+    stored = sidecar.get("voxel_volume_mm3")
+    if not isinstance(stored, int | float) or not 0 < stored < math.inf:
+        return None, "sidecar ignored: it states no voxel volume"
+    if not _is_of(sidecar, volume):
+        return None, "sidecar ignored: it belongs to an image of another grid"
+    return float(stored), ""
+
+
+def _is_of(sidecar: dict[str, Any], volume: Volume) -> bool:
+    try:
+        shape = tuple(int(size) for size in sidecar["shape"])
+        affine = np.array(sidecar["affine"], dtype=np.float64).reshape(4, 4)
+        apart = grid_distance_mm(shape, affine, volume.array.shape, volume.affine)
+    except (KeyError, TypeError, ValueError):
+        return False
+    return apart <= SAME_GRID_MM

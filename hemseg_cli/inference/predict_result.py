@@ -1,0 +1,95 @@
+"""The result of `hemseg predict`: what was predicted, what failed, what was left out."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hemseg_cli.core.console import Table
+from hemseg_cli.core.names import printable
+from hemseg_cli.inference.inputs.finding import LeftOut
+from hemseg_cli.inference.measures import ScanMeasures
+
+
+@dataclass(frozen=True)
+class PredictResult:
+    """What one call did.
+
+    `failures`: scan -> reason; `hints`: scan -> what helps. `left_out`: files that are no scans.
+    `trained_on`, `data_set`: the names of the data sets, where a split was predicted.
+    """
+
+    folder: Path
+    run: str
+    predicted: list[ScanMeasures] = field(default_factory=list)
+    already_done: list[str] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+    hints: dict[str, str] = field(default_factory=dict)
+    warnings: dict[str, list[str]] = field(default_factory=dict)
+    left_out: list[LeftOut] = field(default_factory=list)
+    trained_on: str = ""
+    data_set: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether some scan could not be predicted."""
+        return bool(self.failures)
+
+    def payload(self) -> dict[str, Any]:
+        """Return the result as JSON has it."""
+        return {
+            "run": self.run,
+            "folder": str(self.folder),
+            "volumes": str(self.folder / "volumes.csv"),
+            "trained_on": self.trained_on or None,
+            "data_set": self.data_set or None,
+            "predicted": [asdict(row) for row in self.predicted],
+            "already_done": [printable(name) for name in self.already_done],
+            "failed": [
+                {
+                    "scan": printable(scan),
+                    "error": printable(reason),
+                    "hint": printable(self.hints.get(scan, "")),
+                }
+                for scan, reason in self.failures.items()
+            ],
+            "warnings": {printable(scan): texts for scan, texts in self.warnings.items()},
+            "left_out": [
+                {"file": printable(str(one.file)), "reason": printable(one.reason)}
+                for one in self.left_out
+            ],
+        }
+
+    def tables(self) -> list[Table]:
+        """Return the result as a person sees it."""
+        tables = [self._scans()]
+        if self.failures:
+            rows = [
+                [printable(scan), printable(reason), self.hints.get(scan, "")]
+                for scan, reason in self.failures.items()
+            ]
+            title = f"{len(rows)} scans failed"
+            tables.append(Table(title, ["scan", "reason", "what helps"], rows))
+        return tables
+
+    def _scans(self) -> Table:
+        done = f"; {len(self.already_done)} were done already" if self.already_done else ""
+        other = ""
+        if self.trained_on != self.data_set:
+            other = f"; trained on {self.trained_on}, predicted on {self.data_set}"
+
+        return Table(
+            f"{len(self.predicted)} scans predicted by {self.run}",
+            ["scan", "mL", "lesions", "largest mL", "review"],
+            [
+                [
+                    row.scan,
+                    f"{row.predicted_ml:.2f}",
+                    str(row.lesions),
+                    f"{row.largest_ml:.2f}",
+                    "yes" if row.review else "no",
+                ]
+                for row in self.predicted
+            ],
+            caption=f"in {self.folder}{done}{other}",
+            right=frozenset({"mL", "lesions", "largest mL"}),
+        )
