@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hemseg_cli import __version__
 from hemseg_cli.config.schema import PredictConfig
+from hemseg_cli.core.errors import CaseError
 from hemseg_cli.core.names import printable
 from hemseg_cli.imaging.head_mask import HeadMask, find_head
 from hemseg_cli.imaging.nifti import Volume, write_volume
@@ -84,6 +85,10 @@ def read_case(task: PredictionTask) -> ReadCase | Claim:
 
     A claim instead where another process predicts the scan into the folder, or has.
     """
+    if task.source.problem:
+        raise CaseError(
+            task.source.problem, hint="give a head CT as an image file or a DICOM series"
+        )
     formats = chosen_formats(task.config.format)
     if task.source.kind != "dicom":
         refuse_without_slices(formats, 0, f"{task.source.path} is no DICOM series")

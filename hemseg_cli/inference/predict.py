@@ -115,7 +115,7 @@ class _Call:
     def is_done(self, source: ScanInput) -> bool:
         try:
             return is_done(self.folder, source, self.config.predict, self.settings_hash)
-        except HemsegError:  # the input cannot be read: said when its turn comes
+        except (HemsegError, OSError):  # the input cannot be read: said when its turn comes
             return False
 
     def task(self, source: ScanInput) -> PredictionTask:

@@ -153,7 +153,7 @@ def test_what_convert_refuses_is_refused_and_the_others_are_done(
     assert set(errors) == {"gap", "lost", "magnet"}
     assert "1 missing" in errors["gap"]
     assert "the file is empty (0 bytes): empty.dcm" in errors["lost"]
-    assert "holds no CT series (modality MR, not CT)" in errors["magnet"]
+    assert "or a CT series (modality MR, not CT)" in errors["magnet"]
 
 
 @needs_highdicom

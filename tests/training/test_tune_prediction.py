@@ -139,6 +139,9 @@ def test_training_stores_its_tuning_and_survives_a_stop_in_it(
         "weighting",
         "threshold",
         "min_component_ml",
+        "crop",
+        "window",
+        "precision",
     }
     assert "prediction settings chosen on 2 val scans" in trained.run.log_file.read_text()
 

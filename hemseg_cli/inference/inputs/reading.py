@@ -74,8 +74,6 @@ def read_scan(source: ScanInput) -> Scan:
 
     FileFormatError or CaseError says what is wrong with it; LabelMapError that it is a label map.
     """
-    if source.problem:
-        raise CaseError(source.problem, hint="give a head CT as an image file or a DICOM series")
     return _read_series(source) if source.kind == "dicom" else _read_image(source)
 
 
