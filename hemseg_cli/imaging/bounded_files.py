@@ -142,7 +142,7 @@ class BoundedReader:
                 self._feed_bytes = min(self._feed_bytes * 4, _MOST_FEED_BYTES)
                 if part or not fed:
                     return bytes(part)
-        except isal_zlib.error as error:  # type: ignore[misc]  # the stub calls the class an instance
+        except isal_zlib.error as error:  # type: ignore[misc]  # the stub: an instance
             raise FileFormatError(
                 f"{self._name} is cut off or damaged: {error}", hint=_COPY_HINT
             ) from None

@@ -180,8 +180,8 @@ def foreign_voxel_volume_mm3(affine: Affine) -> tuple[float, str]:
     tilt, other = tilt_deg(affine), true_voxel_volume_mm3(affine)
     return volume, (
         f"slices tilted by {tilt:.1f} degrees without shear: {volume:.4g} mm3 a voxel, as the "
-        f"header says; {other:.4g} mm3 ({other / volume - 1:+.1%}) if a tilted gantry's slices were "
-        "read by ITK (convert the DICOM with hemseg to be sure)"
+        f"header says; {other:.4g} mm3 ({other / volume - 1:+.1%}) if ITK has read "
+        "a tilted gantry's slices (convert the DICOM with hemseg to be sure)"
     )
 
 

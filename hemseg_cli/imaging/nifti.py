@@ -208,7 +208,7 @@ def _scale(raw: Any) -> tuple[float, float] | None:
 
 
 def _checked(name: str, header: NiftiHeader) -> NiftiHeader:
-    """Return the header with its affine in mm; FileFormatError where nothing can be done with it."""
+    """Return the header with its affine in mm; FileFormatError where it is of no use."""
     if header.dtype.fields is not None or header.dtype.kind not in "iuf":
         raise FileFormatError(
             f"{name} holds {header.dtype} voxels (colour or complex), not CT numbers"

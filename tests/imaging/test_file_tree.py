@@ -1,4 +1,4 @@
-"""Folder trees with links, loops and odd entries: every entry is a file, or named with its reason."""
+"""Folder trees with links, loops and odd entries: each entry is a file or named with a reason."""
 
 import os
 from pathlib import Path

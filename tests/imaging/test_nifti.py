@@ -1,4 +1,4 @@
-"""NIfTI in and out: whole or not at all, read by others as we mean it, and damaged files said in words."""
+"""NIfTI in and out: whole or not at all, read by others as meant, damaged files said in words."""
 
 import gzip
 import io

@@ -1,4 +1,4 @@
-"""Stored values to Hounsfield units, int16, with the repairs that these files need and a summary of what came out."""
+"""Turn stored values into Hounsfield units, int16, with the repairs that these files need."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +28,10 @@ Pixels = NDArray[Any]
 
 @dataclass(frozen=True)
 class HuSummary:
-    """Range of a scan, and which share of its voxels is air (below -900 HU), brain (0 to 80) and bone (from 300)."""
+    """Hold a scan's range, and which share of its voxels is air, brain and bone.
+
+    Air lies below -900 HU, brain from 0 to 80, bone from 300 on.
+    """
 
     hu_min: int
     hu_max: int
@@ -38,7 +41,7 @@ class HuSummary:
 
 
 def to_hu(slices: Sequence[Slice]) -> tuple[NDArray[np.int16], HuSummary, list[str]]:
-    """HU [k, rows, columns] of slices in order, a summary, and what was repaired or looks wrong."""
+    """Return HU [k, rows, columns] of slices in order, a summary, and repairs and doubts."""
     first = slices[0]
     hu = np.empty((len(slices), first.rows, first.columns), dtype=np.int16)
     notes: dict[str, list[str]] = {}
@@ -55,6 +58,8 @@ def to_hu(slices: Sequence[Slice]) -> tuple[NDArray[np.int16], HuSummary, list[s
         if mask is not None:
             padded.append((index, mask))
             notes.setdefault("padding set to air", []).append(one.name)
+
+    # Once all slices are in HU: what air is in this scan, the padded slices tell together.
     if padded:
         _fill_padding(hu, padded)
     summary, constant = _summary(hu)
@@ -69,7 +74,7 @@ def to_hu(slices: Sequence[Slice]) -> tuple[NDArray[np.int16], HuSummary, list[s
 
 
 def _rescale(one: Slice, out: NDArray[np.int16]) -> tuple[bool, bool]:
-    """Write HU into `out`; returns whether a rollover was undone, and whether values had to be clipped.
+    """Write HU into `out`; return whether a rollover was undone, and whether values were clipped.
 
     Rollover (Kaggle RSNA-2019, known from its discussions): add 1000, subtract 4096 from what is >=
     4096, take intercept -1000.
@@ -80,6 +85,7 @@ def _rescale(one: Slice, out: NDArray[np.int16]) -> tuple[bool, bool]:
         wrapped = out >= _WRAP_FROM
         np.subtract(out, 4096, out=out, where=wrapped)
         return bool(wrapped.any()), False
+
     low, high = (float(value) * one.slope + one.intercept for value in (stored.min(), stored.max()))
     fits = min(low, high) >= _INT16.min and max(low, high) <= _INT16.max
     if (
@@ -116,16 +122,16 @@ def _padding_mask(one: Slice, hu: NDArray[np.int16]) -> Pixels | None:
 
 
 def _fill_padding(hu: NDArray[np.int16], padded: Sequence[tuple[int, Pixels]]) -> None:
-    """Set padding to the scan's air.
+    """Set padding to the scan's own air.
 
     The median of what is near -1000 HU in the padded slices, -1000 where there is none.
     """
     samples = []
     for index, mask in padded:
-        values = hu[index, ::4, ::4][
-            ~mask[::4, ::4]
-        ]  # every sixteenth voxel tells the median as well
+        # Every sixteenth voxel tells the median as well.
+        values = hu[index, ::4, ::4][~mask[::4, ::4]]
         samples.append(values[(values >= -1100) & (values <= -900)])
+
     air = np.concatenate(samples)
     value = round(float(np.median(air))) if air.size else PADDING_HU
     for index, mask in padded:
@@ -135,9 +141,9 @@ def _fill_padding(hu: NDArray[np.int16], padded: Sequence[tuple[int, Pixels]]) -
 def _summary(hu: NDArray[np.int16]) -> tuple[HuSummary, list[int]]:
     lows, highs, constant = [], [], []
     air = brain = bone = 0
-    for index, plane in enumerate(
-        hu
-    ):  # slice by slice: each stays in the cache for its five passes
+
+    # Slice by slice: each stays in the processor's cache for its five passes.
+    for index, plane in enumerate(hu):
         low, high = int(plane.min()), int(plane.max())
         lows.append(low)
         highs.append(high)
@@ -155,7 +161,8 @@ def _doubts(summary: HuSummary) -> list[str]:
     doubts = []
     if summary.share_brain < _LEAST_BRAIN:
         doubts.append(
-            f"only {summary.share_brain:.2%} of the voxels are within 0 to 80 HU: not a head, or a wrong rescale"
+            f"only {summary.share_brain:.2%} of the voxels are within 0 to 80 HU: not a head, "
+            "or a wrong rescale"
         )
     if summary.share_air < _LEAST_AIR:
         doubts.append(

@@ -1,4 +1,4 @@
-"""DICOM SEG: a mask as a segmentation object that refers to the slices it was made from (PS3.3 A.51), tilted series included.
+"""Write a mask as a DICOM segmentation that refers to the slices it was made from (PS3.3 A.51).
 
 Every frame carries its slice's own position and orientation, so the shear of a tilted gantry is
 kept. Of the source's header only the identifiers that tie the object to its study are taken over:
@@ -37,7 +37,7 @@ _GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", 
 
 
 def require_highdicom() -> None:
-    """HemsegError naming what to install, where highdicom is not there."""
+    """Raise HemsegError naming what to install, where highdicom is not there."""
     import importlib.util
 
     if importlib.util.find_spec("highdicom") is None:
@@ -62,7 +62,8 @@ def write_seg(path: Path, mask: NDArray[np.uint8], slices: Sequence[Path], *, mo
         frames = np.ascontiguousarray(mask.transpose(2, 1, 0))
         if frames.shape[1:] != (sources[0].Rows, sources[0].Columns):
             raise CaseError(
-                f"the mask is {frames.shape[1:]}, the slices {(sources[0].Rows, sources[0].Columns)}",
+                f"the mask is {frames.shape[1:]}, the slices "
+                f"{(sources[0].Rows, sources[0].Columns)}",
                 hint=_HINT,
             )
         segmentation = _segmentation(frames, sources, model)
@@ -71,13 +72,13 @@ def write_seg(path: Path, mask: NDArray[np.uint8], slices: Sequence[Path], *, mo
 
 
 def valid_uid(identifier: str) -> UID:
-    """A UID as it is, or, for an identifier that is none (RSNA's `ID_...`), the same valid one every time."""
+    """Return a UID as it is; for an identifier that is none (RSNA's `ID_...`) a constant one."""
     uid = UID(str(identifier))
     return uid if uid.is_valid else generate_uid(entropy_srcs=[str(identifier)])
 
 
 def _source(file: Path) -> Dataset:
-    """The header of a slice, with what a SEG must take from it.
+    """Read the header of a slice, with what a SEG must take from it.
 
     Identifiers made valid, the rest blank.
     """
@@ -114,7 +115,7 @@ def _normal(orientation: Sequence[float]) -> NDArray[np.float64]:
 
 
 def _give_thickness(sources: Sequence[Dataset]) -> None:
-    """Where the slices do not say how thick they are, their distance along the normal is taken."""
+    """Take the distance along the normal where the slices do not say how thick they are."""
     first, last = (
         np.array(source.ImagePositionPatient, dtype=np.float64)
         for source in (sources[0], sources[-1])

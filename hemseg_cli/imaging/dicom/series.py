@@ -1,8 +1,6 @@
-"""A head CT from DICOM slices.
+"""Read a head CT from DICOM slices, in Hounsfield units on the grid that ITK's reader would give.
 
-Read, checked, put in order, in Hounsfield units on the grid that ITK's reader would give.
-
-The pieces: `slice` (one file), `stack` (order, geometry, what has to agree), `dicom_hu`
+The pieces: `slice` (one file), `stack` (order, geometry, what has to agree), `hounsfield`
 (rescale and repairs).
 """
 
@@ -24,13 +22,14 @@ from hemseg_cli.imaging.dicom.tree import Series, Tree
 from hemseg_cli.imaging.hounsfield import PADDING_HU
 from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.imaging.resampling import resample_planes
+from hemseg_cli.imaging.uneven import even_positions_mm
 from hemseg_cli.imaging.upright import image_on, upright_grid
 
 Sidecar = dict[str, Any]
 
 
 def read_slices(scan: str, ids: Iterable[str], read: Callable[[str], bytes]) -> list[Slice]:
-    """The slices of a scan, `read` giving the bytes of each.
+    """Read the slices of a scan, `read` giving the bytes of each file.
 
     CaseError names every one that cannot be used, and why.
     """
@@ -52,22 +51,25 @@ def read_slices(scan: str, ids: Iterable[str], read: Callable[[str], bytes]) -> 
 def assemble(
     scan: str, slices: list[Slice], *, patient: str = "", uneven: Uneven = "refuse"
 ) -> tuple[Volume, Sidecar]:
-    """One volume [i, j, k], int16 HU, on ITK's grid (RAS affine), and what is known of it beyond that grid.
+    """Make one volume [i, j, k], int16 HU, on ITK's grid (RAS affine), and its sidecar.
 
-    CaseError where the slices do not make one volume (see `stack`). `slices` is emptied: each
-    one's bytes are let go once used.
+    The sidecar says what is known of it beyond that grid; where uneven slices were interpolated,
+    `slice_positions_mm` leads back to them (`imaging.uneven`). CaseError where the slices do not
+    make one volume (see `stack`). `slices` is emptied: each one's bytes are let go once used.
     """
     ordered = stack(scan, slices, uneven=uneven)
     given = len(slices)
     slices.clear()
+
     hu, summary, notes = to_hu(ordered.slices)
     if not ordered.even:
         notes.append(
-            f"uneven slice steps: {hu.shape[0]} slices interpolated to {ordered.even_count} at even steps"
+            f"uneven slice steps: {hu.shape[0]} slices interpolated to {ordered.even_count} "
+            "at even steps"
         )
-        hu = resample_planes(
-            hu, ordered.distances_mm, np.linspace(0.0, ordered.length_mm, ordered.even_count)
-        )
+        even = even_positions_mm(ordered.distances_mm, ordered.even_count)
+        hu = resample_planes(hu, ordered.distances_mm, even)
+
     volume = Volume(hu.transpose(2, 1, 0), ordered.label_affine(ordered.even_count))
     return volume, _sidecar(scan, patient, volume, ordered, given, asdict(summary), notes)
 
@@ -75,7 +77,7 @@ def assemble(
 def read_series(
     tree: Tree, series: Series, *, uneven: Uneven = "refuse", geometry: str = "label"
 ) -> tuple[Volume, Sidecar]:
-    """One series of a tree as a volume with its sidecar; CaseError names the files at fault.
+    """Read one series of a tree as a volume with its sidecar; CaseError names the files at fault.
 
     `geometry`: label for ITK's grid, true for an upright one (a scan without tilt is the same in
     both).
@@ -89,6 +91,7 @@ def read_series(
                 "copy the file again, or remove it",
             )
         faults.raise_if_any(series.name)
+
     volume, sidecar = assemble(
         series.name, read_slices(series.name, series.files, tree.read), uneven=uneven
     )
@@ -96,13 +99,14 @@ def read_series(
 
 
 def upright(volume: Volume, sidecar: Sidecar) -> tuple[Volume, Sidecar]:
-    """A volume of `assemble` on an upright grid, outside it air, and the sidecar of that.
+    """Resample a volume of `assemble` onto an upright grid, air outside, and say so in its sidecar.
 
     Without tilt nothing is resampled.
     """
     true = np.array(sidecar["true_affine"])
     if not geometry_of.is_sheared(true):
         return volume, sidecar | {"geometry": "true"}
+
     i, j, k = volume.array.shape
     grid = upright_grid((i, j, k), true)
     image = image_on(grid, Volume(volume.array, true), outside=PADDING_HU)

@@ -107,7 +107,8 @@ def check_steps(
         for index in odd:
             missing = round(along[index] / usual) - 1
             faults.add(
-                f"{missing} missing (step {along[index]:.2f} mm, the others {usual:.2f} mm) between",
+                f"{missing} missing (step {along[index]:.2f} mm, the others {usual:.2f} mm) "
+                "between",
                 [f"{ordered[index].name} and {ordered[index + 1].name}"],
             )
     elif uneven == "refuse":
@@ -160,9 +161,11 @@ def _far_corner_distance_mm(one: Slice, other: Slice) -> float:
 
 def _difference(one: Slice, usual: Slice) -> str:
     """Say in what a slice differs from the usual one, with both values."""
+    values: Sequence[float]
+    others: Sequence[float]
     what, values, others = "pixel spacing", one.spacing_mm, usual.spacing_mm
     if not np.allclose(one.orientation, usual.orientation, atol=1e-3):
-        what, values, others = "orientation", one.orientation, usual.orientation  # type: ignore[assignment]
+        what, values, others = "orientation", one.orientation, usual.orientation
 
     shown, expected = (tuple(round(part, 4) + 0.0 for part in each) for each in (values, others))
     return f"{what} {shown} differs from the others' {expected}"

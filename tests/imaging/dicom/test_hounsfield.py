@@ -93,7 +93,8 @@ def test_intercepts_that_differ_are_each_applied_with_a_warning() -> None:
     volume, sidecar = scan_of(head(6, {3: {"intercept": -1000}}))
     np.testing.assert_array_equal(planes(volume), expected(6))
     assert sidecar["warnings"] == [
-        "intercepts differ between slices: -1024 (5 slices), -1000 (1 slices); each slice was rescaled with its own"
+        "intercepts differ between slices: -1024 (5 slices), -1000 (1 slices); "
+        "each slice was rescaled with its own"
     ]
 
 

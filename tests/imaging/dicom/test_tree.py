@@ -1,4 +1,4 @@
-"""A tree of DICOM files: series are found and named without free text, everything else is left out by name and reason."""
+"""A tree of DICOM files: series are named without free text, all else is left out by reason."""
 
 import os
 import zipfile
