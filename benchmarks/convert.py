@@ -31,7 +31,8 @@ from hemseg_cli.dataset.conversion.convert import convert
 from hemseg_cli.dataset.labels.fetch import fetch_labels
 from hemseg_cli.dataset.labels.manifest import read_manifest
 from hemseg_cli.dataset.phantom.dataset import SLICE_FOLDER, make_phantom
-from hemseg_cli.imaging.nifti import read_sidecar, read_volume
+from hemseg_cli.imaging.nifti import read_volume
+from hemseg_cli.imaging.sidecar import read_sidecar
 
 WARM_UP = 2
 PADDING_BELOW_HU = -1200
@@ -149,7 +150,7 @@ def ours(config: Config, *, workers: int) -> float:
         update={"compute": config.compute.model_copy(update={"workers": workers})}
     )
     result = convert(with_workers, force=True)
-    assert not result.refused, result.refused
+    assert not result.failures, result.failures
     written = sorted(path.stat().st_mtime_ns for path in config.data.folder.glob("*/image/*.json"))
     first = min(WARM_UP, len(written) - 2)
     return (written[-1] - written[first]) / (len(written) - 1 - first) / 1e9
@@ -212,7 +213,7 @@ def compare(config: Config, published: Mapping[str, Path]) -> dict[str, int]:
         ours, theirs, sidecar = read_volume(image), read_volume(path), read_sidecar(image)
         assert ours.array.shape == theirs.array.shape, scan
         assert np.abs(ours.affine - theirs.affine).max() < 1e-3, scan
-        if any("rollover" in warning for warning in (sidecar or {})["warnings"]):
+        if any("rollover" in warning for warning in (sidecar.warnings if sidecar else ())):
             counts["scans_with_rollover_repaired"] += 1
             continue
         tissue = theirs.array >= PADDING_BELOW_HU

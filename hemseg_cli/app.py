@@ -23,6 +23,7 @@ from hemseg_cli.commands import (
     evaluate,
     export,
     fetch_labels,
+    import_,
     predict,
     report,
     train,
@@ -50,6 +51,7 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("fetch-labels")(fetch_labels.fetch_labels)
 app.command("convert")(convert.convert)
+app.command("import")(import_.import_)
 app.command("train")(train.train)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)

@@ -170,7 +170,7 @@ def test_convert_on_a_cluster_gives_what_one_process_gives(
         config = load(None, options=options, environ={})
         fetch_labels(config)
         result = convert(config)
-        assert [row.scan for row in result.refused] == [scans[0].scan]
+        assert list(result.failures) == [scans[0].scan]
         assert result.converted == len(scans) - 1
         images.append(
             {

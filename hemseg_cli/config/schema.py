@@ -174,6 +174,15 @@ class ConvertConfig(Section):
         "label",
         description="label: the label's grid; true: tilted scans resampled upright, with their labels into a data set <dataset>-true",
     )
+    repair: bool = Field(
+        True,
+        description="undo 12-bit rollover and set padding to air; false: the values of the "
+        "published chain to the letter",
+    )
+    keep_slices: bool = Field(
+        False,
+        description="keep the slices of a remote source after their scan is written (0.5 MB each)",
+    )
     kaggle_url: str = Field("https://www.kaggle.com", description="base URL of the Kaggle API")
     connections: int = Field(4, ge=1, le=16, description="connections to a remote zip")
 

@@ -5,7 +5,6 @@ gzipped whatever the suffix says. Lengths come out in millimetres: `xyzt_units` 
 metres are converted (NIfTI-1 standard, `NIFTI_UNITS_*`).
 """
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -311,30 +310,6 @@ def _packed(*parts: bytes | memoryview) -> Iterator[bytes]:
         for start in range(0, len(part), _CHUNK_BYTES):
             yield packer.compress(part[start : start + _CHUNK_BYTES])
     yield packer.flush()
-
-
-def read_sidecar(image_path: Path) -> dict[str, Any] | None:
-    """The JSON that `convert` puts beside an image (`<scan>.json`), None where there is none."""
-    path = sidecar_path(image_path)
-    if not path.is_file():
-        return None
-    try:
-        sidecar = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise FileFormatError(
-            f"{path} is not valid JSON: {error}", hint="hemseg convert --force   writes it anew"
-        ) from None
-    if not isinstance(sidecar, dict):
-        raise FileFormatError(
-            f"{path} is not a sidecar: not a JSON object",
-            hint="hemseg convert --force   writes it anew",
-        )
-    return sidecar
-
-
-def sidecar_path(image_path: Path) -> Path:
-    """`x.nii.gz` or `x.nii` -> `x.json`."""
-    return image_path.with_name(nifti_stem(image_path) + ".json")
 
 
 def nifti_stem(path: Path) -> str:

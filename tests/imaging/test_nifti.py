@@ -2,7 +2,6 @@
 
 import gzip
 import io
-import json
 import zlib
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,9 @@ from hemseg_cli.core.errors import FileFormatError, HemsegError
 from hemseg_cli.imaging.geometry import lps_to_ras
 from hemseg_cli.imaging.nifti import (
     Volume,
-    nifti_stem,
     read_header,
     read_nifti_header,
-    read_sidecar,
     read_volume,
-    sidecar_path,
     write_volume,
 )
 
@@ -358,15 +354,3 @@ def test_damaged_bytes_raise_only_our_errors(
         except HemsegError as error:
             outcome = "refused" if str(path) in str(error) else str(error)
         assert outcome in ("read", "refused")
-
-
-def test_sidecar_is_the_json_beside_the_image(tmp_path: Path) -> None:
-    image = tmp_path / "scan.1.nii.gz"
-    assert (nifti_stem(image), sidecar_path(image).name) == ("scan.1", "scan.1.json")
-    assert read_sidecar(image) is None
-    sidecar_path(image).write_text(json.dumps({"tilt_deg": 3.5}))
-    assert read_sidecar(image) == {"tilt_deg": 3.5}
-    for content in ("{", "[1]"):
-        sidecar_path(image).write_text(content)
-        with pytest.raises(FileFormatError, match=r"scan\.1\.json is not"):
-            read_sidecar(image)

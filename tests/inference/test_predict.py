@@ -25,6 +25,7 @@ from hemseg_cli.inference.outputs import OutputFolder
 from hemseg_cli.inference.predict import predict
 from hemseg_cli.models.checkpoint import read_checkpoint, write_checkpoint
 from tests.inference.small_model import bright_box, config_in, make_run, scan, truth
+from tests.sidecars import sidecar_of
 from tests.torchrun import run_two
 
 QUIET = PredictConfig(previews=False)
@@ -45,12 +46,8 @@ def _inputs(folder: Path, count: int) -> Path:
 
 
 def _write_sidecar(path: Path, volume: Volume, *, voxel_volume_mm3: float) -> None:
-    stated = {
-        "shape": volume.array.shape,
-        "affine": volume.affine.tolist(),
-        "voxel_volume_mm3": voxel_volume_mm3,
-    }
-    path.write_text(json.dumps(stated))
+    sidecar = sidecar_of(volume, voxel_volume_mm3=voxel_volume_mm3)
+    path.write_text(json.dumps(sidecar.to_dict()))
 
 
 @pytest.fixture

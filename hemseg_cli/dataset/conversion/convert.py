@@ -1,4 +1,4 @@
-"""`hemseg convert`: DICOM slices to one NIfTI per scan.
+"""Convert DICOM slices to one NIfTI per scan: `hemseg convert`.
 
 Two layouts: RSNA (slices by id, per manifest) and any tree of series.
 """
@@ -8,10 +8,10 @@ from pathlib import Path
 
 from hemseg_cli.config import Config
 from hemseg_cli.core.errors import UsageError
-from hemseg_cli.dataset.conversion.log import ConversionRow, ConvertResult, Need
+from hemseg_cli.dataset.conversion.result import ConvertResult, Need
 from hemseg_cli.dataset.conversion.rsna import convert_rsna
 
-__all__ = ["ConversionRow", "ConvertResult", "Need", "convert"]
+__all__ = ["ConvertResult", "Need", "convert"]
 
 
 def convert(
@@ -43,7 +43,7 @@ def convert(
 
 
 def _absolute(config: Config) -> Config:
-    """The same with absolute paths: the workers of a cluster may stand in other folders."""
+    """Return the config with absolute paths: a cluster's workers may stand in other folders."""
     data, settings = config.data, config.convert
     dicom = (
         settings.dicom

@@ -1,4 +1,4 @@
-"""Series layout: any tree of DICOM files, one NIfTI per CT series."""
+"""Convert any tree of DICOM files: one NIfTI per CT series (layout series)."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -6,15 +6,24 @@ from pathlib import Path
 
 from hemseg_cli.config import Config
 from hemseg_cli.core.errors import HemsegError, UsageError
-from hemseg_cli.dataset.conversion.log import ConvertResult, Need
-from hemseg_cli.dataset.conversion.run import Log, run_jobs, working_in, write_scan, written
-from hemseg_cli.imaging.dicom.series import Sidecar, read_series
+from hemseg_cli.dataset.conversion.log import LOG_NAME
+from hemseg_cli.dataset.conversion.result import ConvertResult, Need
+from hemseg_cli.dataset.conversion.scans import (
+    ConversionLog,
+    ConvertedScan,
+    convert_scans,
+    find_written,
+    write_scan,
+    writing_into,
+)
+from hemseg_cli.imaging.dicom.series import read_series
 from hemseg_cli.imaging.dicom.tree import Series, Tree, find_series
+from hemseg_cli.imaging.sidecar import Sidecar
 
 
 @dataclass(frozen=True)
-class SeriesJob:
-    """One series to convert."""
+class SeriesTask:
+    """One series to convert; its file names are relative to `root`, a folder or a zip."""
 
     root: Path
     series: Series
@@ -32,53 +41,58 @@ class SeriesJob:
 
 
 def convert_series(config: Config, *, dry_run: bool, force: bool) -> ConvertResult:
-    """See `convert.convert`; HemsegError where the tree holds no CT series."""
-    if config.convert.dicom is None:
+    """Convert each series of `convert.dicom`; HemsegError where the tree holds no CT series."""
+    settings = config.convert
+    if settings.dicom is None:
         raise UsageError(
             "no DICOM folder given", hint="--dicom FOLDER, or convert.dicom in the config file"
         )
-    root = Path(config.convert.dicom)
-    folder = config.convert.out or config.data.folder
+    root, folder = Path(settings.dicom), settings.out or config.data.folder
+
     with Tree(root) as tree:
         listing = find_series(tree)
-        jobs = [
-            SeriesJob(root, series, folder / f"{series.name}.nii.gz") for series in listing.series
+        tasks = [
+            SeriesTask(root, series, folder / f"{series.name}.nii.gz") for series in listing.series
         ]
-        sidecars = (
-            {}
-            if force
-            else {
-                job.scan: sidecar
-                for job in jobs
-                if (sidecar := written(job, config.convert.geometry)) is not None
-            }
-        )
-        todo = [job for job in jobs if job.scan not in sidecars]
+        done = {} if force else _find_done(config, tasks)
+        todo = [task for task in tasks if task.scan not in done]
         if dry_run:
-            names = [name for job in todo for name in job.slices]
-            need = Need(len(todo), len(sidecars), len(names), 0, sum(map(tree.size, names)))
+            names = [name for task in todo for name in task.slices]
+            need = Need(len(todo), len(done), len(names), 0, sum(map(tree.size, names)))
             return ConvertResult(folder, left_out=listing.left_out, need=need)
-    if not jobs:
+
+    if not tasks:
         why = ", ".join(sorted({reason for _name, reason in listing.left_out})[:6]) or "no files"
         raise HemsegError(
             f"{root} holds no CT series ({why})",
             hint="--dicom names a folder or zip of DICOM files",
         )
-    log = Log(folder)
-    for sidecar in sidecars.values():
-        log.found(sidecar)
-    with working_in(folder, [folder]):
+
+    with writing_into(folder, [folder]):
+        log = ConversionLog(folder / LOG_NAME)
+        for sidecar in done.values():
+            log.add_found(sidecar)
         try:
-            run_jobs(config, partial(_convert, config), todo, log, lambda _sidecar: None)
+            for _ in convert_scans(config, partial(_convert, config), todo, log):
+                pass
         finally:
-            log.save()
-    return ConvertResult(folder, tuple(log.rows), len(sidecars), listing.left_out)
+            log.save()  # also when interrupted: the same command then does the rest
+    return ConvertResult(folder, tuple(log.rows), len(done), listing.left_out)
 
 
-def _convert(config: Config, job: SeriesJob) -> Sidecar:
-    with Tree(job.root) as tree:
+def _find_done(config: Config, tasks: list[SeriesTask]) -> dict[str, Sidecar]:
+    found = ((task.scan, find_written(task, config.convert.geometry)) for task in tasks)
+    return {scan: sidecar for scan, sidecar in found if sidecar is not None}
+
+
+def _convert(config: Config, task: SeriesTask) -> ConvertedScan:
+    settings = config.convert
+    with Tree(task.root) as tree:
         volume, sidecar = read_series(
-            tree, job.series, uneven=config.convert.uneven, geometry=config.convert.geometry
+            tree,
+            task.series,
+            uneven=settings.uneven,
+            geometry=settings.geometry,
+            repair=settings.repair,
         )
-    write_scan(job.image, volume, sidecar)
-    return sidecar
+    return ConvertedScan(write_scan(task.image, volume, sidecar))

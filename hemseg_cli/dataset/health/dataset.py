@@ -1,7 +1,4 @@
-"""The health of a data set: what is there, what is wrong (faults.
-
-Numbers would be wrong) and what one should know (warnings).
-"""
+"""Check a data set: what is there, its faults (numbers would be wrong), and its warnings."""
 
 import itertools
 from collections import Counter
@@ -14,27 +11,23 @@ from hemseg_cli.config import Config
 from hemseg_cli.core import console
 from hemseg_cli.core.cases import (
     SPLITS,
+    VOLUME_STRATA,
     Case,
     contaminated,
     patients_across_splits,
     read_cases,
     volume_stratum,
 )
+from hemseg_cli.core.classes import read_classes
+from hemseg_cli.core.data_directory import DataDirectory
 from hemseg_cli.core.errors import HemsegError
 from hemseg_cli.core.executor import map_cases
-from hemseg_cli.dataset.health.scan import (
-    KINDS,
-    Fault,
-    Patient,
-    ScanHealth,
-    examine,
-    image_file,
-    label_file,
-)
+from hemseg_cli.core.names import first_few
+from hemseg_cli.dataset.health.caches import gigabytes, list_data_set_caches
+from hemseg_cli.dataset.health.scan_check import KINDS, Fault, ScanCheck, ScanHealth, check_scan
 from hemseg_cli.imaging.geometry import TILTED_FROM_DEG
 
 TILT_BINS_DEG = (TILTED_FROM_DEG, 5.0, 10.0, 15.0, 20.0, 25.0)
-STRATA = ("<1", "1-5", "5-30", ">=30")
 _NAMES_SHOWN = 8
 
 
@@ -53,7 +46,10 @@ class Overlap:
     def warning(self) -> str:
         """One line for a person."""
         where = f"{len(self.in_train)} in train, {len(self.in_val)} in val"
-        return f"test scans of {self.tested_on} in {self.trained_on}: {where}; no model of {self.trained_on} may be scored on them"
+        return (
+            f"test scans of {self.tested_on} in {self.trained_on}: {where}; "
+            f"no model of {self.trained_on} may be scored on them"
+        )
 
 
 @dataclass(frozen=True)
@@ -67,6 +63,21 @@ class DataHealth:
     faults: tuple[Fault, ...]
     strays: tuple[str, ...]
     overlaps: tuple[Overlap, ...]
+    old_caches: tuple[str, ...] = ()
+
+    @property
+    def failed(self) -> bool:
+        """Whether a scan has a fault."""
+        return not self.ok
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Scan -> its faults."""
+        found: dict[str, str] = {}
+        for fault in self.faults:
+            text = f"{fault.kind}: {fault.message}"
+            found[fault.scan] = f"{found[fault.scan]}; {text}" if fault.scan in found else text
+        return found
 
     @property
     def ok(self) -> bool:
@@ -142,7 +153,8 @@ class DataHealth:
             if scan.truth_ml is not None
         )
         return {
-            stratum: {name: counts[stratum, name] for name in self.splits()} for stratum in STRATA
+            stratum: {name: counts[stratum, name] for name in self.splits()}
+            for stratum in VOLUME_STRATA
         }
 
     def warnings(self) -> list[str]:
@@ -154,7 +166,8 @@ class DataHealth:
         lines += [overlap.warning() for overlap in self.overlaps]
         if self.without_sform:
             lines.append(
-                f"{len(self.without_sform)} labels have no sform (their qform is used): {_names(self.without_sform)}"
+                f"{len(self.without_sform)} labels have no sform (their qform is used): "
+                f"{_names(self.without_sform)}"
             )
         if self.empty_labels:
             lines.append(f"{len(self.empty_labels)} labels are empty: {_names(self.empty_labels)}")
@@ -164,7 +177,13 @@ class DataHealth:
             )
         if self.strays:
             lines.append(
-                f"{len(self.strays)} files belong to no scan of the case table: {_names(self.strays)}"
+                f"{len(self.strays)} files belong to no scan of the case table: "
+                f"{_names(self.strays)}"
+            )
+        if self.old_caches:
+            lines.append(
+                f"{len(self.old_caches)} older preprocessings take space: "
+                f"{_names(self.old_caches)} (hemseg clean)"
             )
         return lines
 
@@ -195,6 +214,7 @@ class DataHealth:
             "empty_labels": self.empty_labels,
             "labels_without_sform": self.without_sform,
             "stray_files": list(self.strays),
+            "old_caches": list(self.old_caches),
             "warnings": self.warnings(),
         }
 
@@ -252,11 +272,12 @@ def check_data(config: Config) -> DataHealth:
 
     HemsegError where there is no case table.
     """
-    folder = config.data.folder
-    cases = read_cases(config.data.cases_file)
+    data = config.data.directory
+    cases = read_cases(data.cases_file)
+    values = tuple(label_class.value for label_class in read_classes(data))
     outcomes = map_cases(
-        examine,
-        [Patient(str(folder), case) for case in cases],
+        check_scan,
+        [ScanCheck(data, case, values) for case in cases],
         workers=config.compute.workers,
         scheduler=config.compute.scheduler,
         preload=("nibabel",),
@@ -270,35 +291,41 @@ def check_data(config: Config) -> DataHealth:
     ordered = [scans[case.scan] for case in cases]
     return DataHealth(
         dataset=config.data.dataset,
-        folder=folder,
+        folder=data.path,
         cases=tuple(cases),
         scans=tuple(ordered),
         faults=tuple(fault for scan in ordered for fault in scan.faults),
-        strays=tuple(_strays(folder, cases)),
-        overlaps=tuple(_overlaps(config.data.root, config.data.dataset, cases)),
+        strays=tuple(_find_strays(data, cases)),
+        overlaps=tuple(_find_overlaps(config.data.root, config.data.dataset, cases)),
+        old_caches=tuple(
+            f"{entry.path.name} ({gigabytes(entry.bytes)})"
+            for entry in list_data_set_caches(data)
+            if entry.kind == "older preprocessing"
+        ),
     )
 
 
-def _strays(folder: Path, cases: Sequence[Case]) -> list[str]:
-    """Images and labels in the folders of the splits that no row names."""
-    known = {
-        path for case in cases for path in (label_file(folder, case), image_file(folder, case))
-    }
-    found = (
-        path
+def _find_strays(data: DataDirectory, cases: Sequence[Case]) -> list[str]:
+    """Find images and labels in the folders of the splits that no row names."""
+    known = {path for case in cases for path in (data.label_of(case), data.image_of(case))}
+    folders = (
+        folder
         for split in SPLITS
-        for kind in ("label", "image")
-        for path in (folder / split / kind).glob("*.nii*")
+        for folder in (data.label_file("any", split).parent, data.image_file("any", split).parent)
     )
+    found = (path for folder in folders for path in folder.glob("*.nii*"))
     return sorted(
-        str(path.relative_to(folder))
+        str(path.relative_to(data.path))
         for path in found
         if path not in known and not path.name.startswith(".")
     )
 
 
-def _overlaps(root: Path, dataset: str, cases: Sequence[Case]) -> list[Overlap]:
-    """Train scans of one data set below `root` that are test scans of another, with this one on either side."""
+def _find_overlaps(root: Path, dataset: str, cases: Sequence[Case]) -> list[Overlap]:
+    """Find train scans of one data set below `root` that are test scans of another.
+
+    This one may be on either side.
+    """
     overlaps = []
     for table in sorted(root.glob("*/cases.csv")):
         other = table.parent.name
@@ -326,10 +353,7 @@ def _overlaps(root: Path, dataset: str, cases: Sequence[Case]) -> list[Overlap]:
 
 
 def _names(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(names[:_NAMES_SHOWN]) + (
-        f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-    )
+    return first_few(list(names), _NAMES_SHOWN)
 
 
 def _median(ordered: Sequence[float]) -> float | None:

@@ -6,7 +6,6 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ from hemseg_cli import __version__
 from hemseg_cli.config import Config
 from hemseg_cli.core import console
 from hemseg_cli.core.executor import default_workers
+from hemseg_cli.core.packages import package_version
+from hemseg_cli.dataset.health.caches import folder_bytes, gigabytes
 
 PACKAGES = (
     "torch",
@@ -95,6 +96,11 @@ class MachineReport:
     cache_bytes: int
 
     @property
+    def failed(self) -> bool:
+        """Whether something that every command needs is missing."""
+        return not self.ok
+
+    @property
     def ok(self) -> bool:
         """Whether everything that every command needs is there."""
         return not self.torch_problem and None not in self.versions.values()
@@ -135,11 +141,11 @@ class MachineReport:
             ["cores", str(self.cores)],
             [
                 "memory",
-                f"{_gigabytes(self.memory_total_bytes)}, {_gigabytes(self.memory_free_bytes)} free",
+                f"{gigabytes(self.memory_total_bytes)}, {gigabytes(self.memory_free_bytes)} free",
             ],
             [
                 "preprocessing cache",
-                f"{_gigabytes(self.cache_bytes)} in {self.cache} (safe to delete)",
+                f"{gigabytes(self.cache_bytes)} in {self.cache} (safe to delete)",
             ],
         ]
         if self.torch_problem:
@@ -159,7 +165,7 @@ class MachineReport:
             for extra in self.extras
         ]
         folders = [
-            [folder.name, str(folder.path), _state(folder), _gigabytes(folder.free_bytes)]
+            [folder.name, str(folder.path), _state(folder), gigabytes(folder.free_bytes)]
             for folder in self.folders
         ]
         return [
@@ -178,11 +184,11 @@ def check_machine(config: Config) -> MachineReport:
 
     devices, problem = _devices()
     memory = psutil.virtual_memory()
-    cache = config.data.folder / ".cache"
+    cache = config.data.directory.cache
     return MachineReport(
         python=platform.python_version(),
         system=f"{platform.system()} {platform.machine()}",
-        versions={name: _version(name) for name in PACKAGES},
+        versions={name: package_version(name) for name in PACKAGES},
         devices=tuple(devices),
         torch_problem=problem,
         cores=default_workers(),
@@ -191,7 +197,7 @@ def check_machine(config: Config) -> MachineReport:
         extras=tuple(_extra(name, packages) for name, packages in EXTRAS.items()),
         folders=(_folder("data", config.data.folder), _folder("runs", config.runs.root)),
         cache=cache,
-        cache_bytes=_folder_bytes(cache),
+        cache_bytes=folder_bytes(cache),
     )
 
 
@@ -202,7 +208,8 @@ def _devices() -> tuple[list[str], str]:
     except (ImportError, OSError) as error:
         return [], str(error).strip().splitlines()[0]
     names = [
-        f"cuda:{n} {torch.cuda.get_device_name(n)}, {_gigabytes(torch.cuda.get_device_properties(n).total_memory)}"
+        f"cuda:{n} {torch.cuda.get_device_name(n)}, "
+        f"{gigabytes(torch.cuda.get_device_properties(n).total_memory)}"
         for n in range(torch.cuda.device_count())
     ]
     if sys.platform == "darwin" and torch.backends.mps.is_available():
@@ -210,15 +217,8 @@ def _devices() -> tuple[list[str], str]:
     return [*names, f"cpu ({torch.get_num_threads()} threads)"], ""
 
 
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def _extra(name: str, packages: Sequence[str]) -> Extra:
-    versions = {package: _version(package) for package in packages}
+    versions = {package: package_version(package) for package in packages}
     return Extra(
         name,
         _FOR[name],
@@ -239,19 +239,7 @@ def _folder(name: str, path: Path) -> Folder:
     )
 
 
-def _folder_bytes(folder: Path) -> int:
-    return sum(
-        file.lstat().st_size
-        for file in folder.rglob("*")
-        if file.is_file() and not file.is_symlink()
-    )
-
-
 def _state(folder: Folder) -> str:
     if not folder.writable:
         return "not writable"
     return "" if folder.exists else "not there yet"
-
-
-def _gigabytes(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 5e8 else f"{count / 1e6:.1f} MB"

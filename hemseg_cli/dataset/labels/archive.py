@@ -1,8 +1,9 @@
-"""The members of a label archive, taken by name from an allow-list.
+"""Read the labels of an archive, taken by name from an allow-list.
 
 Nothing is ever extracted by a name that the archive chose.
 """
 
+import contextlib
 import re
 import stat
 import zipfile
@@ -14,9 +15,10 @@ from typing import Self
 
 from hemseg_cli.core.cases import SPLITS
 from hemseg_cli.core.errors import FileFormatError
+from hemseg_cli.dataset.slices.zip_index import ZIP_DAMAGE, open_zip
 
-MAX_MEMBER_BYTES = 16 * 2**20
-_MAX_MEMBERS = 100_000
+MOST_LABEL_BYTES = 16 * 2**20
+_MOST_MEMBERS = 100_000
 _LABEL = re.compile(
     rf"(?P<root>[^/]+)/(?P<split>{'|'.join(SPLITS)})/label/(?P<scan>[0-9a-f]{{10}})\.nii\.gz"
 )
@@ -45,20 +47,13 @@ class LabelArchive:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        try:
-            self._zip = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-            raise FileFormatError(
-                f"{path} is not a zip archive: {error}", hint="copy or download it again"
-            ) from None
-        try:
-            self.members = _labels(path, self._zip.infolist())
-        except BaseException:
-            self._zip.close()
-            raise
+        with contextlib.ExitStack() as stack:
+            self._zip = stack.enter_context(open_zip(path))
+            self.members = _find_labels(path, self._zip.infolist())
+            self._close = stack.pop_all()  # opened well: closed at the end of the block
 
     def read(self, member: LabelMember) -> bytes:
-        """The member's bytes, checked against its size and checksum.
+        """Read the member's bytes, checked against its size and checksum.
 
         FileFormatError if they differ.
         """
@@ -67,20 +62,15 @@ class LabelArchive:
                 data = file.read(member.bytes + 1)
                 if file.read(1):
                     raise FileFormatError(
-                        f"{self._path}: {member.name} unpacks to more than its {member.bytes:,} bytes"
+                        f"{self._path}: {member.name} unpacks to more than its "
+                        f"{member.bytes:,} bytes"
                     )
-        except (
-            zipfile.BadZipFile,
-            zlib.error,
-            EOFError,
-            OSError,
-            NotImplementedError,
-            RuntimeError,
-        ) as error:
+        except (*ZIP_DAMAGE, zlib.error) as error:
             raise FileFormatError(f"{self._path}: {member.name} is damaged: {error}") from None
         if len(data) != member.bytes or zlib.crc32(data) != member.crc:
             raise FileFormatError(
-                f"{self._path}: {member.name} is damaged: {len(data):,} bytes, checksum {zlib.crc32(data):08x}"
+                f"{self._path}: {member.name} is damaged: {len(data):,} bytes, "
+                f"checksum {zlib.crc32(data):08x}"
             )
         return data
 
@@ -93,13 +83,13 @@ class LabelArchive:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._zip.close()
+        self._close.close()
 
 
-def _labels(path: Path, infos: list[zipfile.ZipInfo]) -> dict[str, LabelMember]:
-    if len(infos) > _MAX_MEMBERS:
+def _find_labels(path: Path, infos: list[zipfile.ZipInfo]) -> dict[str, LabelMember]:
+    if len(infos) > _MOST_MEMBERS:
         raise FileFormatError(
-            f"{path} has {len(infos):,} members; no label archive has more than {_MAX_MEMBERS:,}"
+            f"{path} has {len(infos):,} members; no label archive has more than {_MOST_MEMBERS:,}"
         )
     seen: dict[str, str] = {}
     labels: dict[str, LabelMember] = {}
@@ -113,9 +103,15 @@ def _labels(path: Path, infos: list[zipfile.ZipInfo]) -> dict[str, LabelMember]:
         if match := _LABEL.fullmatch(name):
             if info.flag_bits & _ENCRYPTED:
                 raise FileFormatError(f"{path}: member {name!r} is encrypted")
-            if info.file_size > MAX_MEMBER_BYTES or info.compress_size > MAX_MEMBER_BYTES:
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise FileFormatError(
-                    f"{path}: member {name!r} has {info.file_size:,} bytes; no label has more than {MAX_MEMBER_BYTES:,}"
+                    f"{path}: member {name!r} is packed by method {info.compress_type}, "
+                    "which is neither stored nor deflated"
+                )
+            if info.file_size > MOST_LABEL_BYTES or info.compress_size > MOST_LABEL_BYTES:
+                raise FileFormatError(
+                    f"{path}: member {name!r} has {info.file_size:,} bytes; "
+                    f"no label has more than {MOST_LABEL_BYTES:,}"
                 )
             scan = match["scan"]
             if scan in labels:

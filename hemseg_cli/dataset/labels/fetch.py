@@ -1,4 +1,4 @@
-"""`hemseg fetch-labels`: verified labels, the normalised manifest and the case table, laid out below the data set's folder.
+"""Lay out verified labels, the normalised manifest and the case table: `hemseg fetch-labels`.
 
 Labels come first, each whole under its name or not there; the manifest and the case table last. So
 a killed run is finished by the same command, which does only what is missing. A label that is there
@@ -7,7 +7,6 @@ and differs from the archive's is kept, and named, unless forced.
 
 import contextlib
 import dataclasses
-import fcntl
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,19 +22,24 @@ from hemseg_cli.core.cases import (
     with_shared_patients,
     write_cases,
 )
+from hemseg_cli.core.data_directory import DataDirectory
 from hemseg_cli.core.errors import FileFormatError, HemsegError
 from hemseg_cli.core.executor import map_cases
-from hemseg_cli.core.files import remove_leftovers, write_bytes
+from hemseg_cli.core.files import file_lock, remove_leftovers, write_bytes
+from hemseg_cli.core.names import first_few
 from hemseg_cli.dataset.labels.archive import LabelArchive, LabelMember
-from hemseg_cli.dataset.labels.fetch_result import EXCLUDED, FetchResult
+from hemseg_cli.dataset.labels.fetch_result import FetchResult
+from hemseg_cli.dataset.labels.label_files import LabelFiles, obtain_label_files
 from hemseg_cli.dataset.labels.manifest import ManifestRow, read_manifest, write_manifest
-from hemseg_cli.dataset.labels.source import LabelFiles, obtain
 from hemseg_cli.imaging.label_file import LabelFacts, label_facts
 
 
 @dataclass(frozen=True)
 class _Label:
-    """One label to look at: its bytes, and whether they are to be written to `target` (new, or restored) or stand there already."""
+    """One label to look at.
+
+    `write`: its bytes are to be written to `target` (new, or restored); else they stand there.
+    """
 
     scan: str
     name: str
@@ -54,71 +58,63 @@ def fetch_labels(config: Config, *, force: bool = False) -> FetchResult:
     Raises FileFormatError for a wrong hash or a hostile archive, HemsegError where a source cannot
     be reached. A label that cannot be read is named in `failed`; the others are laid out.
     """
-    folder = config.data.folder
-    with _only_one(folder):
-        for split in (*SPLITS, EXCLUDED):
-            remove_leftovers(folder / split / "label")
-        files = obtain(config, folder / ".cache" / "source")
+    data = config.data.directory
+    with _only_one(data):
+        for split in (*SPLITS, ""):
+            remove_leftovers(data.label_file("any", split).parent)
+        remove_leftovers(data.cache / "source")
+        files = obtain_label_files(config, data.cache / "source")
         with LabelArchive(files.archive) as archive:
             members = archive.members
             manifest = {row.scan: row for row in read_manifest(files.manifest)}
             warnings = _check_manifest(members, manifest, files)
             splits = _splits(members, manifest, config.fetch.splits)
-            known = _known_cases(config.data.cases_file)
-            _move(folder, splits)
-            labels = list(_to_do(folder, archive, splits, known, force=force))
-        facts, failed = _lay_out(labels, config.compute.workers)
-        cases = _cases(folder, manifest, splits, known, facts, {scan for scan, _ in failed})
+            known = _known_cases(data.cases_file)
+            _move(data, splits)
+            labels = list(_plan_labels(data, archive, splits, known, force=force))
+        facts, failures = _lay_out(labels, config.compute.workers)
+        cases = _make_cases(data, manifest, splits, known, facts, failures)
         warnings += [
-            f"scan {case.scan}: {facts[case.scan].shape[2]} slices in the label, {case.n_slices} in the manifest"
+            f"scan {case.scan}: {facts[case.scan].shape[2]} slices in the label, "
+            f"{case.n_slices} in the manifest"
             for case in cases
             if case.scan in facts and facts[case.scan].shape[2] != case.n_slices
         ]
         for table, path in files.tables:
-            write_bytes(folder / table.name, path.read_bytes())
+            write_bytes(data.path / table.name, path.read_bytes())
         write_manifest(
-            folder / "manifest.jsonl", (row for row in manifest.values() if row.scan in members)
+            data.manifest_file, (row for row in manifest.values() if row.scan in members)
         )
-        write_cases(config.data.cases_file, cases)
+        write_cases(data.cases_file, cases)
     return FetchResult(
         config.data.dataset,
-        folder,
+        data.path,
         files.origin,
         tuple(cases),
         written=sum(label.write and not label.restore and label.scan in facts for label in labels),
         restored=tuple(label.scan for label in labels if label.restore and label.scan in facts),
         differing=tuple(label.scan for label in labels if label.differs),
-        failed=tuple(failed),
+        failures=failures,
         warnings=tuple(warnings),
     )
 
 
 @contextlib.contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Hold the data set's folder.
-
-    Two fetches at once would clear away each other's temporary files.
-    """
+def _only_one(data: DataDirectory) -> Iterator[None]:
+    """Hold the data set's folder: two fetches at once would write the same files."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = (folder / ".fetch.lock").open("a")
+        data.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise HemsegError(
-            f"cannot write into data folder {folder}: {error.strerror}",
+            f"cannot write into data folder {data.path}: {error.strerror}",
             hint="--set data.root=FOLDER names another place",
         ) from None
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise HemsegError(
-                f"another fetch-labels is at work in {folder}", hint="wait for it, then run again"
-            ) from None
+    with file_lock(data.path / ".fetch.lock", doing=f"labels are being fetched into {data.path}"):
         try:
             yield
         except OSError as error:
             raise HemsegError(
-                f"cannot work in {folder}: {error}",
+                f"cannot work in {data.path}: {error}",
                 hint="free the disk or mind the permissions, then run again",
             ) from error
 
@@ -126,11 +122,12 @@ def _only_one(folder: Path) -> Iterator[None]:
 def _check_manifest(
     members: Mapping[str, LabelMember], manifest: Mapping[str, ManifestRow], files: LabelFiles
 ) -> list[str]:
-    """Warnings; FileFormatError where a label has no row: its slices would never be found."""
+    """Return warnings; FileFormatError where a label has no row: nothing would name its slices."""
     orphans = sorted(set(members) - set(manifest))
     if orphans:
         raise FileFormatError(
-            f"{files.manifest}: no row for {len(orphans)} labels of {files.archive.name} ({', '.join(orphans[:3])} ...)",
+            f"{files.manifest}: no row for {len(orphans)} labels of {files.archive.name} "
+            f"({first_few(orphans, 3)})",
             hint="archive and manifest belong to different data sets",
         )
     more = len(manifest) - len(members)
@@ -160,28 +157,30 @@ def _known_cases(path: Path) -> dict[str, Case]:
         return {}
 
 
-def _label_name(scan: str, split: str) -> str:
-    return f"{split or EXCLUDED}/label/{scan}.nii.gz"
+def _relative(data: DataDirectory, path: Path) -> str:
+    return path.relative_to(data.path).as_posix()
 
 
-def _image_name(scan: str, split: str) -> str:
-    return f"{split or EXCLUDED}/image/{scan}.nii.gz"
+def _move(data: DataDirectory, splits: Mapping[str, str]) -> None:
+    """Bring files from another split's folder to where they belong now.
 
-
-def _move(folder: Path, splits: Mapping[str, str]) -> None:
-    """Bring files that lie in another split's folder (an earlier run had other splits) to where they belong now."""
+    An earlier run had other splits.
+    """
     for scan, split in splits.items():
-        for kind, suffix in (("label", ".nii.gz"), ("image", ".nii.gz"), ("image", ".json")):
-            target = folder / (split or EXCLUDED) / kind / f"{scan}{suffix}"
-            for other in (*SPLITS, EXCLUDED):
-                source = folder / other / kind / target.name
+        for other in (*SPLITS, ""):
+            pairs = [
+                (data.label_file(scan, other), data.label_file(scan, split)),
+                (data.image_file(scan, other), data.image_file(scan, split)),
+            ]
+            pairs.append((data.sidecar_file(pairs[1][0]), data.sidecar_file(pairs[1][1])))
+            for source, target in pairs:
                 if source != target and source.is_file() and not target.exists():
                     target.parent.mkdir(parents=True, exist_ok=True)
                     source.replace(target)
 
 
-def _to_do(
-    folder: Path,
+def _plan_labels(
+    data: DataDirectory,
     archive: LabelArchive,
     splits: Mapping[str, str],
     known: Mapping[str, Case],
@@ -189,7 +188,7 @@ def _to_do(
     force: bool,
 ) -> Iterator[_Label]:
     for scan, member in sorted(archive.members.items()):
-        target = folder / _label_name(scan, splits[scan])
+        target = data.label_file(scan, splits[scan])
         try:
             there = target.read_bytes()
         except FileNotFoundError:
@@ -204,51 +203,50 @@ def _to_do(
 
 def _lay_out(
     labels: list[_Label], workers: int | None
-) -> tuple[dict[str, LabelFacts], list[tuple[str, str]]]:
-    """Write and read the labels; facts by scan, and what failed with its reason."""
+) -> tuple[dict[str, LabelFacts], dict[str, str]]:
+    """Write and read the labels; return facts by scan, and why each that failed did."""
     facts: dict[str, LabelFacts] = {}
-    failed: list[tuple[str, str]] = []
+    failures: dict[str, str] = {}
     outcomes = map_cases(_one_label, labels, workers=workers, preload=("nibabel", "isal.isal_zlib"))
     for outcome in console.progress(outcomes, label="labels", total=len(labels)):
         if outcome.value is not None:
             facts[outcome.item.scan] = outcome.value
         else:
-            failed.append((outcome.item.scan, outcome.error or ""))
-    return facts, sorted(failed)
+            failures[outcome.item.scan] = outcome.error or ""
+    return facts, dict(sorted(failures.items()))
 
 
 def _one_label(label: _Label) -> LabelFacts:
-    facts = label_facts(
-        label.name, label.data
-    )  # before it gets a name: what is no label is never laid out
+    # Before it gets a name: what is no label is never laid out.
+    facts = label_facts(label.name, label.data)
     if label.write:
         write_bytes(label.target, label.data)
     return facts
 
 
-def _cases(
-    folder: Path,
+def _make_cases(
+    data: DataDirectory,
     manifest: Mapping[str, ManifestRow],
     splits: Mapping[str, str],
     known: Mapping[str, Case],
     facts: Mapping[str, LabelFacts],
-    failed: Iterable[str],
+    failures: Iterable[str],
 ) -> list[Case]:
     cases = []
-    for scan in sorted(set(splits) - set(failed)):
+    for scan in sorted(set(splits) - set(failures)):
         split, row = splits[scan], manifest[scan]
         case = known.get(scan, Case(scan))
         if scan in facts:
             case = _with_facts(case, facts[scan])
-        image = _image_name(scan, split)
+        image = data.image_file(scan, split)
         cases.append(
             dataclasses.replace(
                 case,
                 patient=row.patient,
                 split=split,
                 n_slices=len(row.slices),
-                label=_label_name(scan, split),
-                image=image if (folder / image).is_file() else "",
+                label=_relative(data, data.label_file(scan, split)),
+                image=_relative(data, image) if image.is_file() else "",
             )
         )
     return with_shared_patients(cases)

@@ -1,4 +1,4 @@
-"""What `fetch-labels` did, as plain values and as tables."""
+"""What `fetch-labels` returns: as plain values and as tables."""
 
 import statistics
 from collections import Counter
@@ -8,9 +8,8 @@ from typing import Any
 
 from hemseg_cli.core import console
 from hemseg_cli.core.cases import SPLITS, Case, patients_across_splits
+from hemseg_cli.core.data_directory import EXCLUDED
 from hemseg_cli.imaging.geometry import TILTED_FROM_DEG
-
-EXCLUDED = "excluded"  # the folder of scans that belong to no split
 
 
 @dataclass(frozen=True)
@@ -27,8 +26,13 @@ class FetchResult:
     written: int
     restored: tuple[str, ...]
     differing: tuple[str, ...]
-    failed: tuple[tuple[str, str], ...]
+    failures: dict[str, str]
     warnings: tuple[str, ...]
+
+    @property
+    def failed(self) -> bool:
+        """Whether a label could not be laid out."""
+        return bool(self.failures)
 
     def payload(self) -> dict[str, Any]:
         """The result as plain values."""
@@ -40,7 +44,7 @@ class FetchResult:
             "written": self.written,
             "restored": list(self.restored),
             "differing": list(self.differing),
-            "failed": dict(self.failed),
+            "failures": self.failures,
             "splits": self.split_counts(),
             "patients": len({case.patient for case in self.cases}),
             "patients_in_several_splits": self.shared(),
@@ -88,7 +92,8 @@ class FetchResult:
             ["splits", "  ".join(f"{split} {count}" for split, count in counts.items())],
             [
                 "patients",
-                f"{len({case.patient for case in self.cases})}, {len(self.shared())} of them in more than one split",
+                f"{len({case.patient for case in self.cases})}, "
+                f"{len(self.shared())} of them in more than one split",
             ],
             [
                 "tilted gantry",
@@ -104,13 +109,10 @@ class FetchResult:
                     "Patients in more than one split",
                     ["patient", "scans"],
                     patients,
-                    caption="hemseg fetch-labels --splits patient   moves them out of train and val",
+                    caption="hemseg fetch-labels --splits patient   moves them out of train, val",
                 )
             )
-        if self.failed:
-            tables.append(
-                console.Table(
-                    "Not laid out", ["scan", "reason"], [list(pair) for pair in self.failed]
-                )
-            )
+        if self.failures:
+            rows = [list(pair) for pair in self.failures.items()]
+            tables.append(console.Table("Not laid out", ["scan", "reason"], rows))
         return tables

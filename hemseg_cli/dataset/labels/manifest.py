@@ -1,4 +1,7 @@
-"""Manifests: which DICOM slices make a scan. Both published schemas in, one normalised form out."""
+"""Read manifests, which say which DICOM slices make a scan.
+
+Both published schemas are read, one normalised form is written.
+"""
 
 import json
 import re
@@ -9,6 +12,7 @@ from typing import Any
 
 from hemseg_cli.core.errors import FileFormatError, HemsegError
 from hemseg_cli.core.files import write_text
+from hemseg_cli.core.names import first_few, printable
 
 SLICE_ID = re.compile(r"[0-9a-f]{9}")
 SCAN_ID = re.compile(r"[0-9a-f]{10}")
@@ -18,7 +22,11 @@ _SCHEMAS = (
     ("patient_name", "scan_name", "slice_list"),
     ("patient", "scan", "slices"),
 )
-_MAX_BYTES = 256 * 2**20
+_MOST_BYTES = 256 * 2**20
+_MOST_ROWS = 200_000
+_MOST_LINE_CHARACTERS = 4 * 2**20  # thousands of slices
+_MOST_SLICES = 10_000  # of one scan
+_KEYS_SHOWN = 6
 
 
 @dataclass(frozen=True)
@@ -41,13 +49,17 @@ def read_manifest(path: Path) -> list[ManifestRow]:
     scan without slices, two rows with one scan id.
     """
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise FileFormatError(
-                f"{path} is too large for a manifest: {path.stat().st_size:,} bytes"
-            )
+        size = path.stat().st_size
+        if size > _MOST_BYTES:
+            raise FileFormatError(f"{path} is too large for a manifest: {size:,} bytes")
         data = path.read_bytes()
     except FileNotFoundError:
-        raise HemsegError(f"no manifest {path}", hint="hemseg fetch-labels   writes it") from None
+        raise HemsegError(
+            f"no manifest {path}",
+            hint="hemseg fetch-labels   writes it, for data sets made from RSNA slices",
+        ) from None
+    except OSError as error:
+        raise FileFormatError(f"cannot read {path}: {error.strerror or error}") from None
     return parse_manifest(data, str(path))
 
 
@@ -61,6 +73,10 @@ def parse_manifest(data: bytes, place: str) -> list[ManifestRow]:
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
+        if len(rows) >= _MOST_ROWS:
+            raise FileFormatError(f"{place} has more than {_MOST_ROWS:,} scans; no manifest has")
+        if len(line) > _MOST_LINE_CHARACTERS:
+            raise FileFormatError(f"{place}, line {number} is too long: {len(line):,} characters")
         row = _row(line, f"{place}, line {number}")
         if row.scan in rows:
             raise FileFormatError(
@@ -94,21 +110,22 @@ def _row(line: str, place: str) -> ManifestRow:
         if scan_key in values and slices_key in values:
             patient = _text(values.get(patient_key), _PATIENT_ID, f"{place}: {patient_key}")
             scan = _text(values[scan_key], SCAN_ID, f"{place}: {scan_key}")
-            slices = tuple(
-                _text(value, SLICE_ID, f"{place}: {slices_key}")
-                for value in _ordered(values[slices_key], place)
-            )
+            given = _ordered(values[slices_key], place)
+            if len(given) > _MOST_SLICES:
+                raise FileFormatError(f"{place}: scan {scan} has {len(given):,} slices")
+            slices = tuple(_text(value, SLICE_ID, f"{place}: {slices_key}") for value in given)
             if not slices:
                 raise FileFormatError(f"{place}: scan {scan} has no slices")
             return ManifestRow(scan, patient, tuple(dict.fromkeys(slices)))
-    keys = ", ".join(sorted(values)[:6])
+    keys = [printable(key)[:40] for key in list(values)[: _KEYS_SHOWN + 1]]
     raise FileFormatError(
-        f"{place}: neither HemSeg-200's nor HemSeg-500's keys, but {keys or 'none'}"
+        f"{place}: neither HemSeg-200's nor HemSeg-500's keys, but "
+        f"{first_few(keys, _KEYS_SHOWN) or 'none'} ({len(values):,} keys)"
     )
 
 
 def _ordered(slices: Any, place: str) -> list[Any]:
-    """The list, or HemSeg-500's dict whose keys count as numbers ("10" comes after "2")."""
+    """Return the list, or HemSeg-500's dict whose keys count as numbers ("10" comes after "2")."""
     if isinstance(slices, list):
         return slices
     if isinstance(slices, dict) and all(re.fullmatch(r"[0-9]{1,6}", key) for key in slices):

@@ -13,12 +13,12 @@ from hemseg_cli.core.errors import FileFormatError
 COMMIT = "7b7db5f26af618abecaf141d78b6a23e3f9d01cc"
 BASE_URL = f"https://raw.githubusercontent.com/songchangwei/3DCT-SD-IVH-ICH/{COMMIT}"
 SOURCE_JSON = "source.json"
-MAX_SOURCE_BYTES = 512 * 2**20
+MOST_FILE_BYTES = 512 * 2**20
 
 
 @dataclass(frozen=True)
-class SourceFile:
-    """A file that is taken only if it has this size and this hash.
+class HashedFile:
+    """A file that is taken only with this size and this hash.
 
     `path` is relative to the source.
     """
@@ -34,53 +34,53 @@ class SourceFile:
 
 
 @dataclass(frozen=True)
-class LabelSource:
+class PublishedLabels:
     """The files of one data set.
 
     `tables`: published CSV files that are laid out beside the manifest where the source has them.
     """
 
-    archive: SourceFile
-    manifest: SourceFile
-    tables: tuple[SourceFile, ...] = ()
+    archive: HashedFile
+    manifest: HashedFile
+    tables: tuple[HashedFile, ...] = ()
 
 
 PUBLISHED = {
-    "hemseg-200": LabelSource(
-        SourceFile(
+    "hemseg-200": PublishedLabels(
+        HashedFile(
             "data/IPH_IVH_label.zip",
             425154,
             "50c8a6784a2133af55d199398b3e1085b633475a488bbe622d1927d3032eedd2",
         ),
-        SourceFile(
+        HashedFile(
             "annotion_file_info.jsonl",
             110541,
             "f7f046e60a9d9bfe25fbb1d9d4e080773d9696224c4e3f52d459fbc276f5a09a",
         ),
     ),
-    "hemseg-500": LabelSource(
-        SourceFile(
+    "hemseg-500": PublishedLabels(
+        HashedFile(
             "HemSeg-500.zip",
             863507,
             "53482652862b26e6926a8b4b251269107eb9c22faf6ad0644a462fa7e47d723c",
         ),
-        SourceFile(
+        HashedFile(
             "annotion_file_info_500.jsonl",
             366853,
             "9a589b0fe525c19458e2da0e096b9133e35731def5f9ef5e5a79fa709c02ad07",
         ),
         (
-            SourceFile(
+            HashedFile(
                 "train_set.csv",
                 4357,
                 "bc8cf2d91207f2e5a433044d8e5328415c4c31e02ace807fce816cfb6e3fa7a4",
             ),
-            SourceFile(
+            HashedFile(
                 "val_set.csv",
                 1120,
                 "63d25dc8a56dc3ea085d7876613123d87bcdcb3e330e0676af4624586dae4e8e",
             ),
-            SourceFile(
+            HashedFile(
                 "test_set.csv",
                 1393,
                 "eed13c9f78f585993f2ed1819c9adce8cfa9b0ca720397d3489ab33ea6dc614c",
@@ -90,7 +90,7 @@ PUBLISHED = {
 }
 
 
-def parse_source_json(text: str, place: str) -> LabelSource:
+def parse_source_json(text: str, place: str) -> PublishedLabels:
     """Read a `source.json`: `{"archive": {"file", "bytes", "sha256"}, "manifest": {...}}`.
 
     FileFormatError names the key.
@@ -101,12 +101,12 @@ def parse_source_json(text: str, place: str) -> LabelSource:
         raise FileFormatError(f"{place} is not valid JSON: {error}") from None
     if not isinstance(values, dict):
         raise FileFormatError(f"{place} is not a JSON object")
-    return LabelSource(
+    return PublishedLabels(
         _source_file(values, "archive", place), _source_file(values, "manifest", place)
     )
 
 
-def _source_file(values: dict[str, Any], key: str, place: str) -> SourceFile:
+def _source_file(values: dict[str, Any], key: str, place: str) -> HashedFile:
     entry = values.get(key)
     if not isinstance(entry, dict):
         raise FileFormatError(
@@ -115,11 +115,13 @@ def _source_file(values: dict[str, Any], key: str, place: str) -> SourceFile:
         )
     name, size, digest = entry.get("file"), entry.get("bytes"), entry.get("sha256")
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}", name):
-        raise FileFormatError(f"{place}: {key}.file = {name!r} is not a file name beside it")
-    if isinstance(size, bool) or not isinstance(size, int) or not 0 < size <= MAX_SOURCE_BYTES:
+        raise FileFormatError(f"{place}: {key}.file = {name!r:.80} is not a file name beside it")
+    if isinstance(size, bool) or not isinstance(size, int) or not 0 < size <= MOST_FILE_BYTES:
         raise FileFormatError(
-            f"{place}: {key}.bytes = {size!r} is not a size from 1 to {MAX_SOURCE_BYTES}"
+            f"{place}: {key}.bytes = {size!r:.40} is not a size from 1 to {MOST_FILE_BYTES}"
         )
     if not isinstance(digest, str) or not re.fullmatch(r"[0-9a-f]{64}", digest):
-        raise FileFormatError(f"{place}: {key}.sha256 = {digest!r} is not 64 hexadecimal digits")
-    return SourceFile(name, size, digest)
+        raise FileFormatError(
+            f"{place}: {key}.sha256 = {digest!r:.80} is not 64 hexadecimal digits"
+        )
+    return HashedFile(name, size, digest)

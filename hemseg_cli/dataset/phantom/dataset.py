@@ -25,9 +25,12 @@ from hemseg_cli.core import console
 from hemseg_cli.core.errors import HemsegError
 from hemseg_cli.core.executor import map_cases
 from hemseg_cli.core.files import write_bytes, write_text
+from hemseg_cli.dataset.phantom.anatomy import draw_anatomy
 from hemseg_cli.dataset.phantom.dicom import PIXEL_FORMATS, Identifiers, write_series
-from hemseg_cli.dataset.phantom.head import Blob, Head, draw_anatomy, later, with_hemorrhages
+from hemseg_cli.dataset.phantom.head import Head
+from hemseg_cli.dataset.phantom.hemorrhages import later, with_hemorrhages
 from hemseg_cli.dataset.phantom.scanner import DrawnScan, Gantry, Pose, draw_head, scan_head
+from hemseg_cli.dataset.phantom.shapes import Blob
 from hemseg_cli.imaging.geometry import Affine
 
 __all__ = ["DrawnScan", "Gantry", "PhantomScan", "draw_head", "make_phantom"]
@@ -69,7 +72,7 @@ class PhantomScan:
 
 @dataclass(frozen=True)
 class _Plan:
-    """One scan to be drawn; `number` counts the scans of the data set, `visit` those of the patient."""
+    """One scan to draw; `number` counts the data set's scans, `visit` the patient's."""
 
     seed: int
     patient: int
@@ -101,7 +104,8 @@ def make_phantom(
     """
     if patients < 3 or matrix < 16 or not 4 <= slices[0] <= slices[1]:
         raise HemsegError(
-            f"a phantom needs 3 patients, a matrix of 16 and 4 slices at least, not {patients}, {matrix} and {slices}"
+            "a phantom needs 3 patients, a matrix of 16 and 4 slices at least, "
+            f"not {patients}, {matrix} and {slices}"
         )
     (folder / SLICE_FOLDER).mkdir(parents=True, exist_ok=True)
     plans = _plans(folder, seed, patients, matrix, slices)
@@ -214,7 +218,11 @@ def _patient(seed: int, patient: int, main_ml: float) -> tuple[Head, bool]:
 
 
 def _scan_setting(head: Head, plan: _Plan, rng: np.random.Generator) -> tuple[Gantry, Pose]:
-    """Gantry and pose; the table is set so that a slice passes close to the middle of the largest hemorrhage, as none may be missed."""
+    """Draw gantry and pose.
+
+    The table is set so that a slice passes close to the middle of the largest hemorrhage: none may
+    be missed.
+    """
     count = int(rng.integers(plan.slices[0], plan.slices[1] + 1))
     tilt_deg = _TILTS_DEG[(3 * plan.number + plan.seed) % len(_TILTS_DEG)]
     distance_mm = max(2.5, round(2.0 * float(rng.uniform(138.0, 165.0)) / count) / 2.0)

@@ -112,7 +112,7 @@ _POSITION = b"\\".join([b"1" * 16] * 3)
 
 
 def _header(gantry: Gantry, pixels: PixelFormat, ids: Identifiers, size: int) -> bytes:
-    """Everything before the pixels' own bytes, with place holders for what differs between slices."""
+    """Return all before the pixels' bytes, with place holders for what differs by slice."""
     dataset = Dataset()
     dataset.preamble = bytes(128)
     dataset.file_meta = FileMetaDataset()

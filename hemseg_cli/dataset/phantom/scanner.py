@@ -14,14 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hemseg_cli.dataset.phantom.head import (
-    Array,
-    Ellipsoid,
-    Head,
-    Waves,
-    draw_anatomy,
-    with_hemorrhages,
-)
+from hemseg_cli.dataset.phantom.anatomy import draw_anatomy
+from hemseg_cli.dataset.phantom.head import Head
+from hemseg_cli.dataset.phantom.hemorrhages import with_hemorrhages
+from hemseg_cli.dataset.phantom.shapes import Array, Ellipsoid, Waves
 from hemseg_cli.imaging.geometry import Affine
 from hemseg_cli.imaging.nifti import Volume
 
@@ -128,7 +124,10 @@ class Pose:
 
 @dataclass(frozen=True)
 class DrawnScan:
-    """One scan in memory: `image` in HU (int16) and `label` {0, 1} (int16), both [i, j, k] on the grid that ITK gives the series."""
+    """One scan in memory, [i, j, k] on the grid that ITK gives the series.
+
+    `image` in HU (int16), `label` 0 and 1 (int16).
+    """
 
     image: Volume
     label: Volume
@@ -145,7 +144,7 @@ def draw_head(
     volumes_ml: tuple[float, ...] = (20.0, 3.0),
     ventricular: bool = False,
 ) -> DrawnScan:
-    """One scan of one head. The head depends on `seed`, `volumes_ml` and `ventricular` alone, never on the gantry."""
+    """Scan one head, which depends on `seed`, `volumes_ml` and `ventricular`, not on the gantry."""
     gantry = gantry or Gantry()
     rng = np.random.default_rng([seed, 1])
     head = with_hemorrhages(draw_anatomy(rng), list(volumes_ml), rng, ventricular=ventricular)
@@ -346,7 +345,7 @@ def _texture(waves: Waves, plane: _Plane) -> Array:
 
 
 def _noise(rng: np.random.Generator, size: int, std_hu: float) -> Array:
-    """Gaussian noise with the short correlation of a reconstruction filter, float32 [row, column]."""
+    """Draw Gaussian noise as a reconstruction filter correlates it, float32 [row, column]."""
     white = rng.standard_normal((size + 1, size + 1), dtype=np.float32)
     return (white[1:, 1:] + 0.5 * (white[:-1, 1:] + white[1:, :-1])) * np.float32(
         std_hu / math.sqrt(1.5)

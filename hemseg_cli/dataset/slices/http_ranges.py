@@ -1,4 +1,4 @@
-"""Byte ranges of one remote file.
+"""Read byte ranges of one remote file.
 
 The link behind its address is remembered, and asked for anew when it has expired.
 """
@@ -9,25 +9,19 @@ from dataclasses import dataclass, field
 
 from hemseg_cli.core import console
 from hemseg_cli.core.errors import CaseError, HemsegError
-from hemseg_cli.dataset.slices.download import with_retries
 from hemseg_cli.dataset.slices.http import (
     Client,
     HttpError,
     HttpSettings,
-    body,
     check_url,
     content_range,
+    read_body,
     shown,
 )
 
-_EXPIRED = (
-    400,
-    401,
-    403,
-    404,
-    410,
-)  # what storage services answer to a signed link whose time is over
-_BLOCK = 8 * 2**20
+# What storage services answer to a signed link whose time is over.
+_EXPIRED_STATUSES = (400, 401, 403, 404, 410)
+_BLOCK_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True)
@@ -40,14 +34,21 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class RangeSettings:
-    """`explain`: HTTP status to (message, hint), for a service whose refusals mean something."""
+    """How ranges are asked for.
+
+    `explain`: HTTP status to (message, hint), for a service whose refusals mean something.
+    """
 
     http: HttpSettings
     explain: Mapping[int, tuple[str, str]] = field(default_factory=dict)
 
 
 class RangeReader:
-    """Reads ranges of `url`; may be used by several threads (each has connections of its own) and pickled (they stay behind)."""
+    """Reads ranges of `url`.
+
+    Several threads may use it, each with connections of its own; it may be pickled, and the
+    connections then stay behind.
+    """
 
     def __init__(self, url: str, settings: RangeSettings) -> None:
         check_url(url)
@@ -63,29 +64,29 @@ class RangeReader:
         self._guard = threading.Lock()
 
     def stat(self) -> RemoteFile:
-        """Size and version; HemsegError where the server has no ranges, is not reached, or refuses."""
+        """Ask for size and version; HemsegError where there are no ranges or no server."""
         if self._file is None:
             self.read(0, 1)
         assert self._file is not None
         return self._file
 
     def read(self, offset: int, size: int) -> bytes:
-        """The bytes from `offset`, fewer at the end of the file.
+        """Read the bytes from `offset`, fewer at the end of the file.
 
         Retries, renews the link; HemsegError when that does not help.
         """
-        return with_retries(
-            self._client(), shown(self.url), lambda client: self._once(client, offset, size)
+        return self._client().retry(
+            shown(self.url), lambda client: self._once(client, offset, size)
         )
 
     def read_blocks(self, offset: int, size: int, *, label: str) -> bytes:
-        """A long range in blocks, with a bar: a broken connection costs one block."""
-        if size <= _BLOCK:
+        """Read a long range in blocks, with a bar: a broken connection costs one block."""
+        if size <= _BLOCK_BYTES:
             return self.read(offset, size)
         data = bytearray()
         with console.live(label, total=size, unit="B") as track:
             while len(data) < size:
-                block = self.read(offset + len(data), min(_BLOCK, size - len(data)))
+                block = self.read(offset + len(data), min(_BLOCK_BYTES, size - len(data)))
                 if not block:
                     break
                 data += block
@@ -125,7 +126,7 @@ class RangeReader:
         try:
             return self._ask(client, link, offset, size)
         except HttpError as error:
-            if link == self.url or error.status not in _EXPIRED:
+            if link == self.url or error.status not in _EXPIRED_STATUSES:
                 raise self._explained(error) from None
         console.log.info("%s: the link has expired, asking for a new one", shown(self.url))
         try:
@@ -149,9 +150,11 @@ class RangeReader:
             wanted = min(size, total - offset)
             if first != offset or last != offset + wanted - 1:
                 raise ConnectionError(
-                    f"the server answered with range {first}-{last} instead of {offset}-{offset + wanted - 1}"
+                    f"the server answered with range {first}-{last} instead of "
+                    f"{offset}-{offset + wanted - 1}"
                 )
-            data = b"".join(body(response, timeout_s=client.settings.timeout_s, limit=wanted + 1))
+            pieces = read_body(response, timeout_s=client.settings.timeout_s, limit=wanted + 1)
+            data = b"".join(pieces)
             if len(data) != wanted:
                 raise ConnectionError(f"{len(data):,} of {wanted:,} bytes came")
             self._link = final
@@ -162,7 +165,8 @@ class RangeReader:
             self._file = file
         elif self._file.bytes != file.bytes:
             raise CaseError(
-                f"{shown(self.url)} changed while it was read: {self._file.bytes:,} bytes, now {file.bytes:,}",
+                f"{shown(self.url)} changed while it was read: {self._file.bytes:,} bytes, "
+                f"now {file.bytes:,}",
                 hint="run the command again",
             )
 

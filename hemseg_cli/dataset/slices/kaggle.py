@@ -23,7 +23,8 @@ _TOKEN_HINT = (
 EXPLAIN = {
     401: ("Kaggle does not accept the token (401)", _TOKEN_HINT),
     403: (
-        f"Kaggle refuses the download (403): the rules of the competition {COMPETITION} must be accepted first",
+        f"Kaggle refuses the download (403): the rules of the competition {COMPETITION} "
+        "must be accepted first",
         f"sign in as the owner of the token, accept them at {_RULES}, then run the same command",
     ),
     404: (

@@ -10,7 +10,6 @@ import concurrent.futures
 import functools
 import hashlib
 import io
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -21,10 +20,10 @@ from hemseg_cli.core.errors import CaseError, FileFormatError, HemsegError
 from hemseg_cli.core.files import write_bytes
 from hemseg_cli.dataset.slices.http import shown
 from hemseg_cli.dataset.slices.http_ranges import RangeReader, RangeSettings
-from hemseg_cli.dataset.slices.sources import KeptIndex
-from hemseg_cli.dataset.slices.zip_index import Member, SliceIndex, data_start, unpack
+from hemseg_cli.dataset.slices.kept_index import KeptIndex
+from hemseg_cli.dataset.slices.zip_index import ZIP_DAMAGE, Member, SliceIndex, data_start, unpack
 
-_MAX_DIRECTORY_BYTES = 2**30
+_MOST_DIRECTORY_BYTES = 2**30
 
 
 class RemoteZipSource:
@@ -78,6 +77,11 @@ class RemoteZipSource:
             member.slice_id: 0 if self._file(member).is_file() else member.packed
             for member in members
         }
+
+    def forget(self, slice_ids: Sequence[str]) -> None:
+        """Remove the kept slices of a scan that is written."""
+        for member in self._index.members(slice_ids):
+            self._file(member).unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         return self
@@ -139,7 +143,7 @@ class _Fetcher:
         first, last = data_range
         start = max(0, total + first) if first < 0 else first
         size = total - start if last is None else min(last + 1, total) - start
-        if size > _MAX_DIRECTORY_BYTES:
+        if size > _MOST_DIRECTORY_BYTES:
             raise FileFormatError(
                 f"{shown(self._reader.url)}: a directory of {size:,} bytes; refused"
             )
@@ -157,5 +161,5 @@ def _remote_index(reader: RangeReader) -> SliceIndex:
     try:
         with RemoteZip(reader.url, fetcher=functools.partial(_Fetcher, reader=reader)) as archive:
             return SliceIndex.build(place, archive.infolist())
-    except (zipfile.BadZipFile, RemoteZipError, NotImplementedError, ValueError) as error:
+    except (*ZIP_DAMAGE, RemoteZipError) as error:
         raise FileFormatError(f"{place} is not a zip archive: {error}") from None

@@ -9,17 +9,16 @@ first slice is asked for.
 import dataclasses
 import hashlib
 import os
-import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from hemseg_cli.config import Config
-from hemseg_cli.core.errors import CaseError, FileFormatError, HemsegError, UsageError
+from hemseg_cli.core.errors import CaseError, HemsegError, UsageError
 from hemseg_cli.core.executor import default_workers
-from hemseg_cli.dataset.labels.manifest import SLICE_ID
-from hemseg_cli.dataset.slices.zip_index import Member, SliceIndex, read_member
+from hemseg_cli.dataset.slices.kept_index import KeptIndex, check_slice_id, missing_slice
+from hemseg_cli.dataset.slices.zip_index import SliceIndex, open_zip, read_member
 
 _SUBFOLDERS = ("stage_2_train", "rsna-intracranial-hemorrhage-detection/stage_2_train")
 
@@ -51,6 +50,10 @@ class SliceSource(Protocol):
         """
         ...
 
+    def forget(self, slice_ids: Sequence[str]) -> None:
+        """Remove what was kept of slices that are not needed any more."""
+        ...
+
     def __enter__(self) -> Self: ...
 
     def __exit__(
@@ -78,7 +81,7 @@ def open_source(config: Config) -> SliceSource:
     if path.is_dir():
         return FolderSource(path)
     if path.is_file():
-        return ZipSource(path, config.data.folder / ".cache" / "zip-index")
+        return ZipSource(path, config.data.directory.cache / "zip-index")
     raise HemsegError(
         f"--dicom {dicom} does not exist",
         hint="a folder of ID_*.dcm files, the Kaggle zip, https://...zip, or kaggle",
@@ -87,8 +90,8 @@ def open_source(config: Config) -> SliceSource:
 
 def _remote_source(dicom: str, config: Config) -> SliceSource:
     # requests is slow to import: a folder or a local zip does without it.
-    from hemseg_cli.dataset.labels.source import http_settings
     from hemseg_cli.dataset.slices import kaggle
+    from hemseg_cli.dataset.slices.http import http_settings
     from hemseg_cli.dataset.slices.http_ranges import RangeSettings
     from hemseg_cli.dataset.slices.remote_zip import RemoteZipSource
 
@@ -99,63 +102,7 @@ def _remote_source(dicom: str, config: Config) -> SliceSource:
         settings = RangeSettings(secret, kaggle.EXPLAIN)
     workers = config.compute.workers if config.compute.workers is not None else default_workers()
     connections = max(1, config.convert.connections // max(1, workers))
-    return RemoteZipSource(url, config.data.folder / ".cache", settings, connections=connections)
-
-
-def checked(slice_id: str) -> str:
-    """The id, if it is one: no path or lookup is made from anything else. CaseError otherwise."""
-    if not SLICE_ID.fullmatch(slice_id):
-        raise CaseError(f"slice id {slice_id[:80]!r} is not 9 hexadecimal digits")
-    return slice_id
-
-
-def not_there(slice_id: str, place: str) -> CaseError:
-    """The error for a slice that the source does not have."""
-    return CaseError(
-        f"slice {slice_id} is not in {place}",
-        hint="hemseg convert --dry-run   counts what is missing",
-    )
-
-
-class KeptIndex:
-    """The index of the archive at `place`, built once and kept in `file`.
-
-    Travels to a worker as the file's name alone.
-    """
-
-    def __init__(self, place: str, file: Path, build: Callable[[], SliceIndex]) -> None:
-        self._place, self._file = place, file
-        self._index = SliceIndex.load(file)
-        if self._index is None:
-            build().save(file)
-
-    def find(self, slice_id: str) -> Member | None:
-        """The member of a slice, None where there is none."""
-        if self._index is None:
-            self._index = SliceIndex.load(self._file)
-        if self._index is None:
-            raise HemsegError(
-                f"the index {self._file} of {self._place} went away", hint="run the command again"
-            )
-        return self._index.find(checked(slice_id))
-
-    def member(self, slice_id: str) -> Member:
-        """The member of a slice; CaseError where there is none."""
-        member = self.find(slice_id)
-        if member is None:
-            raise not_there(slice_id, self._place)
-        return member
-
-    def members(self, slice_ids: Sequence[str]) -> list[Member]:
-        """Those that are there."""
-        return [member for member in map(self.find, slice_ids) if member is not None]
-
-    def missing(self, slice_ids: Sequence[str]) -> list[str]:
-        """Ids without a member."""
-        return [slice_id for slice_id in slice_ids if self.find(slice_id) is None]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_index": None}
+    return RemoteZipSource(url, config.data.directory.cache, settings, connections=connections)
 
 
 class FolderSource:
@@ -176,7 +123,7 @@ class FolderSource:
             with open(self._path(slice_id), "rb", buffering=0) as file:
                 return file.read()
         except FileNotFoundError:
-            raise not_there(slice_id, self.place) from None
+            raise missing_slice(slice_id, self.place) from None
         except OSError as error:
             raise CaseError(
                 f"slice {slice_id}: cannot read {error.filename}: {error.strerror}"
@@ -200,6 +147,9 @@ class FolderSource:
                 continue
         return sizes
 
+    def forget(self, slice_ids: Sequence[str]) -> None:
+        """Nothing: the files are the user's."""
+
     def __enter__(self) -> Self:
         return self
 
@@ -212,7 +162,7 @@ class FolderSource:
         return None
 
     def _path(self, slice_id: str) -> str:
-        return os.path.join(self._folder, f"ID_{checked(slice_id)}.dcm")
+        return os.path.join(self._folder, f"ID_{check_slice_id(slice_id)}.dcm")
 
 
 class ZipSource:
@@ -249,6 +199,9 @@ class ZipSource:
         """Packed sizes."""
         return {member.slice_id: member.packed for member in self._index.members(slice_ids)}
 
+    def forget(self, slice_ids: Sequence[str]) -> None:
+        """Nothing: the archive is the user's."""
+
     def __enter__(self) -> Self:
         return self
 
@@ -266,13 +219,8 @@ class ZipSource:
         return self.__dict__ | {"_file": None}  # opened anew where it is read
 
     def _build(self) -> SliceIndex:
-        try:
-            with zipfile.ZipFile(self._path) as archive:
-                return SliceIndex.build(self.place, archive.infolist())
-        except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-            raise FileFormatError(
-                f"{self._path} is not a zip archive: {error}", hint="copy or download it again"
-            ) from None
+        with open_zip(self._path) as archive:
+            return SliceIndex.build(self.place, archive.infolist())
 
     def _read_at(self, offset: int, size: int) -> bytes:
         assert self._file is not None

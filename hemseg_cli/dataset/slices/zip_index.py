@@ -7,10 +7,11 @@ again. Members are read in place: local header, then the packed bytes; size and 
 compared.
 """
 
+import contextlib
 import re
 import struct
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -42,6 +43,22 @@ _RAW_DEFLATE = -15  # window bits: no zlib header
 
 ReadAt = Callable[[int, int], bytes]
 
+ZIP_DAMAGE = (zipfile.BadZipFile, OSError, ValueError, OverflowError, NotImplementedError)
+"""What Python's zipfile raises for an archive that is damaged, cut off or not one at all."""
+
+
+@contextlib.contextmanager
+def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open an archive on this disk; FileFormatError names it where it is none."""
+    try:
+        archive = zipfile.ZipFile(path)
+    except ZIP_DAMAGE as error:
+        raise FileFormatError(
+            f"{path} is not a zip archive: {error}", hint="copy or download it again"
+        ) from None
+    with archive:
+        yield archive
+
 
 @dataclass(frozen=True)
 class Member:
@@ -66,9 +83,8 @@ class SliceIndex:
 
     def __init__(self, table: NDArray[Any]) -> None:
         self._table = table
-        self._ids = np.ascontiguousarray(
-            table["id"]
-        )  # searching the strided column would copy it each time
+        # Searching the strided column of a mapped table would copy it each time.
+        self._ids = np.ascontiguousarray(table["id"])
 
     @classmethod
     def build(cls, place: str, infos: Iterable[zipfile.ZipInfo]) -> Self:
@@ -133,7 +149,8 @@ def _check(place: str, info: zipfile.ZipInfo) -> None:
         or max(info.file_size, info.compress_size) > MAX_SLICE_BYTES
     ):
         raise FileFormatError(
-            f"{place}: cannot read {info.filename}: {info.file_size:,} bytes, method {info.compress_type}, flags {info.flag_bits}"
+            f"{place}: cannot read {info.filename}: {info.file_size:,} bytes, "
+            f"method {info.compress_type}, flags {info.flag_bits}"
         )
 
 
@@ -169,7 +186,8 @@ def unpack(place: str, member: Member, packed: bytes) -> bytes:
     data = packed if member.method == _STORED else _inflate(place, member, packed)
     if len(data) != member.size or isal_zlib.crc32(data) != member.crc:
         raise CaseError(
-            f"{place}: slice {member.slice_id} is damaged: {len(data):,} of {member.size:,} bytes, or a wrong checksum"
+            f"{place}: slice {member.slice_id} is damaged: {len(data):,} of {member.size:,} bytes, "
+            "or a wrong checksum"
         )
     return data
 

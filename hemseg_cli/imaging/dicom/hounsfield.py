@@ -40,21 +40,27 @@ class HuSummary:
     share_bone: float
 
 
-def to_hu(slices: Sequence[Slice]) -> tuple[NDArray[np.int16], HuSummary, list[str]]:
-    """Return HU [k, rows, columns] of slices in order, a summary, and repairs and doubts."""
+def to_hu(
+    slices: Sequence[Slice], *, repair: bool = True
+) -> tuple[NDArray[np.int16], HuSummary, list[str]]:
+    """Rescale slices in order to HU [k, rows, columns]; a summary, and what was repaired.
+
+    `repair`: undo a 12-bit rollover and set padding to air; else the values are rescaled and
+    nothing more, as ITK's reader (and so the published chain) does.
+    """
     first = slices[0]
     hu = np.empty((len(slices), first.rows, first.columns), dtype=np.int16)
     notes: dict[str, list[str]] = {}
     padded: list[tuple[int, Pixels]] = []
     for index, one in enumerate(slices):
-        rolled, clipped = _rescale(one, hu[index])
+        rolled, clipped = _rescale(one, hu[index], repair=repair)
         if rolled:
             notes.setdefault("12-bit rollover repaired (negative HU had wrapped)", []).append(
                 one.name
             )
         if clipped:
             notes.setdefault("HU beyond 16 bits clipped", []).append(one.name)
-        mask = _padding_mask(one, hu[index])
+        mask = _padding_mask(one, hu[index]) if repair else None
         if mask is not None:
             padded.append((index, mask))
             notes.setdefault("padding set to air", []).append(one.name)
@@ -73,14 +79,14 @@ def to_hu(slices: Sequence[Slice]) -> tuple[NDArray[np.int16], HuSummary, list[s
     )
 
 
-def _rescale(one: Slice, out: NDArray[np.int16]) -> tuple[bool, bool]:
+def _rescale(one: Slice, out: NDArray[np.int16], *, repair: bool) -> tuple[bool, bool]:
     """Write HU into `out`; return whether a rollover was undone, and whether values were clipped.
 
     Rollover (Kaggle RSNA-2019, known from its discussions): add 1000, subtract 4096 from what is >=
     4096, take intercept -1000.
     """
     stored = one.stored
-    if one.wraps and one.slope == 1:
+    if repair and one.wraps and one.slope == 1:
         out[...] = stored
         wrapped = out >= _WRAP_FROM
         np.subtract(out, 4096, out=out, where=wrapped)

@@ -4,9 +4,8 @@ The pieces: `slice` (one file), `stack` (order, geometry, what has to agree), `h
 (rescale and repairs).
 """
 
+import dataclasses
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from hemseg_cli.core.errors import CaseError, FileFormatError
 from hemseg_cli.imaging import geometry as geometry_of
 from hemseg_cli.imaging.dicom.elements import quiet_pydicom
 from hemseg_cli.imaging.dicom.faults import Faults
-from hemseg_cli.imaging.dicom.hounsfield import to_hu
+from hemseg_cli.imaging.dicom.hounsfield import HuSummary, to_hu
 from hemseg_cli.imaging.dicom.slice import Slice, read_frames
 from hemseg_cli.imaging.dicom.stack import Stack, stack
 from hemseg_cli.imaging.dicom.stack_checks import Uneven
@@ -22,10 +21,9 @@ from hemseg_cli.imaging.dicom.tree import Series, Tree
 from hemseg_cli.imaging.hounsfield import PADDING_HU
 from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.imaging.resampling import resample_planes
+from hemseg_cli.imaging.sidecar import GeometryKind, Sidecar, matrix_rows
 from hemseg_cli.imaging.uneven import even_positions_mm
 from hemseg_cli.imaging.upright import image_on, upright_grid
-
-Sidecar = dict[str, Any]
 
 
 def read_slices(scan: str, ids: Iterable[str], read: Callable[[str], bytes]) -> list[Slice]:
@@ -49,7 +47,12 @@ def read_slices(scan: str, ids: Iterable[str], read: Callable[[str], bytes]) -> 
 
 
 def assemble(
-    scan: str, slices: list[Slice], *, patient: str = "", uneven: Uneven = "refuse"
+    scan: str,
+    slices: list[Slice],
+    *,
+    patient: str = "",
+    uneven: Uneven = "refuse",
+    repair: bool = True,
 ) -> tuple[Volume, Sidecar]:
     """Make one volume [i, j, k], int16 HU, on ITK's grid (RAS affine), and its sidecar.
 
@@ -61,7 +64,7 @@ def assemble(
     given = len(slices)
     slices.clear()
 
-    hu, summary, notes = to_hu(ordered.slices)
+    hu, summary, notes = to_hu(ordered.slices, repair=repair)
     if not ordered.even:
         notes.append(
             f"uneven slice steps: {hu.shape[0]} slices interpolated to {ordered.even_count} "
@@ -71,11 +74,16 @@ def assemble(
         hu = resample_planes(hu, ordered.distances_mm, even)
 
     volume = Volume(hu.transpose(2, 1, 0), ordered.label_affine(ordered.even_count))
-    return volume, _sidecar(scan, patient, volume, ordered, given, asdict(summary), notes)
+    return volume, _sidecar(scan, patient, volume, ordered, given, summary, notes)
 
 
 def read_series(
-    tree: Tree, series: Series, *, uneven: Uneven = "refuse", geometry: str = "label"
+    tree: Tree,
+    series: Series,
+    *,
+    uneven: Uneven = "refuse",
+    geometry: GeometryKind = "label",
+    repair: bool = True,
 ) -> tuple[Volume, Sidecar]:
     """Read one series of a tree as a volume with its sidecar; CaseError names the files at fault.
 
@@ -92,9 +100,8 @@ def read_series(
             )
         faults.raise_if_any(series.name)
 
-    volume, sidecar = assemble(
-        series.name, read_slices(series.name, series.files, tree.read), uneven=uneven
-    )
+    slices = read_slices(series.name, series.files, tree.read)
+    volume, sidecar = assemble(series.name, slices, uneven=uneven, repair=repair)
     return upright(volume, sidecar) if geometry == "true" else (volume, sidecar)
 
 
@@ -103,29 +110,31 @@ def upright(volume: Volume, sidecar: Sidecar) -> tuple[Volume, Sidecar]:
 
     Without tilt nothing is resampled.
     """
-    true = np.array(sidecar["true_affine"])
+    true = np.array(sidecar.true_affine)
     if not geometry_of.is_sheared(true):
-        return volume, sidecar | {"geometry": "true"}
+        return volume, dataclasses.replace(sidecar, geometry="true")
 
     i, j, k = volume.array.shape
     grid = upright_grid((i, j, k), true)
     image = image_on(grid, Volume(volume.array, true), outside=PADDING_HU)
-    changed: Sidecar = {
-        "shape": list(grid.shape),
-        "spacing_mm": [round(step, 6) for step in geometry_of.spacing_mm(grid.affine)],
-        "tilt_deg": round(geometry_of.tilt_deg(grid.affine), 4),
-        "gantry_tilt_deg": sidecar["tilt_deg"],
-        "slice_distance_mm": round(geometry_of.spacing_mm(grid.affine)[2], 6),
-        "voxel_volume_mm3": geometry_of.header_voxel_volume_mm3(grid.affine),
-        "affine": np.round(grid.affine, 9).tolist(),
-        "true_affine": np.round(grid.affine, 9).tolist(),
-        "geometry": "true",
-        "warnings": [
-            *sidecar["warnings"],
-            f"tilted by {sidecar['tilt_deg']:g} degrees: resampled onto an upright grid",
-        ],
-    }
-    return Volume(image, grid.affine), sidecar | changed
+    x, y, z = geometry_of.spacing_mm(grid.affine)
+    told = dataclasses.replace(
+        sidecar,
+        shape=grid.shape,
+        spacing_mm=(round(x, 6), round(y, 6), round(z, 6)),
+        tilt_deg=round(geometry_of.tilt_deg(grid.affine), 4),
+        gantry_tilt_deg=sidecar.tilt_deg,
+        slice_distance_mm=round(z, 6),
+        voxel_volume_mm3=geometry_of.header_voxel_volume_mm3(grid.affine),
+        affine=matrix_rows(grid.affine),
+        true_affine=matrix_rows(grid.affine),
+        geometry="true",
+        warnings=(
+            *sidecar.warnings,
+            f"tilted by {sidecar.tilt_deg:g} degrees: resampled onto an upright grid",
+        ),
+    )
+    return Volume(image, grid.affine), told
 
 
 def _sidecar(
@@ -134,25 +143,31 @@ def _sidecar(
     volume: Volume,
     ordered: Stack,
     given: int,
-    summary: dict[str, Any],
+    summary: HuSummary,
     notes: list[str],
 ) -> Sidecar:
     true = ordered.true_affine(ordered.even_count)
-    return {
-        "scan": scan,
-        "patient": patient,
-        "shape": list(volume.array.shape),
-        "spacing_mm": [round(step, 6) for step in geometry_of.spacing_mm(volume.affine)],
-        "tilt_deg": round(geometry_of.tilt_deg(true), 4),
-        "slice_distance_mm": round(ordered.length_mm / (ordered.even_count - 1), 6),
-        "voxel_volume_mm3": geometry_of.header_voxel_volume_mm3(true),
-        "affine": np.round(volume.affine, 9).tolist(),
-        "true_affine": np.round(true, 9).tolist(),
-        **summary,
-        "source_slices": [one.name for one in ordered.slices],
-        "slices_given": given,
-        "slice_positions_mm": np.round(ordered.distances_mm, 4).tolist(),
-        "interpolated": not ordered.even,
-        "geometry": "label",
-        "warnings": [*ordered.warnings, *notes],
-    }
+    i, j, k = volume.array.shape
+    x, y, z = geometry_of.spacing_mm(volume.affine)
+    return Sidecar(
+        scan=scan,
+        patient=patient,
+        shape=(i, j, k),
+        spacing_mm=(round(x, 6), round(y, 6), round(z, 6)),
+        tilt_deg=round(geometry_of.tilt_deg(true), 4),
+        slice_distance_mm=round(ordered.length_mm / (ordered.even_count - 1), 6),
+        voxel_volume_mm3=geometry_of.header_voxel_volume_mm3(true),
+        affine=matrix_rows(volume.affine),
+        true_affine=matrix_rows(true),
+        hu_min=summary.hu_min,
+        hu_max=summary.hu_max,
+        share_air=summary.share_air,
+        share_brain=summary.share_brain,
+        share_bone=summary.share_bone,
+        source_slices=tuple(one.name for one in ordered.slices),
+        slices_given=given,
+        slice_positions_mm=tuple(np.round(ordered.distances_mm, 4).tolist()),
+        interpolated=not ordered.even,
+        geometry="label",
+        warnings=(*ordered.warnings, *notes),
+    )

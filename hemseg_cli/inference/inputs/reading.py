@@ -1,27 +1,24 @@
 """Read a scan to predict, with the volume of its voxels and what is wrong with it."""
 
 import contextlib
-import math
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from hemseg_cli.core.errors import CaseError, FileFormatError
+from hemseg_cli.core.errors import CaseError
 from hemseg_cli.imaging.file_kind import Kind, file_kind, is_label_map
 from hemseg_cli.imaging.geometry import (
-    SAME_GRID_MM,
     Affine,
     foreign_voxel_volume_mm3,
-    grid_distance_mm,
 )
 from hemseg_cli.imaging.image_file import read_image
-from hemseg_cli.imaging.nifti import Volume, read_nifti_header, read_sidecar
+from hemseg_cli.imaging.nifti import Volume, read_nifti_header
 from hemseg_cli.imaging.orientation import Reorientation, from_canonical, to_canonical
+from hemseg_cli.imaging.sidecar import find_sidecar
 from hemseg_cli.inference.inputs.finding import ScanInput
 
 
@@ -86,7 +83,8 @@ def _read_image(source: ScanInput) -> Scan:
     warnings: list[str] = []
     voxel_mm3 = source.voxel_volume_mm3
     if voxel_mm3 is None:
-        voxel_mm3, warning = _sidecar_voxel_mm3(source.path, volume)
+        sidecar, warning = find_sidecar(source.path, volume)
+        voxel_mm3 = sidecar.voxel_volume_mm3 if sidecar is not None else None
         warnings += [warning] if warning else []
     if voxel_mm3 is None:
         voxel_mm3, warning = foreign_voxel_volume_mm3(volume.affine)
@@ -112,38 +110,8 @@ def _read_series(source: ScanInput) -> Scan:
         canonical,
         change,
         volume.affine,
-        float(sidecar["voxel_volume_mm3"]),
-        warnings=tuple(sidecar["warnings"]),
-        slices=() if sidecar["interpolated"] else tuple(sidecar["source_slices"]),
+        sidecar.voxel_volume_mm3,
+        warnings=sidecar.warnings,
+        slices=() if sidecar.interpolated else sidecar.source_slices,
         slices_in=source.path,
     )
-
-
-def _sidecar_voxel_mm3(path: Path, volume: Volume) -> tuple[float | None, str]:
-    """The voxel volume that the image's sidecar states, and a warning where it is not believed.
-
-    A sidecar that is not ours, or that belongs to another image, never stops a scan.
-    """
-    try:
-        sidecar = read_sidecar(path)
-    except FileFormatError as error:
-        return None, f"sidecar ignored: {error.message}"
-    if sidecar is None:
-        return None, ""
-
-    stored = sidecar.get("voxel_volume_mm3")
-    if not isinstance(stored, int | float) or not 0 < stored < math.inf:
-        return None, "sidecar ignored: it states no voxel volume"
-    if not _is_of(sidecar, volume):
-        return None, "sidecar ignored: it belongs to an image of another grid"
-    return float(stored), ""
-
-
-def _is_of(sidecar: dict[str, Any], volume: Volume) -> bool:
-    try:
-        shape = tuple(int(size) for size in sidecar["shape"])
-        affine = np.array(sidecar["affine"], dtype=np.float64).reshape(4, 4)
-        apart = grid_distance_mm(shape, affine, volume.array.shape, volume.affine)
-    except (KeyError, TypeError, ValueError):
-        return False
-    return apart <= SAME_GRID_MM

@@ -106,3 +106,15 @@ def test_rules_that_were_not_accepted_stop_the_command_once(
     assert said.err.count("must be accepted first") == 1
     assert "/competitions/rsna-intracranial-hemorrhage-detection/rules" in said.err
     assert "canary" not in said.err + said.out
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_the_slices_of_a_scan_that_is_written_go_unless_they_are_to_be_kept(
+    site: Site, phantom: Path, tmp_path: Path, keep: bool
+) -> None:
+    assert hemseg("fetch-labels", tmp_path, "--source", str(phantom)) == 0
+    options = ("--set", f"convert.keep_slices={str(keep).lower()}")
+    assert hemseg("convert", tmp_path, "--dicom", site.url("rsna.zip"), *options) == 0
+    kept = list((tmp_path / "phantom" / ".cache" / "slices").glob("*.dcm"))
+    used = len(list((phantom / "stage_2_train").iterdir()))
+    assert len(kept) == (used if keep else 0)

@@ -1,4 +1,4 @@
-"""RSNA layout: images on their labels' grids, one bad scan stopping no other, and a killed call finished by the next."""
+"""RSNA layout: images on their labels' grids, bad scans named, killed calls finished."""
 
 import csv
 import json
@@ -17,13 +17,14 @@ import pytest
 
 from hemseg_cli.config import Config, load
 from hemseg_cli.core.cases import Case, read_cases, write_cases
-from hemseg_cli.core.errors import HemsegError, UsageError
+from hemseg_cli.core.errors import FileFormatError, HemsegError, UsageError
 from hemseg_cli.dataset.conversion.convert import convert
-from hemseg_cli.dataset.conversion.log import ConvertResult
+from hemseg_cli.dataset.conversion.result import ConvertResult
 from hemseg_cli.dataset.labels.manifest import ManifestRow, write_manifest
 from hemseg_cli.imaging.dicom.series import assemble, read_slices
 from hemseg_cli.imaging.geometry import header_voxel_volume_mm3, true_voxel_volume_mm3
-from hemseg_cli.imaging.nifti import Volume, read_header, read_sidecar, read_volume, write_volume
+from hemseg_cli.imaging.nifti import Volume, read_header, read_volume, write_volume
+from hemseg_cli.imaging.sidecar import read_sidecar
 from tests.dicom_files import head_pixels, slice_bytes, slice_id
 
 SLICES = 6
@@ -122,17 +123,17 @@ def image_of(data: DataSet, scan: str, split: str = "train") -> Path:
 def test_image_lies_on_its_labels_grid_with_sidecar_and_log(data: DataSet) -> None:
     scan = data.add(1, tilt_deg=20.0, split="test", repeat=True)
     result = data.convert()
-    assert (result.converted, result.done_before, result.refused) == (1, 0, ())
+    assert (result.converted, result.done_before, result.failed) == (1, 0, False)
     image, label = image_of(data, scan, "test"), data.folder / "test" / "label" / f"{scan}.nii.gz"
     assert read_header(image)[0] == read_header(label)[0]
     np.testing.assert_allclose(read_header(image)[1], read_header(label)[1], atol=1e-3)
     np.testing.assert_array_equal(read_volume(image).array[:, :, 2].T, head_pixels(2))
     sidecar = read_sidecar(image)
     assert sidecar is not None
-    assert sidecar["source_slices"] == [slice_id(100 + n) for n in range(SLICES)]
-    assert (sidecar["patient"], sidecar["geometry"]) == ("ID_00000001", "label")
-    assert header_voxel_volume_mm3(np.array(sidecar["true_affine"])) == pytest.approx(
-        sidecar["voxel_volume_mm3"]
+    assert sidecar.source_slices == tuple(slice_id(100 + n) for n in range(SLICES))
+    assert (sidecar.patient, sidecar.geometry) == ("ID_00000001", "label")
+    assert header_voxel_volume_mm3(np.array(sidecar.true_affine)) == pytest.approx(
+        sidecar.voxel_volume_mm3
     )
     assert data.log()[scan]["status"] == "converted"
     assert float(data.log()[scan]["seconds"]) > 0
@@ -221,20 +222,21 @@ def test_a_bad_scan_is_refused_by_slice_and_stops_no_other(
     scans = [data.add(n) for n in (1, 2, 3)]
     damage(data)
     result = data.convert()
-    (row,) = result.refused
-    assert row.scan == scans[1]
-    assert words in row.reason
-    assert slice_id(203) in row.reason
+    ((scan, reason),) = result.failures.items()
+    assert scan == scans[1]
+    assert result.failed
+    assert words in reason
+    assert slice_id(203) in reason
     assert (result.converted, data.log()[scans[1]]["status"], data.log()[scans[1]]["reason"]) == (
         2,
         "refused",
-        row.reason,
+        reason,
     )
     assert [image_of(data, scan).exists() for scan in scans] == [True, False, True]
     # Put right, the same command does that scan alone.
     data.slice_file(2, 3).write_bytes(slice_bytes(3))
     again = data.convert()
-    assert (again.converted, again.done_before, again.refused) == (1, 2, ())
+    assert (again.converted, again.done_before, again.failures) == (1, 2, {})
     assert data.log()[scans[1]]["status"] == "converted"
 
 
@@ -250,7 +252,7 @@ def test_label_of_another_shape_or_grid_is_refused(data: DataSet) -> None:
     write_volume(data.folder / "train" / "label" / f"{second}.nii.gz", Volume(label.array, moved))
     moved[2, 3] -= 0.0995
     write_volume(data.folder / "train" / "label" / f"{third}.nii.gz", Volume(label.array, moved))
-    reasons = {row.scan: row.reason for row in data.convert().refused}
+    reasons = data.convert().failures
     assert "image shape (16, 16, 6) is not that of its label" in reasons[first]
     assert "lie up to 0.1 mm apart" in reasons[second]
     assert third not in reasons
@@ -260,7 +262,7 @@ def test_a_scan_without_label_or_manifest_row_is_named(data: DataSet) -> None:
     first, second = data.add(1), data.add(2)
     (data.folder / "train" / "label" / f"{first}.nii.gz").unlink()
     write_manifest(data.folder / "manifest.jsonl", data.rows[:1])
-    reasons = {row.scan: row.reason for row in data.convert().refused}
+    reasons = data.convert().failures
     assert "does not exist" in reasons[first]
     assert "manifest.jsonl names no slices" in reasons[second]
 
@@ -271,7 +273,9 @@ def test_dry_run_counts_and_writes_nothing(data: DataSet) -> None:
     data.convert(scans=[scan_id(1)])
     data.slice_file(3, 0).unlink()
     there = sorted(path for path in data.root.rglob("*"))
-    payload = convert(data.config(), dry_run=True).payload()
+    result = convert(data.config(), dry_run=True)
+    assert result.failed
+    payload = result.payload()
     size = data.slice_file(2, 0).stat().st_size
     assert payload["scans"] == 2
     assert payload["scans_done"] == 1
@@ -306,11 +310,11 @@ def test_uneven_scan_needs_true_geometry(data: DataSet) -> None:
     affine = read_volume(label).affine
     affine[2, 2] = 27.5 / 5
     write_volume(label, Volume(read_volume(label).array, affine))
-    (row,) = data.convert(uneven="resample").refused
+    (row,) = data.convert(uneven="resample").rows
     assert "uneven slice steps: 7.50 mm" in row.reason
     assert "--geometry true" in row.hint
     result = data.convert(uneven="resample", geometry="true")
-    assert result.refused == ()
+    assert result.failures == {}
     true = data.folder.with_name("small-true")
     (case,) = read_cases(true / "cases.csv")
     image, mask = read_volume(true / case.image), read_volume(true / case.label)
@@ -426,3 +430,79 @@ def test_the_sidecar_is_plain_json(data: DataSet) -> None:
         (data.folder / "train" / "image" / f"{scan}.json").read_text(), parse_constant=pytest.fail
     )
     assert sidecar["shape"] == [16, 16, SLICES]
+
+
+def test_a_dry_run_counts_the_incomplete_scans_that_it_does_not_list(data: DataSet) -> None:
+    for n in range(1, 12):
+        data.add(n)
+        data.slice_file(n, 0).unlink()
+    (table,) = convert(data.config(), dry_run=True).tables()
+    assert table.caption.endswith(f"{scan_id(8)} and 3 more")
+
+
+def wrapped(number: int) -> np.ndarray[Any, np.dtype[np.int16]]:
+    hu = np.maximum(head_pixels(number), -1000)
+    return np.where(hu < 0, hu + 4096, hu).astype(np.int16)
+
+
+def test_without_repair_the_values_are_those_of_the_file_to_the_letter(data: DataSet) -> None:
+    """12 bits, unsigned, intercept 0: what wrapped stays, as ITK's reader gives it."""
+    scan = data.add(1)
+    for n in range(SLICES):
+        content = slice_bytes(n, hu=wrapped(n), intercept=0, dtype="<u2", bits_stored=12)
+        data.slice_file(1, n).write_bytes(content)
+    data.convert(repair=False)
+    stored = read_volume(image_of(data, scan)).array[:, :, 2].T
+    np.testing.assert_array_equal(stored, wrapped(2))
+    data.convert(force=True)
+    repaired = read_volume(image_of(data, scan)).array[:, :, 2].T
+    np.testing.assert_array_equal(repaired, np.maximum(head_pixels(2), -1000))
+
+
+def test_a_project_that_was_moved_needs_no_second_conversion(data: DataSet, tmp_path: Path) -> None:
+    for n in (1, 2):
+        data.add(n)
+    data.convert()
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(data.root / "data", moved / "data")
+    shutil.copytree(data.dicom, moved / "stage_2_train")
+    config = load(
+        None,
+        options={
+            "data.root": str(moved / "data"),
+            "data.dataset": "small",
+            "convert.dicom": str(moved),
+            "compute.workers": 0,
+        },
+        environ={},
+    )
+    result = convert(config)
+    assert (result.converted, result.done_before, result.failed) == (0, 2, False)
+    text = "".join(
+        p.read_text() for p in (moved / "data").rglob("*") if p.suffix in (".csv", ".json")
+    )
+    assert str(data.root / "data") not in text
+
+
+def test_an_image_that_another_one_replaced_is_converted_again(data: DataSet) -> None:
+    scan = data.add(1)
+    data.convert()
+    volume = read_volume(image_of(data, scan))
+    write_volume(image_of(data, scan), Volume(volume.array[:, :, :3], volume.affine))
+    assert data.convert().converted == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "scan,status\n",
+        "scan,status,reason,warnings,seconds\nx,perhaps,,,\n",
+        "scan,status,reason,warnings,seconds\nx,converted,,,soon\n",
+        "\xff",
+    ],
+)
+def test_a_record_of_another_form_is_named(data: DataSet, text: str) -> None:
+    data.add(1)
+    (data.folder / "conversion.csv").write_bytes(text.encode("latin-1"))
+    with pytest.raises(FileFormatError, match=r"conversion\.csv"):
+        data.convert()

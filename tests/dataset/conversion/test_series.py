@@ -16,7 +16,8 @@ import pytest
 from hemseg_cli.config import Config, load
 from hemseg_cli.core.errors import HemsegError, UsageError
 from hemseg_cli.dataset.conversion.convert import convert
-from hemseg_cli.imaging.nifti import read_sidecar, read_volume
+from hemseg_cli.imaging.nifti import read_volume
+from hemseg_cli.imaging.sidecar import read_sidecar
 from tests.dicom_files import head, head_pixels, slice_bytes, slice_id
 
 CANARIES = {
@@ -68,7 +69,7 @@ def test_good_series_are_converted_and_a_bad_one_is_named(tmp_path: Path) -> Non
     )
     result = convert(settings(tmp_path))
     assert result.converted == 1
-    (row,) = result.refused
+    (row,) = [row for row in result.rows if not row.ok]
     assert row.scan.startswith("series-002-")
     assert f"no rescale intercept: b/{slice_id(4)}.dcm" in row.reason
     assert result.left_out == (("c/scout.dcm", "a localizer"),)
@@ -81,7 +82,7 @@ def test_good_series_are_converted_and_a_bad_one_is_named(tmp_path: Path) -> Non
             row.scan: "refused",
         }
     again = convert(settings(tmp_path))
-    assert (again.converted, again.done_before, len(again.refused)) == (0, 1, 1)
+    assert (again.converted, again.done_before, len(again.failures)) == (0, 1, 1)
 
 
 def test_a_series_that_gained_slices_is_converted_anew(tmp_path: Path) -> None:
@@ -171,7 +172,7 @@ def test_no_name_date_or_institution_leaves_the_headers(tmp_path: Path) -> None:
                 assert part not in everything, part
     sidecar = read_sidecar(image)
     assert sidecar is not None
-    assert sidecar["patient"] == ""
+    assert sidecar.patient == ""
 
 
 def test_command_names_each_failure_and_exits_1(tmp_path: Path) -> None:

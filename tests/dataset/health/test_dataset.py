@@ -240,7 +240,7 @@ def test_data_set_without_case_table_is_refused(tmp_path: Path) -> None:
 
 
 def lay_out(source: Path, folder: Path, archive: str, manifest: str) -> None:
-    """The published labels as they come out of the zip, with a case table of ids, patients and splits alone."""
+    """The published labels out of the zip, with a case table of ids, patients and splits."""
     rows = [
         json.loads(line) for line in (source / manifest).read_text().splitlines() if line.strip()
     ]

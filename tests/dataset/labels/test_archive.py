@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hemseg_cli.core.errors import FileFormatError
-from hemseg_cli.dataset.labels.archive import MAX_MEMBER_BYTES, LabelArchive
-from tests.dataset.label_files import label_bytes, zip_bytes
+from hemseg_cli.dataset.labels.archive import MOST_LABEL_BYTES, LabelArchive
+from tests.dataset.label_files import label_bytes, scan_id, zip_bytes
 
 GOOD = "HemSeg/train/label/0123456789.nii.gz"
 OTHER = "HemSeg/test/label/abcdef0123.nii.gz"
@@ -107,8 +107,8 @@ def test_an_encrypted_member_is_refused(archive_of) -> None:
 
 
 def test_a_bomb_that_tells_its_size_is_refused_unread(archive_of) -> None:
-    bomb = zip_bytes({GOOD: bytes(MAX_MEMBER_BYTES + 1)})
-    assert len(bomb) * 900 < MAX_MEMBER_BYTES
+    bomb = zip_bytes({GOOD: bytes(MOST_LABEL_BYTES + 1)})
+    assert len(bomb) * 900 < MOST_LABEL_BYTES
     with pytest.raises(FileFormatError, match="no label has more than"):
         LabelArchive(archive_of(bomb))
 
@@ -159,3 +159,37 @@ def test_damaged_archives_give_the_same_bytes_or_our_error(
     except FileFormatError:
         return
     assert set(read.values()) <= set(content.values())
+
+
+@settings(max_examples=300, deadline=None)
+@given(cuts=st.lists(st.tuples(st.integers(0, 2**20), st.binary(max_size=12)), max_size=4))
+def test_a_damaged_archive_is_read_or_refused_by_name(
+    tmp_path_factory: pytest.TempPathFactory, cuts: list[tuple[int, bytes]]
+) -> None:
+    good = zip_bytes({f"tiny/train/label/{scan_id(n)}.nii.gz": label_bytes() for n in range(3)})
+    damaged = bytearray(good)
+    for place, part in cuts:
+        start = place % (len(damaged) + 1)
+        damaged[start : start + len(part)] = part or b""
+        if not part:
+            del damaged[start:]
+    path = tmp_path_factory.getbasetemp() / "damaged.zip"
+    path.write_bytes(damaged)
+    try:
+        with LabelArchive(path) as archive:
+            for member in archive.members.values():
+                archive.read(member)
+        outcome = "read"
+    except FileFormatError as error:
+        outcome = "refused" if "damaged.zip" in error.message else error.message
+    assert outcome in ("read", "refused")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_method_that_no_label_archive_uses_is_refused(tmp_path: Path, method: int) -> None:
+    path = tmp_path / "x.zip"
+    path.write_bytes(
+        zip_bytes({f"tiny/train/label/{scan_id(1)}.nii.gz": label_bytes()}, method=method)
+    )
+    with pytest.raises(FileFormatError, match="neither stored nor deflated"):
+        LabelArchive(path)

@@ -13,6 +13,7 @@ from hemseg_cli.dataset.labels.manifest import (
     read_manifest,
     write_manifest,
 )
+from tests.dataset.label_files import manifest_line, scan_id, slice_id
 
 SCAN, OTHER = "0123456789", "abcdef0123"
 A, B, C = "00000000a", "00000000b", "00000000c"
@@ -185,3 +186,28 @@ def test_the_published_manifests_name_the_known_number_of_slices(shared_data: Pa
         for file in ("annotion_file_info.jsonl", "annotion_file_info_500.jsonl")
     ]
     assert counts == [7335, 17419]
+
+
+def test_a_million_rows_and_50_000_keys_are_bounded() -> None:
+    row = manifest_line(scan_id(1), "p", [slice_id(1)])
+    with pytest.raises(FileFormatError, match="stands in an earlier row"):
+        parse_manifest((row + "\n").encode() * 1_000_000, "m")
+    many = "\n".join(manifest_line(scan_id(n), "p", [slice_id(1)]) for n in range(200_001))
+    with pytest.raises(FileFormatError, match="more than 200,000 scans"):
+        parse_manifest(many.encode(), "m")
+    keys = json.dumps({f"\x1b{n}": 0 for n in range(50_000)})
+    with pytest.raises(FileFormatError, match=r"50,000 keys") as caught:
+        parse_manifest(keys.encode(), "m")
+    assert len(caught.value.message) < 300
+    assert "\x1b" not in caught.value.message
+    with pytest.raises(FileFormatError, match="10,001 slices"):
+        parse_manifest(manifest_line(scan_id(1), "p", ["0" * 9] * 10_001).encode(), "m")
+    with pytest.raises(FileFormatError, match="too long"):
+        parse_manifest(b'{"scan": "' + b"x" * 5 * 2**20 + b'"}', "m")
+
+
+@pytest.mark.parametrize("identifier", ["../x", "/etc", "A" * 10, "0" * 9, "0" * 11, "", None, 5])
+def test_an_id_that_would_leave_its_folder_is_refused(identifier: object) -> None:
+    line = json.dumps({"scan": identifier, "patient": "p", "slices": [slice_id(1)]})
+    with pytest.raises(FileFormatError, match="is not an id"):
+        parse_manifest(line.encode(), "m")

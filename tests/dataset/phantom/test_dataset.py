@@ -1,4 +1,4 @@
-"""The phantom against SimpleITK's reader, the published layout, and volumes worked out in another way."""
+"""The phantom against SimpleITK's reader, the published layout and other ways to volumes."""
 
 import gzip
 import hashlib

@@ -50,7 +50,7 @@ def test_grid_and_voxels_are_those_of_simpleitk(
     np.testing.assert_allclose(volume.affine, lps_to_ras(affine), atol=1e-3)
     np.testing.assert_array_equal(planes(volume), sitk.GetArrayFromImage(image))
     np.testing.assert_array_equal(planes(volume), expected(6))
-    assert sidecar["warnings"] == []
+    assert sidecar.warnings == ()
 
 
 def test_twelve_bit_rollover_is_undone_with_a_warning() -> None:
@@ -62,7 +62,7 @@ def test_twelve_bit_rollover_is_undone_with_a_warning() -> None:
     }
     volume, sidecar = scan_of(files)
     np.testing.assert_array_equal(planes(volume), expected(5))
-    assert sidecar["warnings"] == [
+    assert list(sidecar.warnings) == [
         "12-bit rollover repaired (negative HU had wrapped): 5 of 5 slices"
     ]
 
@@ -92,7 +92,7 @@ def test_rollover_takes_no_notice_of_the_wrong_intercept(intercept: int) -> None
 def test_intercepts_that_differ_are_each_applied_with_a_warning() -> None:
     volume, sidecar = scan_of(head(6, {3: {"intercept": -1000}}))
     np.testing.assert_array_equal(planes(volume), expected(6))
-    assert sidecar["warnings"] == [
+    assert list(sidecar.warnings) == [
         "intercepts differ between slices: -1024 (5 slices), -1000 (1 slices); "
         "each slice was rescaled with its own"
     ]
@@ -107,8 +107,8 @@ def test_padding_becomes_the_scans_air_with_a_warning(padding: int) -> None:
     files = {slice_id(n): slice_bytes(n, hu=padded) for n in range(4)}
     volume, sidecar = scan_of(files)
     np.testing.assert_array_equal(planes(volume)[2], hu)
-    assert sidecar["hu_min"] == -990
-    assert sidecar["warnings"] == ["padding set to air: 4 of 4 slices"]
+    assert sidecar.hu_min == -990
+    assert list(sidecar.warnings) == ["padding set to air: 4 of 4 slices"]
 
 
 def test_declared_padding_above_bone_becomes_air() -> None:
@@ -127,8 +127,8 @@ def test_values_beyond_sixteen_bits_are_clipped_with_a_warning() -> None:
     }
     volume, sidecar = scan_of(files)
     assert planes(volume)[0][8, 8] == 32767
-    assert "HU beyond 16 bits clipped: " in " ".join(sidecar["warnings"])
-    assert any("beyond metal" in warning for warning in sidecar["warnings"])
+    assert "HU beyond 16 bits clipped: " in " ".join(sidecar.warnings)
+    assert any("beyond metal" in warning for warning in sidecar.warnings)
 
 
 def test_a_slope_is_applied_and_rounded() -> None:
@@ -150,18 +150,18 @@ def test_a_slope_is_applied_and_rounded() -> None:
 def test_the_summary_counts_air_brain_and_bone() -> None:
     _volume, sidecar = scan_of(head(4))
     scan = expected(4)
-    assert (sidecar["hu_min"], sidecar["hu_max"]) == (-1000, 1000)
-    assert sidecar["share_air"] == pytest.approx((scan < -900).mean(), abs=1e-6)
-    assert sidecar["share_brain"] == pytest.approx(((scan >= 0) & (scan <= 80)).mean(), abs=1e-6)
-    assert sidecar["share_bone"] == pytest.approx((scan >= 300).mean(), abs=1e-6)
+    assert (sidecar.hu_min, sidecar.hu_max) == (-1000, 1000)
+    assert sidecar.share_air == pytest.approx((scan < -900).mean(), abs=1e-6)
+    assert sidecar.share_brain == pytest.approx(((scan >= 0) & (scan <= 80)).mean(), abs=1e-6)
+    assert sidecar.share_bone == pytest.approx((scan >= 300).mean(), abs=1e-6)
 
 
 def test_a_scan_without_brain_is_doubted_and_a_constant_slice_named() -> None:
     _volume, sidecar = scan_of(
         head(6, {n: {"hu": np.full((16, 16), 500, np.int16)} for n in range(6)})
     )
-    text = " ".join(sidecar["warnings"])
+    text = " ".join(sidecar.warnings)
     assert "only 0.00% of the voxels are within 0 to 80 HU" in text
     assert "all voxels alike: 6 of 6 slices" in text
     _volume, sidecar = scan_of(head(6, {4: {"hu": np.full((16, 16), 30, np.int16)}}))
-    assert sidecar["warnings"] == [f"all voxels alike: {slice_id(4)}"]
+    assert list(sidecar.warnings) == [f"all voxels alike: {slice_id(4)}"]

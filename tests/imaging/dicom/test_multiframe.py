@@ -81,8 +81,8 @@ def test_frames_are_the_slices_they_were_made_of(tmp_path: Path, tilt: float, pa
     ((_name, volume, sidecar),) = read_series_folder(tmp_path)
     np.testing.assert_array_equal(volume.array, expected.array)
     np.testing.assert_allclose(volume.affine, expected.affine, atol=1e-4)
-    assert sidecar["tilt_deg"] == pytest.approx(told["tilt_deg"], abs=1e-3)
-    assert sorted(sidecar["source_slices"]) == [f"mf.dcm#{number}" for number in range(1, 7)]
+    assert sidecar.tilt_deg == pytest.approx(told.tilt_deg, abs=1e-3)
+    assert sorted(sidecar.source_slices) == [f"mf.dcm#{number}" for number in range(1, 7)]
 
 
 def test_frames_that_do_not_say_where_they_lie_are_refused_with_a_way_out() -> None:

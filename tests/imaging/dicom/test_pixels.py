@@ -191,7 +191,7 @@ def test_a_padding_value_that_twelve_bits_cannot_hold_becomes_air_not_bone() -> 
         )
     volume, sidecar = assemble("s", read_slices("s", files, files.__getitem__))
     assert volume.array[:, :2].max() == -1000
-    assert any("padding set to air" in warning for warning in sidecar["warnings"])
+    assert any("padding set to air" in warning for warning in sidecar.warnings)
 
 
 @pytest.mark.parametrize(("stored", "high_bit"), [(12, 10), (12, 16), (16, 3)])

@@ -35,7 +35,7 @@ def series(
             lambda name: (folder / "stage_2_train" / f"ID_{name}.dcm").read_bytes(),
         )
         volume, sidecar = assemble(scan.scan, slices)
-        names = sidecar["source_slices"]
+        names = sidecar.source_slices
         found.append(
             (
                 scan.tilt_deg,

@@ -30,8 +30,8 @@ def at(z: float) -> tuple[float, float, float]:
 
 def test_slices_are_ordered_by_place_whatever_their_names() -> None:
     volume, sidecar = assemble("s", slices_of(head(6)))
-    assert sidecar["source_slices"] == [slice_id(n) for n in range(6)]
-    assert sidecar["source_slices"] != sorted(sidecar["source_slices"])
+    assert sidecar.source_slices == tuple(slice_id(n) for n in range(6))
+    assert list(sidecar.source_slices) != sorted(sidecar.source_slices)
     np.testing.assert_array_equal(volume.array[:, :, 3].T, head_pixels(3))
 
 
@@ -80,7 +80,7 @@ def test_a_copy_of_a_slice_is_dropped_with_a_warning() -> None:
     }
     volume, sidecar = assemble("s", slices_of(files))
     assert volume.array.shape[2] == 5
-    (warning,) = sidecar["warnings"]
+    (warning,) = sidecar.warnings
     assert "copies of a slice dropped" in warning
     assert slice_id(2) in warning
     assert slice_id(9) in warning
@@ -105,15 +105,15 @@ def test_uneven_steps_are_interpolated_to_even_ones() -> None:
     volume, sidecar = assemble("s", slices_of(files), uneven="resample")
     assert volume.array.shape == (8, 8, 5)
     np.testing.assert_array_equal(volume.array[0, 0], [0, 20, 40, 60, 80])
-    assert sidecar["slice_distance_mm"] == 5.0
-    assert any("6 slices interpolated to 5" in warning for warning in sidecar["warnings"])
+    assert sidecar.slice_distance_mm == 5.0
+    assert any("6 slices interpolated to 5" in warning for warning in sidecar.warnings)
 
 
 def test_a_step_off_by_rounding_is_even() -> None:
     _volume, sidecar = assemble(
         "s", slices_of(head(6, {3: {"position": at(10 + 3 * STEP_MM + 0.04)}}))
     )
-    assert sidecar["warnings"] == []
+    assert sidecar.warnings == ()
 
 
 def test_slices_that_wander_sideways_are_refused() -> None:
@@ -139,12 +139,12 @@ def test_several_faults_are_told_at_once() -> None:
 @pytest.mark.parametrize("tilt", [0.0, 22.0, -22.0, 30.0])
 def test_sheared_voxels_keep_their_true_volume(tilt: float) -> None:
     volume, sidecar = assemble("s", slices_of(head(6, tilt_deg=tilt)))
-    assert sidecar["voxel_volume_mm3"] == pytest.approx(0.5 * 0.5 * STEP_MM, rel=1e-6)
-    assert sidecar["slice_distance_mm"] == pytest.approx(STEP_MM, rel=1e-6)
+    assert sidecar.voxel_volume_mm3 == pytest.approx(0.5 * 0.5 * STEP_MM, rel=1e-6)
+    assert sidecar.slice_distance_mm == pytest.approx(STEP_MM, rel=1e-6)
     assert np.linalg.norm(volume.affine[:3, 2]) == pytest.approx(
         STEP_MM / math.cos(math.radians(tilt)), rel=1e-6
     )
-    assert abs(sidecar["tilt_deg"]) == pytest.approx(abs(tilt), abs=1e-3)
+    assert abs(sidecar.tilt_deg) == pytest.approx(abs(tilt), abs=1e-3)
 
 
 @pytest.mark.parametrize("step_mm", [2000.0, 150.0])
@@ -178,7 +178,7 @@ def test_a_protocol_of_two_step_lengths_has_no_slice_missing() -> None:
     files = head(9, {k: {"position": at(float(z))} for k, z in enumerate(places)})
     assert "uneven slice steps" in refusal(files)
     volume, sidecar = assemble("s", slices_of(files), uneven="resample")
-    assert sidecar["interpolated"]
+    assert sidecar.interpolated
     assert volume.array.shape[2] in (7, 13)
 
 

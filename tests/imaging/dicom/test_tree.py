@@ -126,13 +126,13 @@ def test_the_real_tilted_scan_is_refused_for_its_steps_unless_resampled(shared_d
     ((_name, volume, sidecar),) = read_series_folder(
         shared_data / "head-ct-ge.zip", uneven="resample"
     )
-    assert sidecar["interpolated"] is True
-    assert abs(sidecar["tilt_deg"]) == pytest.approx(18.5, abs=0.01)
+    assert sidecar.interpolated is True
+    assert abs(sidecar.tilt_deg) == pytest.approx(18.5, abs=0.01)
     # from the first to the last slice along the table in the headers: 5.8360586 mm to 157.7760586
     # mm
-    assert (volume.array.shape[2] - 1) * sidecar["spacing_mm"][2] == pytest.approx(151.94, abs=0.01)
-    assert sidecar["hu_min"] >= -1024  # the padding of -1500 is gone
-    assert sidecar["share_brain"] > 0.1
+    assert (volume.array.shape[2] - 1) * sidecar.spacing_mm[2] == pytest.approx(151.94, abs=0.01)
+    assert sidecar.hu_min >= -1024  # the padding of -1500 is gone
+    assert sidecar.share_brain > 0.1
 
 
 def test_upright_series_keeps_millimetres(tmp_path: Path) -> None:
@@ -142,6 +142,6 @@ def test_upright_series_keeps_millimetres(tmp_path: Path) -> None:
         volume, sidecar = read_series(tree, series, geometry="true")
     axes = volume.affine[:3, :3] / np.linalg.norm(volume.affine[:3, :3], axis=0)
     np.testing.assert_allclose(np.abs(axes), np.eye(3), atol=1e-6)
-    np.testing.assert_allclose(sidecar["spacing_mm"], [0.5, 0.5, 5.0], atol=1e-4)
-    assert sidecar["geometry"] == "true"
-    assert sidecar["tilt_deg"] == pytest.approx(0, abs=1e-3)
+    np.testing.assert_allclose(sidecar.spacing_mm, [0.5, 0.5, 5.0], atol=1e-4)
+    assert sidecar.geometry == "true"
+    assert sidecar.tilt_deg == pytest.approx(0, abs=1e-3)

@@ -18,7 +18,8 @@ from hemseg_cli.dataset.labels.manifest import read_manifest
 from hemseg_cli.dataset.phantom.dataset import PhantomScan, make_phantom
 from hemseg_cli.dataset.phantom.scanner import Gantry, draw_head
 from hemseg_cli.imaging.geometry import header_voxel_volume_mm3, lps_to_ras
-from hemseg_cli.imaging.nifti import Volume, read_sidecar, read_volume
+from hemseg_cli.imaging.nifti import Volume, read_volume
+from hemseg_cli.imaging.sidecar import read_sidecar
 from hemseg_cli.imaging.upright import image_on, label_on, upright_grid
 
 
@@ -116,7 +117,7 @@ def test_true_voxel_volume_is_dcm2niixs(
         assert (tilt is None) == (scan.tilt_deg == 0)
         sidecar = read_sidecar(config.data.folder / scan.split / "image" / f"{scan.scan}.nii.gz")
         assert sidecar is not None
-        assert sidecar["voxel_volume_mm3"] == pytest.approx(
+        assert sidecar.voxel_volume_mm3 == pytest.approx(
             abs(np.linalg.det(image.affine[:3, :3])) * cosine, rel=1e-3
         )
 

@@ -1,7 +1,4 @@
-"""One scan under the doctor's eye.
-
-Its label, its image, and whether the two and the case table agree.
-"""
+"""Check one scan: its label, its image, and whether the two and the case table agree."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemseg_cli.core.cases import Case
+from hemseg_cli.core.data_directory import DataDirectory
 from hemseg_cli.core.errors import CaseError, FileFormatError
+from hemseg_cli.core.names import first_few
 from hemseg_cli.imaging.geometry import (
     SAME_GRID_MM,
     grid_distance_mm,
@@ -37,11 +36,12 @@ KINDS = ("missing label", "unreadable", "odd values", "grid mismatch", "sform/qf
 
 
 @dataclass(frozen=True)
-class Patient:
-    """What one worker looks at: a row of the case table and the data set's folder."""
+class ScanCheck:
+    """A scan to check: its row of the case table, its data set, and the values a label may hold."""
 
-    folder: str
+    data: DataDirectory
     case: Case
+    values: tuple[int, ...] = (1,)
 
 
 @dataclass(frozen=True)
@@ -61,21 +61,22 @@ class ScanHealth:
     truth_ml: float | None = None
 
 
-def examine(patient: Patient) -> ScanHealth:
-    """Look at one scan. Nothing is raised for a bad file: it becomes a fault."""
-    case, folder = patient.case, Path(patient.folder)
-    label_path, image_path = label_file(folder, case), image_file(folder, case)
+def check_scan(check: ScanCheck) -> ScanHealth:
+    """Check one scan's label and image. Nothing is raised for a bad file: it becomes a fault."""
+    case = check.case
+    label_path, image_path = check.data.label_of(case), check.data.image_of(case)
     findings = _Findings(case.scan)
     label_and_header = findings.read(label_path, "missing label")
     image_and_header = findings.read(image_path, None)
     if label_and_header is None:
-        return ScanHealth(
-            case.scan, tuple(findings.faults), label_path.is_file(), image_path.is_file()
-        )
+        faults = tuple(findings.faults)
+        return ScanHealth(case.scan, faults, label_path.is_file(), image_path.is_file())
+
     label, header = label_and_header
     if image_and_header is not None:
         findings.compare_grids(image_and_header[0], label)
-    foreground = findings.check_values(label.array)
+    foreground = findings.check_values(label.array, check.values)
+
     voxel_volume_mm3 = case.voxel_volume_mm3 or true_voxel_volume_mm3(label.affine)
     truth_ml = foreground * voxel_volume_mm3 / 1000
     findings.check_case_table(case, label, truth_ml)
@@ -91,16 +92,6 @@ def examine(patient: Patient) -> ScanHealth:
     )
 
 
-def label_file(folder: Path, case: Case) -> Path:
-    """Where the label of a case lies, also when the table does not say."""
-    return folder / (case.label or f"{case.split}/label/{case.scan}.nii.gz")
-
-
-def image_file(folder: Path, case: Case) -> Path:
-    """Where the image of a case lies or will lie."""
-    return folder / (case.image or f"{case.split}/image/{case.scan}.nii.gz")
-
-
 class _Findings:
     """The faults of one scan, as they are found."""
 
@@ -112,7 +103,7 @@ class _Findings:
         self.faults.append(Fault(self._scan, kind, message))
 
     def read(self, path: Path, kind_if_missing: str | None) -> tuple[Volume, NiftiHeader] | None:
-        """The volume and its NIfTI-1 header.
+        """Read the volume and its NIfTI header.
 
         None where it cannot be read (a fault) or does not exist (a fault of that kind, if any).
         """
@@ -130,33 +121,32 @@ class _Findings:
         if difference is not None and difference > SAME_GRID_MM:
             self._add(
                 "sform/qform",
-                f"{path}: sform and qform place a corner {difference:.3g} mm apart; readers will disagree",
+                f"{path}: sform and qform place a corner {difference:.3g} mm apart; "
+                "readers will disagree",
             )
         return volume, header
 
     def compare_grids(self, image: Volume, label: Volume) -> None:
-        """Image and label of a scan lie on one grid."""
+        """Check that image and label lie in one place, whatever their axis order."""
         try:
             match_axes(label, image.array.shape, image.affine)
         except CaseError as error:
             self._add("grid mismatch", error.message)
 
-    def check_values(self, label: NDArray[Any]) -> int:
-        """Voxels that are not 0; anything beside 0 and 1 is a fault."""
-        flat = label.ravel(
-            order="K"
-        )  # a view: in the order of another memory layout this takes ten times as long
-        values = flat[flat != 0]
-        odd = np.unique(values[values != 1])
+    def check_values(self, label: NDArray[Any], values: tuple[int, ...]) -> int:
+        """Count the voxels that are not 0; a value that is no class of the data set is a fault."""
+        # A view: in the order of another memory layout this takes ten times as long.
+        flat = label.ravel(order="K")
+        foreground = flat[flat != 0]
+        odd = np.unique(foreground[~np.isin(foreground, values)])
         if len(odd):
-            shown = ", ".join(f"{value:g}" for value in odd[:5].tolist()) + (
-                " ..." if len(odd) > 5 else ""
-            )
-            self._add("odd values", f"the label holds {shown} beside 0 and 1")
-        return len(values)
+            shown = first_few([f"{value:g}" for value in odd.tolist()])
+            known = " and ".join(str(value) for value in (0, *values))
+            self._add("odd values", f"the label holds {shown} beside {known}")
+        return len(foreground)
 
     def check_case_table(self, case: Case, label: Volume, truth_ml: float) -> None:
-        """The table's depth and volume are those of the label."""
+        """Check that the table's depth and volume are those of the label."""
         depth = label.array.shape[2]
         if case.n_slices is not None and case.n_slices != depth:
             self._add(
@@ -172,7 +162,7 @@ class _Findings:
 
 
 def _sform_against_qform(header: NiftiHeader, shape: tuple[int, ...]) -> float | None:
-    """How far apart the two put a corner of the grid, mm; None where only one is set."""
+    """Measure how far apart the two put a corner, mm; None where only one is set."""
     if not (header.has_sform and header.has_qform):
         return None
     return grid_distance_mm(shape, header.raw.get_sform(), shape, header.raw.get_qform())

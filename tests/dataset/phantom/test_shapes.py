@@ -7,14 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hemseg_cli.dataset.phantom.head import (
-    Blob,
-    Ellipsoid,
-    VentricleCast,
-    draw_anatomy,
-    later,
-    with_hemorrhages,
-)
+from hemseg_cli.dataset.phantom.anatomy import draw_anatomy
+from hemseg_cli.dataset.phantom.hemorrhages import later, with_hemorrhages
+from hemseg_cli.dataset.phantom.shapes import Blob, Ellipsoid, VentricleCast
 
 
 def counted_ml(

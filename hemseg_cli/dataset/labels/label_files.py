@@ -1,4 +1,4 @@
-"""Where the label files come from: the published address, a mirror, a folder or an archive file.
+"""Obtain the label files from the published address, a mirror, a folder or an archive file.
 
 All end as verified local files.
 """
@@ -12,14 +12,21 @@ from hemseg_cli.dataset.labels.published import (
     BASE_URL,
     PUBLISHED,
     SOURCE_JSON,
-    LabelSource,
-    SourceFile,
+    HashedFile,
+    PublishedLabels,
     parse_source_json,
 )
 from hemseg_cli.dataset.slices.download import download, download_small, verify
-from hemseg_cli.dataset.slices.http import HttpError, HttpSettings, check_url, is_url, shown
+from hemseg_cli.dataset.slices.http import (
+    HttpError,
+    HttpSettings,
+    check_url,
+    http_settings,
+    is_url,
+    shown,
+)
 
-_MISSING = 404
+_NOT_FOUND = 404
 
 
 @dataclass(frozen=True)
@@ -28,17 +35,11 @@ class LabelFiles:
 
     archive: Path
     manifest: Path
-    tables: tuple[tuple[SourceFile, Path], ...]
+    tables: tuple[tuple[HashedFile, Path], ...]
     origin: str
 
 
-def http_settings(config: Config) -> HttpSettings:
-    """`[fetch]`'s network keys."""
-    fetch = config.fetch
-    return HttpSettings(fetch.timeout_s, fetch.retries, fetch.backoff_s, fetch.redirect_hosts)
-
-
-def obtain(config: Config, cache: Path) -> LabelFiles:
+def obtain_label_files(config: Config, cache: Path) -> LabelFiles:
     """Find or download the archive, the manifest and the tables of `config.data.dataset`.
 
     Downloads are kept in `cache`.
@@ -50,7 +51,8 @@ def obtain(config: Config, cache: Path) -> LabelFiles:
         if dataset not in PUBLISHED:
             raise UsageError(
                 f"data set {dataset} is not a published one ({', '.join(PUBLISHED)})",
-                hint=f"--source FOLDER|URL names a place that holds {SOURCE_JSON}, the archive and the manifest",
+                hint=f"--source FOLDER|URL names a place that holds {SOURCE_JSON}, "
+                "the archive and the manifest",
             )
         return _from_url(PUBLISHED[dataset], BASE_URL, cache, http_settings(config))
     if is_url(source):
@@ -95,7 +97,7 @@ def _from_disk(dataset: str, source: Path, cache: Path, settings: HttpSettings) 
 
 
 def _from_url(
-    files: LabelSource,
+    files: PublishedLabels,
     base: str,
     cache: Path,
     settings: HttpSettings,
@@ -112,7 +114,7 @@ def _from_url(
     return LabelFiles(archive, manifest, tables, shown(archive_url or base))
 
 
-def _download(file: SourceFile, base: str, cache: Path, settings: HttpSettings) -> Path:
+def _download(file: HashedFile, base: str, cache: Path, settings: HttpSettings) -> Path:
     """From `<base>/<path>`, or from `<base>/<name>`: mirrors flatten folders."""
     target = cache / file.name
     if _is_there(target, file):
@@ -120,13 +122,13 @@ def _download(file: SourceFile, base: str, cache: Path, settings: HttpSettings) 
     try:
         download(f"{base}/{file.path}", target, file, settings)
     except HttpError as error:
-        if error.status != _MISSING or file.path == file.name:
+        if error.status != _NOT_FOUND or file.path == file.name:
             raise
         download(f"{base}/{file.name}", target, file, settings)
     return target
 
 
-def _is_there(path: Path, file: SourceFile) -> bool:
+def _is_there(path: Path, file: HashedFile) -> bool:
     """Whether an earlier run left the right file."""
     if not path.is_file():
         return False
@@ -138,21 +140,23 @@ def _is_there(path: Path, file: SourceFile) -> bool:
     return True
 
 
-def _in_folder(folder: Path, file: SourceFile) -> Path | None:
+def _in_folder(folder: Path, file: HashedFile) -> Path | None:
     return next((path for path in (folder / file.path, folder / file.name) if path.is_file()), None)
 
 
-def _source_json_in(folder: Path, dataset: str) -> LabelSource:
+def _source_json_in(folder: Path, dataset: str) -> PublishedLabels:
     path = folder / SOURCE_JSON
     if not path.is_file():
         raise HemsegError(
-            f"{folder} holds no {SOURCE_JSON}, and data set {dataset} is not a published one ({', '.join(PUBLISHED)})",
-            hint=f"--dataset {next(iter(PUBLISHED))}, or write {SOURCE_JSON}: sizes and hashes of archive and manifest",
+            f"{folder} holds no {SOURCE_JSON}, and data set {dataset} is not a published one "
+            f"({', '.join(PUBLISHED)})",
+            hint=f"--dataset {next(iter(PUBLISHED))}, or write {SOURCE_JSON}: sizes and hashes "
+            "of archive and manifest",
         )
     return parse_source_json(path.read_text(encoding="utf-8-sig", errors="replace"), str(path))
 
 
-def _source_json_at(url: str, settings: HttpSettings) -> LabelSource:
+def _source_json_at(url: str, settings: HttpSettings) -> PublishedLabels:
     return parse_source_json(
         download_small(url, settings).decode("utf-8-sig", errors="replace"), shown(url)
     )
