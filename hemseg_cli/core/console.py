@@ -6,19 +6,27 @@ call `progress`, `live`, `say` and `warn` and never print.
 """
 
 import contextlib
+import errno
 import json
 import logging
+import math
 import os
+import stat
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import TextIOBase, TextIOWrapper, UnsupportedOperation
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TextIO, TypeVar, cast
+
+from hemseg_cli.core.errors import HemsegError
+from hemseg_cli.core.names import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
+    from rich.text import Text
 
 T = TypeVar("T")
 
@@ -26,11 +34,15 @@ log = logging.getLogger("hemseg")
 log.addHandler(logging.NullHandler())
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 _PLAIN_LINE_EVERY_S = 10.0
+_UNBOUNDED_COLUMNS = 100_000  # off a terminal no table is too wide
+_GAP_COLUMNS = 3  # beside each column of a table
+_BAR_WIDTH_COLUMNS = 28
+_BAR_COLUMNS = _BAR_WIDTH_COLUMNS + 34  # with its counts, times and gaps
 
 
 @dataclass
 class _Output:
-    """How the running command talks; set once by `configure`."""
+    """How the running command talks, set once by `configure`, and the file that it logs to."""
 
     json: bool = False
     quiet: bool = False
@@ -59,11 +71,46 @@ def configure(*, json: bool = False, quiet: bool = False, verbose: bool = False)
     log.propagate = False
 
 
+class _LogFile(logging.FileHandler):
+    """A log file that never fails the work, and is never written through a link or a pipe."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, encoding="utf-8", errors="backslashreplace", delay=True)
+
+    def _open(self) -> TextIOWrapper:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        handle = os.open(self.baseFilename, flags, 0o666)
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
+            raise OSError(errno.EINVAL, "not a regular file")
+        return open(handle, "a", encoding=self.encoding, errors=self.errors)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # The base class opens the file outside its own guard.
+        try:
+            super().emit(record)
+        except OSError:
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's own name
+        del record
+        log.removeHandler(self)
+        _output.log_file = None
+        reason = sys.exc_info()[1]
+        why = os.strerror(reason.errno) if isinstance(reason, OSError) and reason.errno else reason
+        _print_line(f"warning: the log {self.baseFilename} cannot be written: {why}", "yellow")
+
+
 def add_log_file(path: Path) -> None:
-    """Append everything said from now on to `path` too."""
+    """Append everything said from now on to `path` too.
+
+    Where it cannot be written, or is a link, a warning is all.
+    """
     close_log_file()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, encoding="utf-8", delay=True)
+    with contextlib.suppress(OSError):  # the first line says so
+        path.parent.mkdir(parents=True, exist_ok=True)
+    handler = _LogFile(path)
     handler.setFormatter(logging.Formatter(_LOG_FORMAT))
     log.addHandler(handler)
     _output.log_file = path
@@ -74,7 +121,8 @@ def close_log_file() -> None:
     for handler in list(log.handlers):
         if isinstance(handler, logging.FileHandler):
             log.removeHandler(handler)
-            handler.close()
+            with contextlib.suppress(OSError):  # a full disk, met by the last flush
+                handler.close()
     _output.log_file = None
 
 
@@ -85,34 +133,37 @@ def log_file() -> Path | None:
 
 def is_live() -> bool:
     """Whether progress may be drawn in place: stderr is a terminal and the command is not quiet."""
-    return sys.stderr.isatty() and not _output.quiet and os.environ.get("TERM") != "dumb"
+    return _is_terminal(sys.stderr) and not _output.quiet and os.environ.get("TERM") != "dumb"
 
 
 def say(message: str) -> None:
-    """A notice on stderr, and in the log."""
-    log.info(message)
+    """Print a notice on stderr and in the log."""
+    log.info(printable(message))
     if not _output.quiet:
-        _stderr().print(message, markup=False, highlight=False, soft_wrap=True)
+        _print_line(message)
 
 
 def warn(message: str) -> None:
-    """A warning on stderr, also when quiet, and in the log."""
-    log.warning(message)
-    _stderr().print(
-        f"warning: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True
-    )
+    """Print a warning on stderr, also when quiet, and in the log."""
+    log.warning(printable(message))
+    _print_line(f"warning: {message}", "yellow")
 
 
 def fail(message: str) -> None:
-    """The last words of a command that could not do its work: on stderr and in the log."""
-    log.error(message)
-    _stderr().print(f"error: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
+    """Print why a command could not do its work, on stderr and in the log."""
+    log.error(printable(message))
+    _print_line(f"error: {message}", "red")
+
+
+def _print_line(message: str, style: str = "") -> None:
+    _stderr().print(printable(message), style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def result(payload: Mapping[str, Any], *tables: Table) -> None:
-    """The result of the command on stdout.
+    """Print the result of the command on stdout, once per command.
 
-    `payload` as one JSON object with `--json`, else the tables. Called once per command.
+    `payload` as one JSON object with `--json`, else the tables. HemsegError where stdout cannot
+    take it (a full disk).
     """
     if _output.json:
         print_text(json.dumps(payload, indent=2, default=str, allow_nan=False))
@@ -122,44 +173,161 @@ def result(payload: Mapping[str, Any], *tables: Table) -> None:
 
 
 def print_table(table: Table) -> None:
-    """One table on stdout, drawn by rich; wide tables are not cut off a terminal."""
-    from rich import box
+    """Print a table on stdout; no cell is cut off, and no word of one is broken.
+
+    Off a terminal it is as wide as it needs. On one that is too narrow prose is wrapped between
+    words, and where ids and paths alone do not fit, each row becomes a block of lines.
+    """
     from rich.console import Console
+
+    terminal = _is_terminal(sys.stdout)
+    rows = [[printable(cell) for cell in row] for row in table.rows]
+    stream = _Stream(sys.stdout)
+    console = Console(file=cast("IO[str]", stream), width=None if terminal else _UNBOUNDED_COLUMNS)
+    widths = _column_widths(table.columns, rows, console.width)
+    if table.title:
+        console.print(_plain(table.title, "italic"), soft_wrap=True)
+    if widths is None:
+        _draw_blocks(console, table.columns, rows)
+    else:
+        _draw_grid(console, table, rows, widths)
+    if table.caption:
+        console.print(_plain(table.caption, "dim italic"), soft_wrap=True)
+    stream.finish()
+
+
+def _column_widths(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], most: int
+) -> list[int] | None:
+    """The width of each column so that the table is at most `most` wide and no word is broken.
+
+    None where the longest words together are wider.
+    """
+    from rich.cells import cell_len
+
+    cells = list(zip(columns, *rows, strict=True))
+    widths = [max(cell_len(line) for cell in each for line in cell.split("\n")) for each in cells]
+    least = [
+        max((cell_len(word) for cell in each for word in cell.split()), default=0) for each in cells
+    ]
+    room = most - _GAP_COLUMNS * len(widths) - 1
+    if sum(least) > room:
+        return None
+    # The widest column that can give way is made narrower until the table fits.
+    while (excess := sum(widths) - room) > 0:
+        widest = max(
+            (n for n in range(len(widths)) if widths[n] > least[n]), key=widths.__getitem__
+        )
+        widths[widest] = max(least[widest], widths[widest] - excess, widths[widest] // 2)
+    return widths
+
+
+def _draw_grid(
+    console: "Console", table: Table, rows: Sequence[Sequence[str]], widths: Sequence[int]
+) -> None:
+    from rich import box
     from rich.table import Table as RichTable
 
-    terminal = sys.stdout.isatty()
-    drawn = RichTable(
-        title=table.title or None,
-        caption=table.caption or None,
-        box=box.SIMPLE_HEAD,
-        title_justify="left",
-        caption_justify="left",
-    )
-    for column in table.columns:
-        drawn.add_column(
-            column,
-            justify="right" if column in table.right else "left",
-            overflow="fold",
-            no_wrap=not terminal,
-        )
-    for row in table.rows:
+    drawn = RichTable(box=box.SIMPLE_HEAD)
+    for column, width in zip(table.columns, widths, strict=True):
+        right = column in table.right
+        drawn.add_column(_plain(column), justify="right" if right else "left", width=width)
+    for row in rows:
         drawn.add_row(*(_plain(cell) for cell in row))
-    console = Console(width=None if terminal else 200)
-    with console.capture() as captured:
-        console.print(drawn)
-    print_text(captured.get())
+    console.print(drawn)
+
+
+def _draw_blocks(console: "Console", columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.cells import cell_len
+
+    margin = max(cell_len(column) for column in columns) + 2
+    for row in rows:
+        console.print()
+        for column, cell in zip(columns, row, strict=True):
+            if cell:
+                name = _plain(column + " " * (margin - cell_len(column)), "bold")
+                console.print(name + _plain(cell), soft_wrap=True)
+    console.print()
 
 
 def print_text(text: str) -> None:
-    """Text on stdout as it is. A reader that went away (`| head`) is no error.
+    """Print text on stdout, control characters shown as text.
 
-    The rest goes nowhere.
+    A reader that went away (`| head`) is no error: the rest goes nowhere. HemsegError where stdout
+    cannot take it (a full disk).
     """
+    stream = _Stream(sys.stdout)
+    stream.write(printable(text if text.endswith("\n") else text + "\n"))
+    stream.finish()
+
+
+class _Stream(TextIOBase):
+    r"""stdout or stderr, so that printing fails no work.
+
+    A character that the terminal cannot show is written as text (`\xe9`). After the first error,
+    which is kept in `error`, everything goes nowhere.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream  # None: closed before Python has started
+        self.error: OSError | None = None
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # the base class has an attribute
+        """The encoding of the terminal, by which rich chooses its lines."""
+        return getattr(self._stream, "encoding", None) or "utf-8"
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        return _is_terminal(self._stream)
+
+    def fileno(self) -> int:
+        """The descriptor, by which rich asks for the width."""
+        if self._stream is None:
+            raise UnsupportedOperation("fileno")
+        return self._stream.fileno()
+
+    def write(self, text: str) -> int:
+        """Write what the encoding has, and the rest as text."""
+        shown = text.encode(self.encoding, "backslashreplace").decode(self.encoding)
+        self._guarded(lambda stream: stream.write(shown))
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is held back."""
+        self._guarded(lambda stream: stream.flush())
+
+    def finish(self) -> None:
+        """Write what is held back; HemsegError if anything could not be written.
+
+        A reader that went away is no error.
+        """
+        self.flush()
+        if self.error is not None and not isinstance(self.error, BrokenPipeError):
+            raise HemsegError(
+                f"cannot print the result: {self.error.strerror or self.error}",
+                hint="the work itself is done",
+            )
+
+    def _guarded(self, act: Callable[[TextIO], object]) -> None:
+        if self._stream is None or self.error is not None:
+            return
+        try:
+            act(self._stream)
+        except ValueError:
+            self._stream = None  # closed meanwhile
+        except OSError as error:
+            self.error = error
+            # Python flushes once more at its end, and would say so and exit with 120.
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
     try:
-        sys.stdout.write(text if text.endswith("\n") else text + "\n")
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return stream is not None and stream.isatty()
+    except ValueError:  # closed
+        return False
 
 
 class Track:
@@ -186,21 +354,30 @@ class Track:
         total: float | None = None,
         **fields: str,
     ) -> None:
-        """Move by `advance` or to `done`; `fields` are shown as `name value`, e.g.
+        """Move by `advance` or to `done`, and show `fields` as "name value" (`loss="0.41"`).
 
-        `loss="0.41"`.
+        A narrow terminal leaves out the last of them: give the one that matters most first.
         """
         self._done = done if done is not None else self._done + advance
         self._total = total if total is not None else self._total
         self._fields.update(fields)
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=self._done, total=self._total, note=self._note())
+            room = self._bar.console.width - len(self._label) - _BAR_COLUMNS
+            note = self._note(room)
+            self._bar.update(self._task, completed=self._done, total=self._total, note=note)
         elif not _output.quiet and time.monotonic() - self._last_line >= _PLAIN_LINE_EVERY_S:
             self._last_line = time.monotonic()
-            _stderr().print(self._plain_line(), markup=False, highlight=False, soft_wrap=True)
+            _print_line(self._plain_line())
 
-    def _note(self) -> str:
-        return "  ".join(f"{name} {value}" for name, value in self._fields.items())
+    def _note(self, room: float = math.inf) -> str:
+        """The fields, in the order in which they were given first; those without room left out."""
+        shown: list[str] = []
+        for name, value in self._fields.items():
+            text = printable(f"{name} {value}")
+            if sum(len(each) + 2 for each in shown) + len(text) > room:
+                break
+            shown.append(text)
+        return "  ".join(shown)
 
     def _plain_line(self) -> str:
         share = f" {self._done:g}/{self._total:g}" if self._total else f" {self._done:g}"
@@ -211,7 +388,7 @@ class Track:
 
 @contextlib.contextmanager
 def live(label: str, *, total: float | None = None, unit: str = "") -> Iterator[Track]:
-    """A live bar on a terminal, a plain line every ten seconds elsewhere.
+    """Show a live bar on a terminal, a plain line every ten seconds elsewhere.
 
     `unit="B"` shows bytes and their rate; `unit="%"` the share that is done, and leaves the time
     that is left to the caller's fields.
@@ -227,7 +404,7 @@ def live(label: str, *, total: float | None = None, unit: str = "") -> Iterator[
     }
     bar = rich_progress.Progress(
         rich_progress.TextColumn("{task.description}", markup=False),
-        rich_progress.BarColumn(bar_width=28),
+        rich_progress.BarColumn(bar_width=_BAR_WIDTH_COLUMNS),
         *amount.get(unit, [rich_progress.MofNCompleteColumn()]),
         rich_progress.TimeElapsedColumn(),
         *([] if unit == "%" else [rich_progress.TimeRemainingColumn()]),
@@ -240,9 +417,9 @@ def live(label: str, *, total: float | None = None, unit: str = "") -> Iterator[
 
 
 def progress(items: Iterable[T], *, label: str, total: int | None = None) -> Iterator[T]:
-    """The items, with a bar that moves as each next one is asked for (`total`.
+    """Yield the items, with a bar that moves as each next one is asked for.
 
-    Their number, where `len` does not tell).
+    `total`: their number, where `len` does not tell.
     """
     count = total if total is not None else (len(items) if isinstance(items, Sequence) else None)
     with live(label, total=count) as track:
@@ -252,7 +429,7 @@ def progress(items: Iterable[T], *, label: str, total: int | None = None) -> Ite
 
 
 def library_progress(items: Iterable[T], *, label: str, total: int | None = None) -> Iterable[T]:
-    """A tqdm bar for a long inner loop.
+    """Show a tqdm bar for a long inner loop.
 
     It composes with libraries that draw tqdm bars of their own, and is silent off a terminal.
     """
@@ -272,10 +449,11 @@ def library_progress(items: Iterable[T], *, label: str, total: int | None = None
 def _stderr() -> "Console":
     from rich.console import Console
 
-    return Console(stderr=True)
+    return Console(file=cast("IO[str]", _Stream(sys.stderr)))
 
 
-def _plain(cell: str) -> Any:
+def _plain(cell: str, style: str = "") -> "Text":
+    """The text for rich, without its markup and with control characters as text."""
     from rich.text import Text
 
-    return Text(cell)
+    return Text(printable(cell), style)
