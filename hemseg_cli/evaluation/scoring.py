@@ -18,7 +18,8 @@ from hemseg_cli.imaging.geometry import (
     tilt_deg,
     true_steps_mm,
 )
-from hemseg_cli.imaging.nifti import Volume, read_volume
+from hemseg_cli.imaging.label_values import read_label
+from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.imaging.orientation import describe_grid, match_axes
 
 _DIGEST_DIGITS = 16
@@ -82,10 +83,10 @@ def score_case(files: CaseFiles) -> CaseScore:
     CaseError: values other than 0 and 1, or grids that differ. FileFormatError: a file that is not
     a volume.
     """
-    label = truth = read_volume(files.label)
+    label = truth = read_label(files.label)
     prediction = Volume(np.zeros_like(truth.array, dtype=np.uint8), truth.affine)
     if files.prediction is not None:
-        prediction, truth = _on_one_grid(read_volume(files.prediction), truth, files)
+        prediction, truth = _on_one_grid(read_label(files.prediction), truth, files)
 
     tilt = tilt_deg(truth.affine) if files.tilt_deg is None else files.tilt_deg
     pair = mask_pair(prediction.array, truth.array, _steps_mm(truth.affine, files))

@@ -17,6 +17,7 @@ from hemseg_cli.imaging.bounded_files import BoundedReader, open_regular
 from hemseg_cli.imaging.nifti import has_nifti_magic
 
 _HEAD_BYTES = 544
+_DICOM_MAGIC = b"DICM"
 _MOST_LABEL_VALUES = 32
 _HIGHEST_LABEL_VALUE = 255
 _SAMPLE_STEP = 4
@@ -85,8 +86,6 @@ def file_kind(path: Path) -> FileKind:
 
 def kind_of(head: bytes) -> FileKind:
     """Tell what a file is by its first bytes, unpacked (544 serve for every kind)."""
-    from hemseg_cli.imaging.dicom.elements import looks_like_dicom  # pydicom is slow to import
-
     if not head:
         return FileKind(Kind.OTHER, "the file is empty (0 bytes)")
     if looks_like_dicom(head):
@@ -106,6 +105,17 @@ def kind_of(head: bytes) -> FileKind:
         if head.startswith(signature):
             return FileKind(Kind.OTHER, what)
     return FileKind(Kind.OTHER, "a text file" if _is_text(head) else "no image of a known kind")
+
+
+def looks_like_dicom(head: bytes) -> bool:
+    """Tell whether a file that begins with `head` (132 bytes or more) is DICOM.
+
+    By its magic, or without preamble: meta information or a bare data set, which begin in group
+    0002 or 0008.
+    """
+    if head[128:132] == _DICOM_MAGIC:
+        return True
+    return head[:2] in (b"\x02\x00", b"\x08\x00") and head[3:4] == b"\x00"
 
 
 def is_label_map(array: NDArray[Any]) -> bool:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from hemseg_cli.core.cases import Case
 from hemseg_cli.core.errors import HemsegError
 from hemseg_cli.imaging.geometry import spacing_mm
+from hemseg_cli.imaging.label_values import read_label
 from hemseg_cli.imaging.nifti import Volume, read_volume
 from hemseg_cli.imaging.orientation import match_axes, to_canonical
 from hemseg_cli.reporting.results import CaseResult, RunResults
@@ -100,14 +101,14 @@ def _scan(
 ) -> ViewerScan:
     image = read_volume(folder / case.image)
     grid = (image.array.shape, image.affine)
-    truth = match_axes(read_volume(folder / case.label), *grid)
+    truth = match_axes(read_label(folder / case.label), *grid)
     masks = [_slices(truth) != 0]
     missing = []
     for run in runs:
         file = run.run.prediction_file(run.split, scan)
         if file.is_file():
             masks.append(
-                _slices(match_axes(read_volume(file), *grid, what=f"mask of {run.name}")) != 0
+                _slices(match_axes(read_label(file), *grid, what=f"mask of {run.name}")) != 0
             )
         else:
             missing.append(run.name)

@@ -30,6 +30,7 @@ from hemseg_cli.core import console
 from hemseg_cli.core.cases import Case
 from hemseg_cli.core.errors import CaseError, HemsegError
 from hemseg_cli.core.executor import map_cases
+from hemseg_cli.imaging.label_values import read_label
 from hemseg_cli.imaging.nifti import Volume, read_volume
 from hemseg_cli.imaging.orientation import Reorientation, match_axes
 from hemseg_cli.imaging.preprocess import (
@@ -216,7 +217,7 @@ def _prepare(task: _Task) -> None:
     CaseError or FileFormatError: the scan cannot be trained on.
     """
     image = read_volume(task.data_folder / task.case.image)
-    label = read_volume(task.data_folder / task.case.label)
+    label = read_label(task.data_folder / task.case.label)
     label = match_axes(label, image.array.shape, image.affine)
     _check_pair(task, image, label)
     array, grid = prepare_image(image, task.preprocess)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from hemseg_cli.config import Config
 from hemseg_cli.core.cases import volume_stratum
 from hemseg_cli.evaluation.metrics import dice
-from hemseg_cli.imaging.nifti import read_header, read_volume
+from hemseg_cli.imaging.label_values import read_label
+from hemseg_cli.imaging.nifti import read_header
 from hemseg_cli.imaging.orientation import match_axes
 from hemseg_cli.imaging.preprocess import restore_probability
 from hemseg_cli.inference.settings import PUBLISHED, Settings, chosen_settings
@@ -187,5 +188,5 @@ def _truth_ml(case: "PreparedCase") -> float:
 
 def _native_truth(folder: Path, case: "Case") -> NDArray[np.bool_]:
     shape, affine = read_header(folder / case.image)
-    label = match_axes(read_volume(folder / case.label), shape, affine, what=f"label {case.label}")
+    label = match_axes(read_label(folder / case.label), shape, affine, what=f"label {case.label}")
     return np.asarray(label.array > 0)

@@ -312,7 +312,7 @@ def test_label_with_other_values_is_named(place: Workplace) -> None:
 def test_prediction_that_is_no_nifti_fails_its_case(place: Workplace) -> None:
     run = place.run("a", truth)
     run.prediction_file("test", "scan0").write_text("no mask")
-    assert "is not a NIfTI file" in evaluate(place.config()).failures["scan0"]
+    assert "is no image file: a text file" in evaluate(place.config()).failures["scan0"]
 
 
 def test_nothing_that_can_be_scored_is_an_error(place: Workplace) -> None:

@@ -17,6 +17,7 @@ from hemseg_cli.imaging.geometry import (
     tilt_deg,
     true_voxel_volume_mm3,
 )
+from hemseg_cli.imaging.label_values import whole_labels
 from hemseg_cli.imaging.nifti import NiftiHeader, Volume, read_nifti_header, read_volume
 from hemseg_cli.imaging.orientation import match_axes
 
@@ -136,7 +137,7 @@ class _Findings:
     def check_values(self, label: NDArray[Any], values: tuple[int, ...]) -> int:
         """Count the voxels that are not 0; a value that is no class of the data set is a fault."""
         # A view: in the order of another memory layout this takes ten times as long.
-        flat = label.ravel(order="K")
+        flat = whole_labels(label).ravel(order="K")
         foreground = flat[flat != 0]
         odd = np.unique(foreground[~np.isin(foreground, values)])
         if len(odd):

@@ -18,6 +18,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileDataset
 
 from hemseg_cli.core.errors import FileFormatError
+from hemseg_cli.imaging.file_kind import looks_like_dicom
 
 TAGS = {
     "image_type": 0x00080008,
@@ -90,17 +91,6 @@ def reading(what: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise FileFormatError(f"{what} ({type(error).__name__})") from None
-
-
-def looks_like_dicom(head: bytes) -> bool:
-    """Tell whether a file that begins with `head` (132 bytes or more) is DICOM.
-
-    By its magic, or without preamble: meta information or a bare data set, which begin in group
-    0002 or 0008.
-    """
-    if head[128:132] == _MAGIC:
-        return True
-    return head[:2] in (b"\x02\x00", b"\x08\x00") and head[3:4] == b"\x00"
 
 
 def parse(data: bytes) -> tuple[FileDataset, memoryview | None]:
