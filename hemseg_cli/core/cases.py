@@ -1,4 +1,4 @@
-"""The case table: one row per scan, joined by scan id, and splits and folds that keep a patient together."""
+"""The case table: one row per scan, and splits and folds that keep a patient together."""
 
 import bisect
 import dataclasses

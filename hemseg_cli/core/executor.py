@@ -53,8 +53,10 @@ class Outcome(Generic[T, R]):
 
 
 def default_workers() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Count the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux alone
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def map_cases(
@@ -68,9 +70,10 @@ def map_cases(
     """Apply `function` to each item and yield each outcome as it is done.
 
     `workers`: processes (None: one per core; 0 or a single item: this process; this process also,
-    with a warning, where none can be started). `scheduler`: a Dask address instead. `preload`: modules that the workers import once. HemsegError and OSError fail
-    their item alone; any other exception is a bug and is raised here. An item whose worker dies is
-    tried once more by itself, and named if the worker dies again.
+    with a warning, where none can be started). `scheduler`: a Dask address instead. `preload`:
+    modules that the workers import once. HemsegError and OSError fail their item alone; any other
+    exception is a bug and is raised here. An item whose worker dies is tried once more by itself,
+    and named if the worker dies again.
     """
     if not items:
         return

@@ -1,4 +1,4 @@
-"""Names from tables, archives and file systems: which are safe as a file name, and how to print them."""
+"""Names from tables, archives and file systems: which may name files, and how to print them."""
 
 from collections.abc import Sequence
 

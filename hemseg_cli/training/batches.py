@@ -13,6 +13,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -233,7 +234,9 @@ def _begin_worker(_worker: int) -> None:
     """
 
     def leave_later(_signal: int, _frame: FrameType | None) -> None:
-        signal.alarm(_WORKER_GRACE_S)
+        grace = threading.Timer(_WORKER_GRACE_S, os._exit, (1,))
+        grace.daemon = True
+        grace.start()
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, leave_later)

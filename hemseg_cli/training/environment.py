@@ -6,7 +6,6 @@ import platform
 import subprocess
 import sys
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import torch
 import hemseg_cli
 from hemseg_cli.core.executor import default_workers
 from hemseg_cli.core.files import write_text
+from hemseg_cli.core.packages import package_version
 
 _PACKAGES = ("torch", "monai", "numpy", "scipy", "SimpleITK", "nibabel", "nnunetv2")
 
@@ -29,7 +29,7 @@ def environment(device: torch.device, *, processes: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {
-            name: version for name in _PACKAGES if (version := _version(name)) is not None
+            name: version for name in _PACKAGES if (version := package_version(name)) is not None
         },
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device)
@@ -60,13 +60,6 @@ def write_environment(path: Path, values: dict[str, Any]) -> None:
             indent=2,
         ),
     )
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _git_commit() -> str | None:

@@ -7,16 +7,25 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(
-    ("amx", "avx512_bf16", "expected"),
-    [(False, False, torch.float32), (True, False, torch.bfloat16), (False, True, torch.bfloat16)],
-    ids=["neither", "amx", "avx512_bf16"],
+    ("has", "expected"),
+    [
+        ({"amx_bf16": False, "avx512_bf16": False}, torch.float32),
+        ({"amx_bf16": True, "avx512_bf16": False}, torch.bfloat16),
+        ({"amx_bf16": False, "avx512_bf16": True}, torch.bfloat16),
+        ({}, torch.float32),
+    ],
+    ids=["neither", "amx", "avx512_bf16", "another architecture"],
 )
 def test_auto_is_bfloat16_where_the_processor_multiplies_it(
-    monkeypatch: pytest.MonkeyPatch, amx: bool, avx512_bf16: bool, expected: torch.dtype
+    monkeypatch: pytest.MonkeyPatch, has: dict[str, bool], expected: torch.dtype
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has, raising=False)
     assert precision_for("auto", CPU) is expected
+
+
+def test_a_torch_that_cannot_be_asked_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert precision_for("auto", CPU) is torch.float32
 
 
 @pytest.mark.parametrize(
@@ -38,7 +47,7 @@ def test_what_is_asked_for_is_taken(name: str) -> None:
 def test_training_on_a_processor_is_float32_unless_asked_otherwise(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
     assert precision_for("auto", CPU) is torch.bfloat16
     assert training_precision("auto", CPU) is torch.float32
     assert training_precision("bfloat16", CPU) is torch.bfloat16

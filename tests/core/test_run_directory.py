@@ -75,7 +75,7 @@ def test_second_writer_is_refused_with_the_pid_of_the_first(tmp_path: Path) -> N
     code = f"""
 import sys
 from pathlib import Path
-from hemseg_cli.core.run_directory import (RunDirectory, create_run, discard_run, mark_latest, open_run)
+from hemseg_cli.core.run_directory import RunDirectory
 with RunDirectory(Path({str(run.path)!r})).lock():
     print("held", flush=True)
     sys.stdin.read()
