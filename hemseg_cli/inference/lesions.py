@@ -71,8 +71,8 @@ def abc_over_2_ml(
 
     `mask`: canonical [i, j, k] with axial slices along k.
 
-    A: the longest diameter on the slice of largest area. B: the widest extent at right angles to A
-    on that slice. C: the slices' distance along their normal times their number, where a slice
+    A: the longest diameter on the slice of largest area. B: the longest chord at right angles to A
+    on that slice, of the lesion's convex outline. C: the slices' distance along their normal times their number, where a slice
     counts whole from 75 %, half from 25 % of the largest area, and not below (Kothari et al.,
     Stroke 1996;27:1304-1305).
     """
@@ -83,7 +83,8 @@ def abc_over_2_ml(
 def _abc_over_2_ml(
     voxels: NDArray[np.int64], in_plane_mm: tuple[float, float], slice_distance_mm: float
 ) -> float:
-    """The same for the lesion's voxels [n, 3]."""
+    """Return the same for the lesion's voxels [n, 3]."""
+    # A and B on the slice of largest area.
     areas = np.bincount(voxels[:, 2] - voxels[:, 2].min())
     largest = voxels[:, 2] == voxels[:, 2].min() + areas.argmax()
     points = _outline_mm(voxels[largest, :2], in_plane_mm)
@@ -91,9 +92,9 @@ def _abc_over_2_ml(
     lengths = np.hypot(offsets[..., 0], offsets[..., 1])
     first, second = np.unravel_index(int(lengths.argmax()), lengths.shape)
     a_mm = float(lengths[first, second])
-    along = offsets[first, second] / a_mm
-    across = points @ np.array([-along[1], along[0]])
-    b_mm = float(across.max() - across.min())
+    b_mm = _longest_chord_mm(points, offsets[first, second] / a_mm)
+
+    # C by how much of that area each slice has.
     share = areas / areas.max()
     c_mm = float(
         np.where(
@@ -102,6 +103,33 @@ def _abc_over_2_ml(
         * slice_distance_mm
     )
     return a_mm * b_mm * c_mm / 2 / 1000
+
+
+def _longest_chord_mm(points: NDArray[np.float64], along: NDArray[np.float64]) -> float:
+    """Return the length of the longest chord of the points' hull at right angles to `along`."""
+    # Turned so that `along` is the first axis, points in its order.
+    turned = points @ np.array([[along[0], -along[1]], [along[1], along[0]]])
+    turned = turned[np.lexsort((turned[:, 1], turned[:, 0]))]
+
+    # The outline is a lower and an upper chain of straight pieces: the chord between them is
+    # longest where one of them has a corner.
+    lower, upper = _lower_chain(turned), _lower_chain(turned * (1, -1)) * (1, -1)
+    corners = np.concatenate([lower[:, 0], upper[:, 0]])
+    return float((np.interp(corners, *upper.T) - np.interp(corners, *lower.T)).max())
+
+
+def _lower_chain(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the lower part of the hull of points sorted by x (Andrew's monotone chain)."""
+    chain: list[NDArray[np.float64]] = []
+    for point in points:
+        while len(chain) > 1:
+            (ax, ay), (bx, by) = chain[-2], chain[-1]
+            # The last corner stays where the outline turns left at it.
+            if (bx - ax) * (point[1] - ay) - (by - ay) * (point[0] - ax) > 0:
+                break
+            chain.pop()
+        chain.append(point)
+    return np.array(chain)
 
 
 def _mean_of(

@@ -25,15 +25,24 @@ def _scan(mask: NDArray[np.uint8], spacing: tuple[float, float, float] = (1.0, 1
 def test_abc2_of_a_box_is_its_edges_by_hand() -> None:
     mask = np.zeros((40, 30, 8), dtype=bool)
     mask[5:25, 10:20, 2:6] = True
-    # A is the diagonal between edge middles, B the extent across it; by hand for 20 x 10 pixels of
-    # 1 mm.
+    # A is the diagonal between edge middles, B the longest chord across it; by hand for 20 x 10
+    # pixels of 1 mm: the chord through the corner of the long edge.
     corner = np.array(
         [[0.5, 0], [0, 0.5], [0, 9.5], [0.5, 10], [19.5, 10], [20, 9.5], [20, 0.5], [19.5, 0]]
     )
     a = math.hypot(20.0, 9.0)
-    along = np.array([20.0, 9.0]) / a
-    across = corner @ np.array([-along[1], along[0]])
-    expected = a * float(np.ptp(across)) * (4 * 5.0) / 2 / 1000
+    along, across = np.array([20.0, 9.0]) / a, np.array([-9.0, 20.0]) / a
+    ends = np.stack([corner @ along, corner @ across], axis=1)
+    chords = []
+    for t in np.linspace(ends[:, 0].min() + 0.01, ends[:, 0].max() - 0.01, 4001):
+        met = [
+            p[1] + (q[1] - p[1]) * (t - p[0]) / (q[0] - p[0])
+            for p, q in zip(ends, np.roll(ends, -1, axis=0), strict=True)
+            if min(p[0], q[0]) <= t <= max(p[0], q[0]) and p[0] != q[0]
+        ]
+        chords.append(max(met) - min(met))
+    expected = a * max(chords) * (4 * 5.0) / 2 / 1000
+    assert max(chords) < 0.9 * np.ptp(corner @ across)  # what the projected width would give
     assert abc_over_2_ml(mask, in_plane_mm=(1.0, 1.0), slice_distance_mm=5.0) == pytest.approx(
         expected, rel=0.01
     )
