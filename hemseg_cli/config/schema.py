@@ -332,10 +332,10 @@ class ReportConfig(Section):
         description="split whose evaluation is shown; none: test, else the one split that every run was evaluated on",
     )
     viewer_cases: int = Field(
-        3,
+        45,
         ge=0,
-        le=45,
-        description="scans in the slice viewer, from worst to best Dice; about 1 MB each",
+        le=200,
+        description="scans in the slice viewer, spread from worst to best Dice; 0.3 to 1 MB each",
     )
     viewer_matrix: int = Field(
         256, ge=64, le=512, description="largest width and height of a slice in the viewer, pixels"

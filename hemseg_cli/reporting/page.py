@@ -17,13 +17,14 @@ from markupsafe import Markup
 
 from hemseg_cli import __version__
 from hemseg_cli.core.cases import VOLUME_STRATA
+from hemseg_cli.reporting.chart import Figure
 from hemseg_cli.reporting.content import confidence_text, metric_columns, shows_published
-from hemseg_cli.reporting.figures import Figure
 from hemseg_cli.reporting.published import Estimate
 from hemseg_cli.reporting.results import RunResults
 from hemseg_cli.reporting.tables import Column, ReportTable, cell_text, sort_value, to_csv
 from hemseg_cli.reporting.viewer import HU_HIGH, HU_LOW, Viewer
 
+_MOST_TABS = 6  # scans of the viewer that all have a tab
 _NOTHING = ""  # plotly makes an empty style element and fills it by script
 _TILES = ("volume_error_ml", "lesion_sensitivity")
 
@@ -80,6 +81,7 @@ def render(page: Page) -> str:
         glance=_glance(page.runs),
         tables=tables,
         viewer=page.viewer,
+        most_tabs=_MOST_TABS,
         matrix=page.matrix,
         hu_low=HU_LOW,
         hu_high=HU_HIGH,
@@ -208,7 +210,7 @@ def _data(page: Page) -> dict[str, Any]:
         "csv": {table.key: to_csv(table) for table in page.tables},
         "viewer": {
             "hu": [HU_LOW, HU_HIGH],
-            "scans": [{"scan": scan.scan, **scan.values} for scan in page.viewer.scans],
+            "scans": [{"scan": scan.scan} for scan in page.viewer.scans],
         },
     }
 

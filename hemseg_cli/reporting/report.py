@@ -1,4 +1,4 @@
-"""`report`: reads runs, writes one HTML page, one Markdown file and the CSV files of everything shown."""
+"""`report`: reads runs, writes one HTML page, Markdown, and CSV files of everything shown."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,6 +28,7 @@ from hemseg_cli.reporting.tables import (
 )
 from hemseg_cli.reporting.viewer import Viewer, build_viewer, choose_scans
 
+_MANY_SCANS, _MATRIX_OF_MANY = 20, 192  # above so many scans so many pixels: a page below 40 MB
 _RESEARCH_ONLY = "Research use only. Not a medical device."
 
 
@@ -112,7 +113,7 @@ def report(
         tables=tables,
         figures=figures(results),
         viewer=viewer,
-        matrix=config.report.viewer_matrix,
+        matrix=_viewer_matrix(config, len(viewer.scans)),
         warnings=warnings,
         made=datetime.now(UTC),
         notice=_RESEARCH_ONLY,
@@ -167,13 +168,16 @@ def _viewer(config: Config, results: Sequence[RunResults]) -> Viewer:
     except HemsegError as error:
         chosen = choose_scans(results[0].cases, config.report.viewer_cases)
         return Viewer((), {case.scan: error.message for _, case in chosen})
+    shown = min(config.report.viewer_cases, len(results[0].cases))
     return build_viewer(
-        results,
-        cases,
-        data.folder,
-        count=config.report.viewer_cases,
-        matrix=config.report.viewer_matrix,
+        results, cases, data.folder, count=shown, matrix=_viewer_matrix(config, shown)
     )
+
+
+def _viewer_matrix(config: Config, shown: int) -> int:
+    """Return how wide the viewer's slices may be, pixels: less where there are many scans."""
+    wanted = config.report.viewer_matrix
+    return min(wanted, _MATRIX_OF_MANY) if shown > _MANY_SCANS else wanted
 
 
 def _refuse_twice(directories: Sequence[RunDirectory]) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemseg_cli.core.cases import Case
+from hemseg_cli.core.data_directory import DataDirectory
 from hemseg_cli.core.errors import HemsegError
 from hemseg_cli.imaging.geometry import spacing_mm
 from hemseg_cli.imaging.label_values import read_label
@@ -51,7 +52,7 @@ class Viewer:
 def build_viewer(
     runs: Sequence[RunResults], cases: Sequence[Case], folder: Path, *, count: int, matrix: int
 ) -> Viewer:
-    """The chosen scans of the first run, each with the truth and every run's mask.
+    """Pack the chosen scans of the first run, each with the truth and every run's mask.
 
     `folder`: of the data set, from which paths start.
     """
@@ -70,7 +71,7 @@ def build_viewer(
 
 
 def choose_scans(results: Sequence[CaseResult], count: int) -> list[tuple[str, CaseResult]]:
-    """`count` scans spread evenly from worst to best Dice.
+    """Choose `count` scans spread evenly from worst to best Dice.
 
     (role, scan), the role being worst, median, best or the rank.
     """
@@ -99,9 +100,10 @@ def choose_scans(results: Sequence[CaseResult], count: int) -> list[tuple[str, C
 def _scan(
     role: str, scan: str, case: Case, runs: Sequence[RunResults], folder: Path, matrix: int
 ) -> ViewerScan:
-    image = read_volume(folder / case.image)
+    data = DataDirectory(folder)
+    image = read_volume(data.image_of(case))
     grid = (image.array.shape, image.affine)
-    truth = match_axes(read_label(folder / case.label), *grid)
+    truth = match_axes(read_label(data.label_of(case)), *grid)
     masks = [_slices(truth) != 0]
     missing = []
     for run in runs:
@@ -152,12 +154,12 @@ def _shown(result: CaseResult | None) -> dict[str, float | None]:
 
 
 def _slices(volume: Volume) -> NDArray[Any]:
-    """[k, rows, columns]: slices from low to high, rows from anterior, columns from the patient's right."""
+    """Return [k, rows, columns]: from low to high, from anterior, from the patient's right."""
     return to_canonical(volume)[0].array[::-1, ::-1, :].transpose(2, 1, 0)
 
 
 def _head(hu: NDArray[Any], masks: Sequence[NDArray[np.bool_]]) -> tuple[slice, slice]:
-    """Rows and columns that hold the head and every mask, with a margin."""
+    """Return the rows and columns that hold the head and every mask, with a margin."""
     seen = np.logical_or.reduce(
         [np.any(hu > _AIR_HU, axis=0), *(np.any(mask, axis=0) for mask in masks)]
     )
@@ -172,7 +174,10 @@ def _span(seen: NDArray[np.bool_]) -> slice:
 
 
 def shrink(hu: NDArray[Any], matrix: int) -> tuple[NDArray[np.float32], int]:
-    """Slices [k, rows, columns] averaged over blocks of `factor` x `factor` pixels, so that neither side exceeds `matrix`."""
+    """Average slices [k, rows, columns] over blocks so that neither side exceeds `matrix`.
+
+    The slices, and how many pixels a block is wide.
+    """
     factor = -(-max(hu.shape[1:]) // matrix)
     rows, columns = (-(-n // factor) * factor for n in hu.shape[1:])
     even = np.pad(
@@ -183,7 +188,7 @@ def shrink(hu: NDArray[Any], matrix: int) -> tuple[NDArray[np.float32], int]:
 
 
 def pack_hu(hu: NDArray[np.float32]) -> str:
-    """HU [k, rows, columns] as 8 bits over HU_LOW..HU_HIGH, rows as differences modulo 256, zlib, base64."""
+    """Pack HU [k, rows, columns]: 8 bits over HU_LOW..HU_HIGH, row differences, zlib, base64."""
     grey = np.rint((np.clip(hu, HU_LOW, HU_HIGH) - HU_LOW) * (255 / (HU_HIGH - HU_LOW))).astype(
         np.uint8
     )
@@ -192,7 +197,7 @@ def pack_hu(hu: NDArray[np.float32]) -> str:
 
 
 def pack_mask(mask: NDArray[np.bool_]) -> str:
-    """A mask [k, rows, columns], one bit per pixel, the highest bit first, zlib, base64."""
+    """Pack a mask [k, rows, columns]: a bit per pixel, the highest first, zlib, base64."""
     return _deflated(np.packbits(mask.ravel()).tobytes())
 
 

@@ -5,8 +5,9 @@ import pytest
 
 from hemseg_cli.core.run_directory import RunDirectory
 from hemseg_cli.reporting import content
+from hemseg_cli.reporting.chart import plotly_text
 from hemseg_cli.reporting.comparison import comparison_tables
-from hemseg_cli.reporting.figures import figures, plotly_text
+from hemseg_cli.reporting.figures import figures
 from hemseg_cli.reporting.published import PUBLISHED, Estimate
 from hemseg_cli.reporting.report import report
 from hemseg_cli.reporting.results import RunResults, read_run

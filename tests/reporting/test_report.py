@@ -161,7 +161,7 @@ def test_command_prints_one_json_object(
     )
     payload = json.loads(capsys.readouterr().out)
     assert payload["html"] == str(place.run() / "report.html")
-    assert len(payload["viewer"]["scans"]) == 3
+    assert len(payload["viewer"]["scans"]) == 5
 
 
 def test_command_exits_1_and_says_what_to_type_without_evaluation(

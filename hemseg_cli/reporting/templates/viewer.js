@@ -11,11 +11,18 @@ const Viewer = (() => {
   const slider = byId("viewer-slice");
   const state = { scan: 0, run: 0, slice: 0, unpacked: null };
   const cache = new Map();
+  const mostUnpacked = 4;
 
   async function inflate(text) {
     const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
     return new Uint8Array(await new Response(stream).arrayBuffer());
+  }
+
+  /* A scan's own part of the page is read when it is first shown, and then stays. */
+  function load(index) {
+    const scan = data.scans[index];
+    if (!scan.image) Object.assign(scan, JSON.parse(byId(`viewer-scan-${index}`).textContent));
   }
 
   async function unpack(index) {
@@ -27,6 +34,7 @@ const Viewer = (() => {
       }
       const masks = [];
       for (const mask of [scan.truth, ...scan.predictions]) masks.push(await inflate(mask.data));
+      if (cache.size >= mostUnpacked) cache.delete(cache.keys().next().value);
       cache.set(index, { grey, truth: masks[0], predictions: masks.slice(1) });
     }
     return cache.get(index);
@@ -191,6 +199,7 @@ const Viewer = (() => {
   }
 
   async function select(index) {
+    load(index);
     state.scan = index;
     const scan = data.scans[index];
     root.querySelectorAll("[data-scan]").forEach((tab) => tab.setAttribute("aria-pressed", String(Number(tab.dataset.scan) === index)));
