@@ -32,7 +32,7 @@ from hemseg_cli.inference.sliding_window import (
 from hemseg_cli.inference.subgrid import Probability, prepare_subgrid, restore_subgrid
 from hemseg_cli.inference.window_memory import most_voxels
 from hemseg_cli.inference.windows import WindowRule, covered, plan_windows, shifted, whole_grid
-from hemseg_cli.models.archive import read_model
+from hemseg_cli.models.archive import read_models
 from hemseg_cli.models.checkpoint import network_of
 from hemseg_cli.models.registry import require_model
 
@@ -186,17 +186,19 @@ class EnsembleNetwork:
         return list(regular_windows(grid.shape, rule.patch, rule.overlap))
 
 
-def load_network(
+def load_networks(
     path: Path, config: PredictConfig, device: torch.device, memory_mb: int | None
-) -> ScanNetwork:
-    """Load the network of a checkpoint file or model archive, as the family of its model does.
+) -> list[ScanNetwork]:
+    """Load the networks of a checkpoint file or model archive, as the family of each model does.
 
     HemsegError or FileFormatError naming the file if it cannot be used.
     """
-    checkpoint = read_model(path)
-    family = require_model(str(checkpoint["model_name"])).family
-    network: ScanNetwork = family.load(checkpoint, config, device, memory_mb)
-    return network
+    return [
+        require_model(str(checkpoint["model_name"])).family.load(
+            checkpoint, config, device, memory_mb
+        )
+        for checkpoint in read_models(path)
+    ]
 
 
 def load_own_network(

@@ -13,7 +13,7 @@ from hemseg_cli.core.errors import UsageError
 from hemseg_cli.imaging.head_mask import HeadMask, find_head
 from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.imaging.orientation import from_canonical, to_canonical
-from hemseg_cli.inference.ensemble import EnsembleNetwork, ScanNetwork, load_network
+from hemseg_cli.inference.ensemble import EnsembleNetwork, ScanNetwork, load_networks
 from hemseg_cli.inference.settings import Settings, joint_settings
 from hemseg_cli.inference.subgrid import Probability, mean_and_deviation
 
@@ -54,7 +54,11 @@ class Predictor:
         """
         target = torch_device(device)
         return cls(
-            tuple(load_network(path, config, target, memory_mb) for path in checkpoints),
+            tuple(
+                network
+                for path in checkpoints
+                for network in load_networks(path, config, target, memory_mb)
+            ),
             config,
             target,
         )

@@ -1,6 +1,7 @@
 """Write and read a trained model as one file to share, a model archive.
 
-A zip of weights (safetensors), settings (JSON), metrics, licence note, and the hash of each.
+A zip of a model card (README.md), weights (safetensors) and settings (JSON) of one network or of
+an ensemble's, metrics, licence note, and the hash of each.
 
 It may come from anywhere, so it is read as hostile: members by a list of names, sizes bounded,
 every hash checked, no unpickling, and the weights compared with the network's own shapes before any
@@ -10,7 +11,7 @@ of it is built.
 import hashlib
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,12 @@ from hemseg_cli.models.checkpoint_settings import (
 from hemseg_cli.models.registry import MODELS, require_model
 from hemseg_cli.models.weights import check_finite
 
-_WEIGHTS = "model.safetensors"
+_MOST_NETWORKS = 32
 _SETTINGS = "model.json"
 _HASHES = "SHA256SUMS.json"
 _OPTIONAL = ("README.md", "config.toml", "metrics.json", "NOTICE.txt")
-_MEMBERS = (_WEIGHTS, _SETTINGS, *_OPTIONAL)
+_WEIGHTS = tuple(f"model-{number}.safetensors" for number in range(_MOST_NETWORKS))
+_MEMBERS = (*_WEIGHTS, _SETTINGS, *_OPTIONAL)
 _MOST_WEIGHT_BYTES = 4 << 30
 _MOST_TEXT_BYTES = 8 << 20
 _HINT = "get the archive again; hemseg export   writes one"
@@ -49,50 +51,53 @@ def is_archive(path: Path) -> bool:
     return path.suffix.lower() == ".zip"
 
 
-def read_model(path: Path) -> dict[str, Any]:
-    """Read a network for prediction from a file of either kind, `.pt` or model archive.
+def read_models(path: Path) -> list[dict[str, Any]]:
+    """Read the networks for prediction in a file of either kind, `.pt` or model archive.
 
-    FileFormatError naming the file also where the weights are not those of the network that its
+    FileFormatError naming the file also where weights are not those of the network that their
     settings describe: nothing is built before they agree.
     """
     if is_archive(path):
         return read_archive(path)
     checkpoint = read_checkpoint(path)
     _check_weights(path, read_settings(checkpoint, str(path)), checkpoint["model"])
-    return checkpoint
+    return [checkpoint]
 
 
-def write_archive(path: Path, checkpoint: Mapping[str, Any], *, files: Mapping[str, bytes]) -> None:
-    """Write a checkpoint's network and settings atomically, with `files` beside them.
+def write_archive(
+    path: Path, checkpoints: Sequence[Mapping[str, Any]], *, files: Mapping[str, bytes]
+) -> None:
+    """Write the networks and settings of checkpoints atomically, with `files` beside them.
 
     Their names are among README.md, config.toml and metrics.json. HemsegError for a network that is
     no model of hemseg: whoever reads the archive could not build it.
     """
     from safetensors.torch import save
 
-    if checkpoint["model_name"] not in MODELS:
-        raise HemsegError(
-            f"the network {checkpoint['model_name']} is your own, and an archive carries no code",
-            hint="give the run folder on, with the package of the network",
-        )
+    if not 1 <= len(checkpoints) <= _MOST_NETWORKS:
+        raise HemsegError(f"a model archive holds 1 to {_MOST_NETWORKS} networks")
 
-    weights, aliases = _distinct(
-        {key: value.detach().cpu().contiguous() for key, value in checkpoint["model"].items()}
-    )
-    settings = {
-        **{key: checkpoint[key] for key in SETTING_KEYS if key in checkpoint},
-        "format": FORMAT,
-        "aliases": aliases,
-    }
-    members = {
-        _WEIGHTS: save(weights),
-        _SETTINGS: json.dumps(settings, indent=1).encode(),
+    members: dict[str, bytes] = {}
+    networks = []
+    for name, checkpoint in zip(_WEIGHTS, checkpoints, strict=False):
+        _refuse_own_network(str(checkpoint["model_name"]))
+        weights, aliases = _distinct(
+            {key: value.detach().cpu().contiguous() for key, value in checkpoint["model"].items()}
+        )
+        settings = {key: checkpoint[key] for key in SETTING_KEYS if key in checkpoint}
+        networks.append({**settings, "format": FORMAT, "aliases": aliases})
+        members[name] = save(weights)
+
+    stated = {"format": FORMAT, "networks": networks}
+    members |= {
+        _SETTINGS: json.dumps(stated, indent=1).encode(),
         "NOTICE.txt": NOTICE.encode(),
         **files,
     }
     unknown = set(members) - set(_MEMBERS)
     if unknown:
         raise ValueError(f"not members of a model archive: {sorted(unknown)}")
+
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in members.items()}
     with (
         atomic_path(path) as temporary,
@@ -102,14 +107,76 @@ def write_archive(path: Path, checkpoint: Mapping[str, Any], *, files: Mapping[s
             archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
 
 
-def read_archive(path: Path) -> dict[str, Any]:
-    """Read the checkpoint in an archive, as `checkpoint.read_checkpoint` gives it.
+def read_archive(path: Path) -> list[dict[str, Any]]:
+    """Read the checkpoints in an archive, each as `checkpoint.read_checkpoint` gives it.
 
     Raises HemsegError if there is none, FileFormatError naming the member and its fault.
     """
+    members = _checked_members(path)
+    stated = _json(path, _SETTINGS, members[_SETTINGS])
+    if stated.get("format") != FORMAT:
+        raise FileFormatError(
+            f"{path}: {_SETTINGS}: format {str(stated.get('format'))[:40]} is not known to this "
+            f"version of hemseg, which reads format {FORMAT}",
+            hint="use the version of hemseg that wrote it, or export again",
+        )
+
+    networks = stated.get("networks")
+    given = [name for name in _WEIGHTS if name in members]
+    if not isinstance(networks, list) or not networks or set(stated) != {"format", "networks"}:
+        raise FileFormatError(f"{path}: {_SETTINGS} lists no networks", hint=_HINT)
+    if given != list(_WEIGHTS[: len(networks)]):
+        raise FileFormatError(
+            f"{path}: {_SETTINGS} lists {len(networks)} networks, the archive has weights of "
+            f"{len(given)}",
+            hint=_HINT,
+        )
+    return [
+        _network(path, name, settings, members[name])
+        for name, settings in zip(given, networks, strict=True)
+    ]
+
+
+def read_card(path: Path) -> dict[str, str]:
+    """Read the texts that an archive says of itself, by member: README.md, NOTICE.txt ...
+
+    HemsegError or FileFormatError as `read_archive`; every hash is checked, no network is read.
+    """
+    members = _checked_members(path)
+    return {
+        name: members[name].decode("utf-8", "replace") for name in _OPTIONAL if name in members
+    }
+
+
+def _network(path: Path, name: str, stated: object, data: bytes) -> dict[str, Any]:
+    """One network of an archive: its settings, and its weights from the member of that name."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
+    if not isinstance(stated, dict):
+        raise FileFormatError(f"{path}: {_SETTINGS} is not a list of tables", hint=_HINT)
+    aliases = stated.pop("aliases", {})
+    settings = _settings(path, stated)
+    try:
+        weights = load(data)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise FileFormatError(f"{path}: {name} is not readable: {error}", hint=_HINT) from None
+
+    _add_aliases(path, weights, aliases)
+    _check_weights(path, settings, weights)
+    return {**stated, "model": weights}
+
+
+def _refuse_own_network(name: str) -> None:
+    if name not in MODELS:
+        raise HemsegError(
+            f"the network {name} is your own, and an archive carries no code",
+            hint="give the run folder on, with the package of the network",
+        )
+
+
+def _checked_members(path: Path) -> dict[str, bytes]:
+    """The members of an archive by name, each of a known name, bounded, and with its hash."""
     if not path.is_file():
         raise HemsegError(f"no model archive {path}", hint="hemseg export   writes one")
     try:
@@ -121,19 +188,7 @@ def read_archive(path: Path) -> dict[str, Any]:
             f"{path} is damaged or no model archive: {error}", hint=_HINT
         ) from None
     _check_hashes(path, members)
-
-    stated = _json(path, _SETTINGS, members[_SETTINGS])
-    aliases = stated.pop("aliases", {})
-    settings = _settings(path, stated)
-
-    try:
-        weights = load(members[_WEIGHTS])
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise FileFormatError(f"{path}: {_WEIGHTS} is not readable: {error}", hint=_HINT) from None
-    _add_aliases(path, weights, aliases)
-
-    _check_weights(path, settings, weights)
-    return {**stated, "model": weights}
+    return members
 
 
 def _add_aliases(path: Path, weights: dict[str, torch.Tensor], aliases: object) -> None:
@@ -182,14 +237,14 @@ def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, bytes]:
                 "or stands in it twice",
                 hint=_HINT,
             )
-        most = _MOST_WEIGHT_BYTES if name == _WEIGHTS else _MOST_TEXT_BYTES
+        most = _MOST_WEIGHT_BYTES if name in _WEIGHTS else _MOST_TEXT_BYTES
         if info.compress_type != zipfile.ZIP_STORED or info.file_size > most:
             raise FileFormatError(
                 f"{path}: member {name} is packed or larger than {most} bytes", hint=_HINT
             )
         with archive.open(info) as member:
             found[name] = member.read(most + 1)
-    missing = {_WEIGHTS, _SETTINGS, _HASHES} - set(found)
+    missing = {_WEIGHTS[0], _SETTINGS, _HASHES} - set(found)
     if missing:
         raise FileFormatError(
             f"{path} is no model archive of hemseg: it has no {', '.join(sorted(missing))}",

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from hemseg_cli.core.classes import HEMORRHAGE_ONLY, LabelClass, classes_from_plain
 from hemseg_cli.core.errors import FileFormatError
 
 FORMAT = 2
@@ -151,13 +152,23 @@ def read_settings(values: Mapping[str, Any], place: str, *, hint: str = "") -> C
         )
 
     try:
-        return CheckpointSettings.model_validate(
+        settings = CheckpointSettings.model_validate(
             {key: values[key] for key in SETTING_KEYS if key in values}
         )
     except ValidationError as error:
         raise FileFormatError(f"{place}: {sentence_of(error)}", hint=hint) from None
     except RecursionError:
         raise FileFormatError(f"{place}: its settings are nested too deeply", hint=hint) from None
+
+    if settings.classes is not None:
+        classes_from_plain(settings.classes, place=f"{place}: classes")
+    return settings
+
+
+def classes_of(checkpoint: Mapping[str, Any]) -> tuple[LabelClass, ...]:
+    """The classes that a network tells apart; hemorrhage alone where the checkpoint names none."""
+    plain = checkpoint.get("classes")
+    return HEMORRHAGE_ONLY if plain is None else classes_from_plain(plain, place="the checkpoint")
 
 
 def sentence_of(error: ValidationError) -> str:

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from hemseg_cli.config import Config
-from hemseg_cli.config.schema import NnunetConfig, TrainConfig
+from hemseg_cli.config.schema import TrainConfig
 from hemseg_cli.core.cases import Case
+from hemseg_cli.core.classes import HEMORRHAGE_ONLY, classes_to_plain
 from hemseg_cli.core.errors import FileFormatError, HemsegError
 from hemseg_cli.core.executor import default_workers
 from hemseg_cli.core.run_directory import RunDirectory
@@ -84,7 +85,7 @@ def train_nnunet(
             if best:
                 progress.best_dice, progress.best_epoch = row["val_dice"], row["epoch"]
             progress.rows.append({**row, "best": int(best)})
-            _save(trainer, run, settings, progress, best=best)
+            _save(trainer, run, config, progress, best=best)
         yield progress
     with quiet_stdout(str(workspace.log)):
         _close_loaders(trainer)
@@ -161,10 +162,11 @@ def _time_is_up(train: TrainConfig, seconds: float) -> bool:
 
 
 def _save(
-    trainer: Any, run: RunDirectory, settings: NnunetConfig, progress: NnunetProgress, *, best: bool
+    trainer: Any, run: RunDirectory, config: Config, progress: NnunetProgress, *, best: bool
 ) -> None:
+    settings = config.train.nnunet
     weights = {key: value.detach().cpu() for key, value in trainer.network.state_dict().items()}
-    patch = list(reversed(trainer.configuration_manager.patch_size))
+    patch = [int(size) for size in reversed(trainer.configuration_manager.patch_size)]
     common = {
         "model": weights,
         "model_name": "nnunet",
@@ -175,10 +177,12 @@ def _save(
             "mirror_axes": [int(axis) for axis in trainer.inference_allowed_mirroring_axes or ()],
         },
         "preprocess": {},
-        "patch": [1] * (3 - len(patch)) + [int(n) for n in patch],
+        "patch": [*patch, *[1] * (3 - len(patch))],  # a 2-D patch is one slice
         "in_channels": 1,
         "step": trainer.current_epoch * trainer.num_iterations_per_epoch,
         "epoch": trainer.current_epoch,
+        "classes": classes_to_plain(HEMORRHAGE_ONLY),
+        "dataset": config.data.dataset,
         "predict": {"overlap": settings.overlap, "tta": settings.mirror, "weighting": "gaussian"},
     }
     if best:

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from hemseg_cli.config import Config
+from hemseg_cli.core.classes import HEMORRHAGE_ONLY, classes_to_plain
 from hemseg_cli.core.devices import training_precision
 from hemseg_cli.core.errors import FileFormatError, HemsegError
 from hemseg_cli.core.run_directory import RunDirectory
@@ -103,6 +104,8 @@ class TrainState:
             "dataset": self.config.data.dataset,
             "epoch": self.progress.epoch,
             "predict": dict(self.predict),
+            "classes": classes_to_plain(HEMORRHAGE_ONLY),
+            "dataset": self.config.data.dataset,
             "val_dice": self.progress.best_dice if self.progress.best_epoch else None,
         }
 

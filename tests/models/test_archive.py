@@ -9,9 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hemseg_cli.core.errors import FileFormatError, HemsegError
-from hemseg_cli.models.archive import read_archive, read_model, write_archive
+from hemseg_cli.models.archive import read_card, read_models, write_archive
 from hemseg_cli.models.checkpoint import network_of, write_checkpoint
 from hemseg_cli.models.registry import build_network
+from tests.models.reading import read_one
 
 SMALL = {
     "spatial_dims": 3,
@@ -44,7 +45,7 @@ def _checkpoint() -> dict[str, Any]:
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
     path = tmp_path / "model.zip"
-    write_archive(path, _checkpoint(), files={"metrics.json": b"{}"})
+    write_archive(path, [_checkpoint()], files={"metrics.json": b"{}"})
     return path
 
 
@@ -74,7 +75,7 @@ def _with_members(
 
 
 def test_network_and_settings_come_back_exactly(archive: Path) -> None:
-    sent, got = _checkpoint(), read_archive(archive)
+    sent, got = _checkpoint(), read_one(archive)
     image = torch.randn(1, 1, 16, 16, 8)
     with torch.inference_mode():
         assert torch.equal(network_of(got)(image), network_of(sent)(image))
@@ -98,8 +99,8 @@ def test_network_whose_blocks_have_two_names_is_stored_once_and_comes_back(tmp_p
         "model_name": "dynunet",
         "model_config": config,
     }
-    write_archive(tmp_path / "dyn.zip", sent, files={})
-    got = read_archive(tmp_path / "dyn.zip")
+    write_archive(tmp_path / "dyn.zip", [sent], files={})
+    got = read_one(tmp_path / "dyn.zip")
     assert got["model"].keys() == sent["model"].keys()
     assert all(torch.equal(got["model"][key], sent["model"][key]) for key in sent["model"])
     parameters = sum(parameter.numel() for parameter in network.parameters())
@@ -112,9 +113,9 @@ def test_alias_of_a_weight_that_is_not_there_is_refused(
 ) -> None:
     with zipfile.ZipFile(archive) as opened:
         stated = json.loads(opened.read("model.json"))
-    stated["aliases"] = aliases
+    stated["networks"][0]["aliases"] = aliases
     with pytest.raises(FileFormatError, match=r"bad\.zip"):
-        read_archive(
+        read_one(
             _with_members(
                 archive,
                 tmp_path / "bad.zip",
@@ -125,22 +126,22 @@ def test_alias_of_a_weight_that_is_not_there_is_refused(
 
 
 def test_same_checkpoint_gives_the_same_bytes(archive: Path, tmp_path: Path) -> None:
-    write_archive(tmp_path / "again.zip", _checkpoint(), files={"metrics.json": b"{}"})
+    write_archive(tmp_path / "again.zip", [_checkpoint()], files={"metrics.json": b"{}"})
     assert (tmp_path / "again.zip").read_bytes() == archive.read_bytes()
 
 
 def test_checkpoint_and_archive_are_told_apart(archive: Path, tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "best.pt", _checkpoint())
-    assert read_model(tmp_path / "best.pt")["epoch"] == read_model(archive)["epoch"] == 1
+    assert read_one(tmp_path / "best.pt")["epoch"] == read_one(archive)["epoch"] == 1
 
 
 def test_changed_byte_is_found_by_its_hash(archive: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(archive) as opened:
-        weights = bytearray(opened.read("model.safetensors"))
+        weights = bytearray(opened.read("model-0.safetensors"))
     weights[-1] ^= 1
-    with pytest.raises(FileFormatError, match=r"model\.safetensors was changed"):
-        read_archive(
-            _with_members(archive, tmp_path / "changed.zip", {"model.safetensors": bytes(weights)})
+    with pytest.raises(FileFormatError, match=r"model-0\.safetensors was changed"):
+        read_one(
+            _with_members(archive, tmp_path / "changed.zip", {"model-0.safetensors": bytes(weights)})
         )
 
 
@@ -161,7 +162,7 @@ def test_any_damage_is_one_of_our_errors_or_changes_nothing(
         else bytes(content)
     )
     try:
-        got = read_archive(damaged)["model"]
+        got = read_one(damaged)["model"]
     except FileFormatError as error:
         said = str(error)
         got = _checkpoint()["model"]
@@ -181,18 +182,25 @@ def test_any_damage_is_one_of_our_errors_or_changes_nothing(
         ({"model.json": b"[1]"}, "not a JSON object"),
         ({"model.json": b"{"}, "not valid JSON"),
         ({"model.json": b'{"format": 9}'}, "format 9 is not known"),
+        ({"model.json": b'{"format": 2}'}, "lists no networks"),
+        ({"model.json": b'{"format": 2, "networks": []}'}, "lists no networks"),
+        ({"model.json": b'{"format": 2, "networks": 3}'}, "lists no networks"),
+        ({"model.json": b'{"format": 2, "networks": [3]}'}, "not a list of tables"),
+        ({"model.json": b'{"format": 2, "networks": [3, 3]}'}, "lists 2 networks"),
+        ({"model-31.safetensors": b""}, "lists 1 networks, the archive has weights of 2"),
+        ({"model-32.safetensors": b""}, "does not belong"),
         (
-            {"model.json": b'{"format": 2, "model_name": "os.system"}'},
+            {"model.json": b'{"format": 2, "networks": [{"format": 2, "model_name": "os.system"}]}'},
             r"model\.json: model_config: Field required",
         ),
-        ({"model.safetensors": b"not safetensors"}, "is not readable"),
+        ({"model-0.safetensors": b"not safetensors"}, "is not readable"),
     ],
 )
 def test_hostile_or_foreign_member_is_named(
     archive: Path, tmp_path: Path, change: dict[str, bytes | None], message: str
 ) -> None:
     with pytest.raises(FileFormatError, match=message):
-        read_archive(_with_members(archive, tmp_path / "bad.zip", change, rehash=True))
+        read_one(_with_members(archive, tmp_path / "bad.zip", change, rehash=True))
 
 
 @pytest.mark.parametrize("channels", [[4, 16], [2**20, 2**20]])
@@ -201,9 +209,9 @@ def test_settings_of_another_or_a_monstrous_network_are_refused_before_it_is_bui
 ) -> None:
     with zipfile.ZipFile(archive) as opened:
         stated = json.loads(opened.read("model.json"))
-    stated["model_config"]["channels"] = channels
+    stated["networks"][0]["model_config"]["channels"] = channels
     with pytest.raises(FileFormatError, match="the weights are not those of unet"):
-        read_archive(
+        read_one(
             _with_members(
                 archive,
                 tmp_path / "bad.zip",
@@ -223,10 +231,40 @@ def test_packed_member_is_refused_so_that_nothing_can_unpack_to_more(
         for name in opened.namelist():
             bomb.writestr(name, b"\0" * (20 << 20) if name == "metrics.json" else opened.read(name))
     with pytest.raises(FileFormatError, match="is packed or larger"):
-        read_archive(tmp_path / "bomb.zip")
+        read_one(tmp_path / "bomb.zip")
 
 
 def test_no_archive_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(HemsegError, match="no model archive") as caught:
-        read_archive(tmp_path / "absent.zip")
+        read_one(tmp_path / "absent.zip")
     assert "hemseg export" in caught.value.hint
+
+
+def test_networks_of_an_ensemble_come_back_in_their_order(tmp_path: Path) -> None:
+    sent = [{**_checkpoint(), "epoch": number} for number in range(3)]
+    sent[1]["model"] = {key: value + 1 for key, value in sent[1]["model"].items()}
+    write_archive(tmp_path / "all.zip", sent, files={"README.md": b"# A card"})
+
+    got = read_models(tmp_path / "all.zip")
+    assert [network["epoch"] for network in got] == [0, 1, 2]
+    for ours, theirs in zip(got, sent, strict=True):
+        assert all(torch.equal(ours["model"][key], theirs["model"][key]) for key in theirs["model"])
+    assert read_card(tmp_path / "all.zip")["README.md"] == "# A card"
+
+
+@pytest.mark.parametrize("count", [0, 33])
+def test_number_of_networks_is_bounded(tmp_path: Path, count: int) -> None:
+    with pytest.raises(HemsegError, match="holds 1 to 32 networks"):
+        write_archive(tmp_path / "a.zip", [_checkpoint()] * count, files={})
+
+
+def test_every_listed_network_can_be_written_and_read(tmp_path: Path) -> None:
+    config = {"feature_size": 12, "num_heads": [1, 1, 2, 2], "depths": [1, 1, 1, 1]}
+    swin = {
+        **_checkpoint(),
+        "model": build_network("swin-unetr", config, 1).state_dict(),
+        "model_name": "swin-unetr",
+        "model_config": config,
+    }
+    write_archive(tmp_path / "swin.zip", [swin], files={})
+    assert read_one(tmp_path / "swin.zip")["model"].keys() == swin["model"].keys()

@@ -13,10 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hemseg_cli.core.errors import FileFormatError, HemsegError
-from hemseg_cli.models.archive import read_model, write_archive
+from hemseg_cli.models.archive import write_archive
 from hemseg_cli.models.checkpoint import write_checkpoint
 from hemseg_cli.models.checkpoint_settings import FORMAT, read_settings
 from hemseg_cli.models.registry import build_network
+from tests.models.reading import read_one
 
 UNET = {
     "spatial_dims": 3,
@@ -48,7 +49,7 @@ def write(file: Path, values: dict[str, Any]) -> Path:
     if file.suffix == ".pt":
         write_checkpoint(file, values)
     else:
-        write_archive(file, values, files={})
+        write_archive(file, [values], files={})
     return file
 
 
@@ -116,12 +117,12 @@ def test_wrong_value_is_refused_by_name_in_both_files(
         write(file, honest())
         change_settings(file, {key: value})
     with pytest.raises(FileFormatError, match=rf"model\.{ending}.*({key}|train\.model|somebody)"):
-        read_model(file)
+        read_one(file)
 
 
 @pytest.mark.parametrize("ending", ["pt", "zip"])
 def test_honest_file_is_read_as_it_was_written(tmp_path: Path, ending: str) -> None:
-    sent, got = honest(), read_model(write(tmp_path / f"model.{ending}", honest()))
+    sent, got = honest(), read_one(write(tmp_path / f"model.{ending}", honest()))
     assert {key: value for key, value in got.items() if key in sent and key != "model"} == {
         key: value for key, value in sent.items() if key != "model"
     }
@@ -137,7 +138,7 @@ def test_other_format_version_is_named(tmp_path: Path, ending: str, version: obj
     else:
         change_settings(file, {"format": version})
     with pytest.raises(FileFormatError, match=f"which reads format {FORMAT}"):
-        read_model(file)
+        read_one(file)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -147,7 +148,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path, ending: str, va
     key = next(iter(values["model"]))
     values["model"][key].view(-1)[3] = value
     with pytest.raises(FileFormatError, match=f"model.{ending}.*{key} holds numbers that are not"):
-        read_model(write(tmp_path / f"model.{ending}", values))
+        read_one(write(tmp_path / f"model.{ending}", values))
 
 
 @pytest.mark.parametrize(
@@ -172,7 +173,7 @@ def test_monstrous_or_impossible_network_is_refused_in_seconds(
 ) -> None:
     file = write(tmp_path / f"model.{ending}", {**honest(), "model_config": config})
     with pytest.raises(FileFormatError, match=f"model.{ending}"):
-        read_model(file)
+        read_one(file)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +195,7 @@ def test_monstrous_sizes_of_every_network_are_refused(
 ) -> None:
     file = write(tmp_path / "model.pt", {**honest(), "model_name": name, "model_config": config})
     with pytest.raises(FileFormatError, match=r"model\.pt"):
-        read_model(file)
+        read_one(file)
 
 
 def test_patch_that_takes_terabytes_in_a_layer_is_refused(tmp_path: Path) -> None:
@@ -202,7 +203,7 @@ def test_patch_that_takes_terabytes_in_a_layer_is_refused(tmp_path: Path) -> Non
     values = {**honest(), "model_config": wide, "patch": [512, 512, 256]}
     values["model"] = build_network("unet", wide, 1).state_dict()
     with pytest.raises(FileFormatError, match="numbers in one layer of unet"):
-        read_model(write(tmp_path / "model.pt", values))
+        read_one(write(tmp_path / "model.pt", values))
 
 
 def test_packed_checkpoint_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
@@ -213,7 +214,7 @@ def test_packed_checkpoint_is_refused_before_it_is_unpacked(tmp_path: Path) -> N
             data = source.read(name) if "/data/" not in name else b"\0" * (64 << 20)
             target.writestr(name, data, compress_type=zipfile.ZIP_DEFLATED)
     with pytest.raises(FileFormatError, match=r"bomb\.pt .* is packed"):
-        read_model(bomb)
+        read_one(bomb)
 
 
 def test_weight_that_stands_for_more_numbers_than_the_file_holds_is_refused(
@@ -223,7 +224,7 @@ def test_weight_that_stands_for_more_numbers_than_the_file_holds_is_refused(
     key = next(iter(values["model"]))
     values["model"][key] = torch.zeros(1).expand(10**6, 10**6)
     with pytest.raises(FileFormatError, match="larger than what the file holds"):
-        read_model(write(tmp_path / "model.pt", values))
+        read_one(write(tmp_path / "model.pt", values))
 
 
 @pytest.mark.parametrize(
@@ -239,7 +240,7 @@ def test_weight_that_stands_for_more_numbers_than_the_file_holds_is_refused(
 def test_weights_of_another_kind_are_refused(tmp_path: Path, weights: Any) -> None:
     torch.save({**honest(), "format": FORMAT, "model": weights}, tmp_path / "model.pt")
     with pytest.raises(FileFormatError, match=r"model\.pt"):
-        read_model(tmp_path / "model.pt")
+        read_one(tmp_path / "model.pt")
 
 
 plain_values = st.recursive(
@@ -286,7 +287,7 @@ def test_any_value_in_any_place_is_read_or_refused_as_a_bad_file(
     torch.save({"format": FORMAT, **changed, "model": values["model"]}, file)
     said = str(file)
     try:
-        read_model(file)
+        read_one(file)
     except HemsegError as error:
         said = str(error)
     assert "model.pt" in said
@@ -298,7 +299,9 @@ def change_settings(file: Path, change: dict[str, Any]) -> None:
 
     with zipfile.ZipFile(file) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
-    members["model.json"] = json.dumps({**json.loads(members["model.json"]), **change}).encode()
+    stated = json.loads(members["model.json"])
+    stated["networks"][0].update(change)
+    members["model.json"] = json.dumps(stated).encode()
     hashes = {
         name: hashlib.sha256(content).hexdigest()
         for name, content in members.items()

@@ -15,7 +15,7 @@ import hemseg_cli
 from hemseg_cli import app
 from hemseg_cli.config.schema import PredictConfig
 from hemseg_cli.core.errors import FileFormatError, UsageError
-from hemseg_cli.inference.ensemble import load_network
+from hemseg_cli.inference.ensemble import load_networks
 from hemseg_cli.models.families import NETWORK, NNUNET, LazyFamily, imported
 from hemseg_cli.models.registry import (
     MODELS,
@@ -97,7 +97,7 @@ def test_own_factory_trains_and_predicts_locally_and_never_travels_in_an_archive
     monkeypatch.setenv("_HEMSEG_ALLOWED_FACTORIES", "")
     best = tmp_path / "runs" / "mine" / "checkpoints" / "best.pt"
     with pytest.raises(FileFormatError, match=r"best\.pt: .* is not run unasked") as caught:
-        load_network(best, PredictConfig(), torch.device("cpu"), None)
+        load_networks(best, PredictConfig(), torch.device("cpu"), None)
     assert f"--set train.factory={factory}" in caught.value.hint
 
     archive = str(tmp_path / "model.zip")

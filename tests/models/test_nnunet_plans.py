@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from hemseg_cli.core.errors import FileFormatError
-from hemseg_cli.models.archive import read_model, write_archive
+from hemseg_cli.models.archive import write_archive
 from hemseg_cli.models.checkpoint import write_checkpoint
 from hemseg_cli.models.nnunet_plans import read_settings
+from tests.models.reading import read_one
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("nnunetv2") is None, reason="extra nnunet is not installed"
@@ -242,9 +243,9 @@ def test_reading_a_hostile_model_file_runs_nothing(tmp_path: Path, ending: str, 
     if ending == "pt":
         write_checkpoint(file, hostile)
     else:
-        write_archive(file, hostile, files={})
+        write_archive(file, [hostile], files={})
     with pytest.raises(FileFormatError, match=f"model.{ending}"):
-        read_model(file)
+        read_one(file)
     assert not went_off.exists()
 
 
@@ -255,15 +256,15 @@ def test_honest_model_file_is_read_and_foreign_weights_are_not(tmp_path: Path, e
     write = (
         write_checkpoint
         if ending == "pt"
-        else lambda path, values: write_archive(path, values, files={})
+        else lambda path, values: write_archive(path, [values], files={})
     )
     write(file, honest)
-    assert read_model(file)["model"].keys() == honest["model"].keys()
+    assert read_one(file)["model"].keys() == honest["model"].keys()
 
     weights = {**honest["model"], "extra": torch.zeros(3)}
     write(file, {**honest, "model": weights})
     with pytest.raises(FileFormatError, match="the weights are not those of nnunet: extra"):
-        read_model(file)
+        read_one(file)
 
 
 def test_labels_that_do_not_count_from_zero_are_refused() -> None:

@@ -18,7 +18,7 @@ from hemseg_cli.core.errors import CaseError, FileFormatError, HemsegError
 from hemseg_cli.core.run_directory import RunDirectory, create_run
 from hemseg_cli.imaging.nifti import Volume, read_volume, write_volume
 from hemseg_cli.inference.checkpoints import find_models
-from hemseg_cli.inference.ensemble import load_network
+from hemseg_cli.inference.ensemble import load_networks
 from hemseg_cli.inference.nnunet import NnunetNetwork, load_nnunet, quiet_stdout
 from hemseg_cli.inference.settings import Settings
 from hemseg_cli.models.checkpoint import read_checkpoint
@@ -170,7 +170,7 @@ def test_the_users_settings_win_over_those_of_the_training(
     root, run, cases = trained
     best, cpu = run.checkpoint("best"), torch.device("cpu")
     as_trained, mirrored = (
-        load_network(best, config, cpu, None)
+        load_networks(best, config, cpu, None)[0]
         for config in (PredictConfig(), PredictConfig(tta=True, overlap=0.25))
     )
     assert (as_trained.settings.tta, as_trained.settings.overlap) == (False, 0.5)
