@@ -83,9 +83,9 @@ def test_own_factory_trains_and_predicts_locally_and_never_travels_in_an_archive
 ) -> None:
     small_data(tmp_path)
     factory = f"{own_module}:TwoLayers"
-    network = (f"train.factory={factory}", "train.network={width=2}")
-    config = small_config(tmp_path, "train.epochs=1", network=network)
-    command = ["--config", str(write_config(tmp_path, config))]
+    config = small_config(tmp_path, "train.epochs=1", network=("train.network={width=2}",))
+    file = str(write_config(tmp_path, config))
+    command = ["--config", file, "--set", f"train.factory={factory}"]
     scan = str(next((tmp_path / "data").rglob("image/val*")))
 
     assert app.run(["train", *command, "--run", "mine"]) == 0

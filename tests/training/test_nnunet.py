@@ -66,7 +66,7 @@ def _config(root: Path, epochs: int) -> Config:
     return load(
         environ={},
         options={
-            "data.root": root,
+            "data.root": str(root),
             "data.dataset": "drawn",
             "train.model": "nnunet",
             "train.epochs": epochs,
