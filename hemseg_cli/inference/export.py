@@ -105,9 +105,7 @@ def _write_onnx(
         path = onnx if len(checkpoints) == 1 else onnx.with_stem(f"{onnx.stem}-{number}")
         i, j, k = (int(n) for n in checkpoint["patch"])
         channels = int(checkpoint["in_channels"])
-        difference = write_onnx(
-            path, network_of(checkpoint), in_channels=channels, patch=(i, j, k)
-        )
+        difference = write_onnx(path, network_of(checkpoint), in_channels=channels, patch=(i, j, k))
         written.append((path, difference))
     return tuple(written)
 

@@ -67,9 +67,7 @@ def _title(checkpoints: Sequence[Mapping[str, Any]]) -> str:
     return f"{titles} for intracranial hemorrhage on head CT{many}"
 
 
-def _training(
-    runs: Sequence[RunDirectory], checkpoints: Sequence[Mapping[str, Any]]
-) -> list[str]:
+def _training(runs: Sequence[RunDirectory], checkpoints: Sequence[Mapping[str, Any]]) -> list[str]:
     config = _config_of(runs[0])
     epochs = ", ".join(str(checkpoint["epoch"]) for checkpoint in checkpoints)
     rows = [

@@ -143,9 +143,7 @@ def read_card(path: Path) -> dict[str, str]:
     HemsegError or FileFormatError as `read_archive`; every hash is checked, no network is read.
     """
     members = _checked_members(path)
-    return {
-        name: members[name].decode("utf-8", "replace") for name in _OPTIONAL if name in members
-    }
+    return {name: members[name].decode("utf-8", "replace") for name in _OPTIONAL if name in members}
 
 
 def _network(path: Path, name: str, stated: object, data: bytes) -> dict[str, Any]:

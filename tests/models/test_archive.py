@@ -141,7 +141,9 @@ def test_changed_byte_is_found_by_its_hash(archive: Path, tmp_path: Path) -> Non
     weights[-1] ^= 1
     with pytest.raises(FileFormatError, match=r"model-0\.safetensors was changed"):
         read_one(
-            _with_members(archive, tmp_path / "changed.zip", {"model-0.safetensors": bytes(weights)})
+            _with_members(
+                archive, tmp_path / "changed.zip", {"model-0.safetensors": bytes(weights)}
+            )
         )
 
 
@@ -190,7 +192,9 @@ def test_any_damage_is_one_of_our_errors_or_changes_nothing(
         ({"model-31.safetensors": b""}, "lists 1 networks, the archive has weights of 2"),
         ({"model-32.safetensors": b""}, "does not belong"),
         (
-            {"model.json": b'{"format": 2, "networks": [{"format": 2, "model_name": "os.system"}]}'},
+            {
+                "model.json": b'{"format": 2, "networks": [{"format": 2, "model_name": "os.system"}]}'
+            },
             r"model\.json: model_config: Field required",
         ),
         ({"model-0.safetensors": b"not safetensors"}, "is not readable"),
