@@ -105,7 +105,6 @@ class TrainState:
             "epoch": self.progress.epoch,
             "predict": dict(self.predict),
             "classes": classes_to_plain(HEMORRHAGE_ONLY),
-            "dataset": self.config.data.dataset,
             "val_dice": self.progress.best_dice if self.progress.best_epoch else None,
         }
 
