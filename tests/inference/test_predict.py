@@ -437,7 +437,7 @@ def test_name_of_a_cross_validation_is_the_ensemble_of_its_folds(
         == 0
     )
     assert json.loads(capsys.readouterr().out)["already_done"] == ["a"]
-    assert "a,,test,1," in (work / "runs/cv-ensemble/evaluation/test/cases.csv").read_text()
+    assert "a,,test,1.0," in (work / "runs/cv-ensemble/evaluation/test/cases.csv").read_text()
     console.configure()
 
 

@@ -101,7 +101,9 @@ def path_inputs(inputs: Sequence[Path], *, uneven: "Uneven" = "refuse") -> Input
         if not inside:
             inside = [_without_scan(given, others, alone=len(inputs) == 1)]
         for source in inside:
-            found.setdefault((source.path.resolve(), _series_key(source)), source)
+            # Two names of one content are two scans, a folder by two ways is one.
+            file = source.path.parent.resolve() / source.path.name
+            found.setdefault((file, _series_key(source)), source)
         left_out |= others
 
     # A file that one input leaves out may be named by another.
