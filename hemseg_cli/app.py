@@ -4,6 +4,7 @@ Nothing heavy is imported here.
 """
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -33,6 +34,7 @@ from hemseg_cli.core.errors import (
     EXIT_BUG,
     EXIT_DONE,
     EXIT_INTERRUPTED,
+    EXIT_NOT_DONE,
     EXIT_TERMINATED,
     HemsegError,
     Stopped,
@@ -116,13 +118,24 @@ def _report_bug_or_usage(error: Exception) -> int:
     import tempfile
     import traceback
 
-    file = console.log_file()
-    if file is None:
-        with tempfile.NamedTemporaryFile("w", prefix="hemseg-", suffix=".log", delete=False) as log:
-            file = Path(log.name)
-    with file.open("a", encoding="utf-8") as log:
-        traceback.print_exception(error, file=log)
-    console.fail(f"a bug in hemseg: {type(error).__name__}: {error}\n  the traceback is in {file}")
+    what = f"{type(error).__name__}: {error}"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        console.fail(f"the disk is full: {what}\n  free some space, then run again")
+        return EXIT_NOT_DONE
+
+    try:
+        file = console.log_file()
+        if file is None:
+            handle, name = tempfile.mkstemp(prefix="hemseg-", suffix=".log")
+            os.close(handle)
+            file = Path(name)
+        with file.open("a", encoding="utf-8", errors="backslashreplace") as log:
+            traceback.print_exception(error, file=log)
+    except OSError:
+        # No folder for temporary files, or a full disk: the traceback is all there is.
+        console.fail(f"a bug in hemseg: {what}\n{''.join(traceback.format_exception(error))}")
+    else:
+        console.fail(f"a bug in hemseg: {what}\n  the traceback is in {file}")
     return EXIT_BUG
 
 

@@ -274,3 +274,17 @@ def test_a_full_disk_is_named_as_such() -> None:
 
 def _fill(_number: int) -> int:
     raise OSError(errno.ENOSPC, "No space left on device", "/data/x")
+
+
+def test_a_command_into_a_full_disk_or_closed_stream_is_no_bug(tmp_path: Path) -> None:
+    for redirection, code in ((">/dev/full", 1), (">&-", 0), ("2>&-", 0), ("| true", 0)):
+        done = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", f'"$PYTHON" -m hemseg_cli config show {redirection}'],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHON": sys.executable},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == code, (redirection, done.stderr)
+        assert "Traceback" not in done.stderr

@@ -59,7 +59,7 @@ def authorization() -> str:
             )
         return f"Bearer {token}"
     folder = os.environ.get("KAGGLE_CONFIG_DIR")
-    path = (Path(folder) if folder else Path.home() / ".kaggle") / "kaggle.json"
+    path = (Path(folder) if folder else Path(os.path.expanduser("~")) / ".kaggle") / "kaggle.json"
     if not path.is_file():
         raise HemsegError(
             f"no Kaggle token: {TOKEN_VARIABLE} is not set and {path} does not exist",

@@ -96,7 +96,7 @@ def path_inputs(inputs: Sequence[Path], *, uneven: "Uneven" = "refuse") -> Input
     left_out: dict[Path, str] = {}
 
     for given in inputs:
-        place = given.expanduser()
+        place = Path(os.path.expanduser(given))
         inside, others = _in_folder(place, uneven) if place.is_dir() else _named(place, uneven)
         if not inside:
             inside = [_without_scan(given, others, alone=len(inputs) == 1)]
