@@ -44,6 +44,8 @@ _BAR_COLUMNS = _BAR_WIDTH_COLUMNS + 34  # with its counts, times and gaps
 class _Output:
     """How the running command talks, set once by `configure`, and the file that it logs to."""
 
+    talks: bool = False
+    """Whether a command is running; without one (the Python API) nothing is printed."""
     json: bool = False
     quiet: bool = False
     verbose: bool = False
@@ -66,6 +68,7 @@ class Table:
 
 def configure(*, json: bool = False, quiet: bool = False, verbose: bool = False) -> None:
     """Set how the command talks; called once, at its start."""
+    _output.talks = True
     _output.json, _output.quiet, _output.verbose = json, quiet, verbose
     log.setLevel(logging.DEBUG if verbose else logging.INFO)
     log.propagate = False
