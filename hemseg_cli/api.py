@@ -44,14 +44,13 @@ AnyPath = str | os.PathLike[str]
 AnyConfig = Config | AnyPath | None
 
 
-def load_config(
-    file: AnyPath | None = None, settings: Mapping[str, Any] | None = None
-) -> Config:
+def load_config(file: AnyPath | None = None, settings: Mapping[str, Any] | None = None) -> Config:
     """Read a `hemseg.toml` (None: that of the current folder, if there is one) and check it.
 
     Example:
         >>> load_config(settings={"train.epochs": 3}).train.epochs
         3
+
     """
     return load(None if file is None else Path(file), options=settings)
 
@@ -63,6 +62,7 @@ def fetch_labels(
 
     Example:
         >>> fetch_labels(settings={"data.dataset": "hemseg-200"})  # doctest: +SKIP
+
     """
     from hemseg_cli.dataset.labels.fetch import fetch_labels as fetch
 
@@ -81,6 +81,7 @@ def convert(
 
     Example:
         >>> convert("rsna.zip", scans=["0a1b2c3d4e"])  # doctest: +SKIP
+
     """
     from hemseg_cli.dataset.conversion.convert import convert as convert_scans
 
@@ -101,6 +102,7 @@ def train(
 
     Example:
         >>> train("unet", settings={"train.epochs": 3}, run="first")  # doctest: +SKIP
+
     """
     from hemseg_cli.training.folds import train_folds
     from hemseg_cli.training.train import train as train_run
@@ -124,6 +126,7 @@ def predict(
 
     Example:
         >>> predict(["scan.nii.gz"], runs=["model.zip"], out="masks")  # doctest: +SKIP
+
     """
     from hemseg_cli.inference.predict import predict as predict_scans
 
@@ -149,6 +152,7 @@ def evaluate(
 
     Example:
         >>> evaluate(predictions="masks", labels="truth").payload()  # doctest: +SKIP
+
     """
     from hemseg_cli.evaluation.evaluate import evaluate as evaluate_runs
 
@@ -172,6 +176,7 @@ def report(
 
     Example:
         >>> report(["first"]).payload()["html"]  # doctest: +SKIP
+
     """
     from hemseg_cli.reporting.report import report as make_report
 
@@ -186,6 +191,7 @@ def read_cases(path: AnyPath) -> list[Case]:
 
     Example:
         >>> [case.scan for case in read_cases("data/hemseg-200")]  # doctest: +SKIP
+
     """
     file = Path(path)
     return list(_read_cases(file / "cases.csv" if file.is_dir() else file))
@@ -226,6 +232,7 @@ class Model:
 
         Example:
             >>> model = Model.load("model.zip", settings={"compute.device": "cpu"})  # doctest: +SKIP
+
         """
         from hemseg_cli.inference.checkpoints import find_models
 
@@ -246,6 +253,7 @@ class Model:
 
         Example:
             >>> Model.load("model.zip").segment("scan.nii.gz").volume_ml  # doctest: +SKIP
+
         """
         import nibabel
 
@@ -325,4 +333,3 @@ def _config(
 
 def _text(path: AnyPath | None) -> str | None:
     return None if path is None else os.fspath(path)
-

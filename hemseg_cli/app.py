@@ -45,8 +45,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
-    help="Segment intracerebral hemorrhage on head CT: from DICOM to trained models, masks, metrics "
-    "and a report. Research use only.",
+    help="Segment intracerebral hemorrhage on head CT: from DICOM to trained models, masks, "
+    "metrics and a report. Research use only.",
 )
 
 # In the order in which a user meets them; the modules load nothing heavy.
@@ -102,7 +102,12 @@ def run(arguments: list[str] | None = None) -> int:
         except Stopped as stop:
             console.fail(stop.message or "stopped")
             return stop.exit_code
-        except (KeyboardInterrupt, typer.Abort):
+        except typer.Abort as abort:
+            # Typer makes an Abort of every EOFError; nothing here asks questions, so that it is a
+            # reader that met the end of a file.
+            cause = abort.__cause__
+            return _report_bug_or_usage(cause if isinstance(cause, EOFError) else abort)
+        except KeyboardInterrupt:
             console.fail("interrupted; the same command finishes the work")
             return EXIT_INTERRUPTED
         except Exception as error:

@@ -1,4 +1,4 @@
-"""The whole pipeline on a generated phantom data set, through the functions behind the six commands."""
+"""Run the whole pipeline on a drawn data set, through the functions behind the commands."""
 
 import contextlib
 import time
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hemseg_cli.core import console
 from hemseg_cli.core.errors import HemsegError
+from hemseg_cli.core.names import first_few
 
 if TYPE_CHECKING:
     from hemseg_cli.config import Config
@@ -57,7 +58,7 @@ class DemoResult:
 
 
 def run_demo(folder: Path, *, model: str, seed: int, minutes: float) -> DemoResult:
-    """Draw a phantom data set into `folder` and take it through every stage, training for `minutes`.
+    """Draw a data set into `folder` and take it through every stage, training for `minutes`.
 
     HemsegError naming the stage where one fails.
     """
@@ -82,7 +83,7 @@ def run_demo(folder: Path, *, model: str, seed: int, minutes: float) -> DemoResu
 
 @dataclass(frozen=True)
 class _Stage:
-    """One stage: what it does, what a user would type for it, and the function behind that command."""
+    """One stage: what it does, what a user would type for it, the function behind it."""
 
     name: str
     does: str
@@ -136,12 +137,15 @@ def _run(stage: _Stage, number: int) -> Any:
     console.say(f"{number}/7  {stage.typed:22} {stage.does}")
     start = time.monotonic()
     result = stage.work()
-    failed = getattr(result, "failures", None) or getattr(result, "failed", None)
-    if failed:
+    # Every result of a stage says by `failed` whether scans were left out (core.result.Result).
+    if getattr(result, "failed", False):
+        failures: dict[str, str] = getattr(result, "failures", {})
+        named = [f"{scan}: {reason}" for scan, reason in failures.items()]
         raise HemsegError(
-            f"{stage.name}: {len(failed)} cases failed: {failed}",
-            hint="hemseg doctor --data   says more",
+            f"{stage.name}: {len(named)} scans failed: {first_few(named)}",
+            hint=f"in the demo's folder: {stage.typed}   does what is missing",
         )
+
     console.say(f"     done in {time.monotonic() - start:.1f} s")
     return result
 
@@ -156,19 +160,12 @@ def _make_folder(folder: Path) -> None:
 
 
 def _write_config(*, model: str, seed: int, minutes: float) -> "Config":
-    """Write the demo's `hemseg.toml` into the current folder and load it, as every command typed there will."""
+    """Write the demo's `hemseg.toml` into the current folder, and load it as commands do."""
     from hemseg_cli.config import load
     from hemseg_cli.core.files import write_text
 
-    text = _CONFIG.format(
-        model=model,
-        seed=seed,
-        minutes=minutes,
-        phantom=PHANTOM_FOLDER,
-        patch=_PATCHES.get(model, "[96, 96, 16]"),
-        lr=_LEARNING_RATES.get(model, 0.003),
-    )
-    write_text(Path("hemseg.toml"), text + _SMALL_NETWORKS.get(model, ""))
+    text = _CONFIG.format(model=model, seed=seed, minutes=minutes, phantom=PHANTOM_FOLDER)
+    write_text(Path("hemseg.toml"), text)
     return load(Path("hemseg.toml"), environ={})
 
 
@@ -188,54 +185,44 @@ model = "{model}"
 seed = {seed}
 max_minutes = {minutes}
 # Small: the phantom's slices are 128 x 128, and a laptop has minutes, not days.
-patch = {patch}
+patch = [96, 96, 16]
 patches_per_scan = 4
 validation_every = 1000
 validation_cases = 2
 ema_share = 0.05
-lr = {lr}
-"""
 # Higher than the recipe's: the demo has minutes.
-_LEARNING_RATES = {"dynunet": 0.005, "unetr": 0.001, "swin-unetr": 0.001}
-_PATCHES = {"dynunet": "[64, 64, 8]", "swin-unetr": "[96, 96, 32]"}  # others need multiples of 16
-_SMALL_NETWORKS = {
-    "dynunet": """\
+lr = 0.003
 
-[train.network]
-channels = [8, 16, 32, 64]
-strides = [[1, 1, 1], [2, 2, 1], [2, 2, 1], [2, 2, 2]]
-kernels = [[3, 3, 1], [3, 3, 1], [3, 3, 3], [3, 3, 3]]
-supervised_levels = 1
-""",
-    "unet": """
-[train.network]
-channels = [8, 16, 32, 64]
-strides = [2, 2, 2]
-""",
-    "attention-unet": """
-[train.network]
-channels = [8, 16, 32, 64]
-strides = [2, 2, 2]
-""",
-    "unetr": """
-[train.network]
-feature_size = 8
-hidden_size = 96
-mlp_dim = 384
-num_heads = 4
-""",
-    "swin-unetr": """
-[train.network]
-feature_size = 12
-""",
-    "nnunet": """
+# What one model alone takes stands in a table of that model.
+[train.models.dynunet]
+lr = 0.005
+patch = [64, 64, 8]
+network.channels = [8, 16, 32, 64]
+network.strides = [[1, 1, 1], [2, 2, 1], [2, 2, 1], [2, 2, 2]]
+network.kernels = [[3, 3, 1], [3, 3, 1], [3, 3, 3], [3, 3, 3]]
+network.supervised_levels = 1
+
+[train.models.unet]
+network = {{ channels = [8, 16, 32, 64], strides = [2, 2, 2] }}
+
+[train.models.attention-unet]
+network = {{ channels = [8, 16, 32, 64], strides = [2, 2, 2] }}
+
+[train.models.unetr]
+lr = 0.001
+network = {{ feature_size = 8, hidden_size = 96, mlp_dim = 384, num_heads = 4 }}
+
+[train.models.swin-unetr]
+lr = 0.001
+patch = [96, 96, 32]
+network.feature_size = 12
+
 [train.nnunet]
 memory_gb = 1.0
 iterations_per_epoch = 25
 validation_iterations = 5
 mirror = false
-""",
-}
+"""
 
 
 def _phantom(seed: int) -> None:

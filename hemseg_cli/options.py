@@ -7,6 +7,7 @@ the result and sets the exit code.
 
 import functools
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,6 +146,7 @@ def _with_options(
 
     @functools.wraps(command)
     def run(**values: Any) -> None:
+        values = {name: _expanded(value) for name, value in values.items()}
         given = {name: values.pop(name) for name in added}
         console.configure(json=given["json"], quiet=given["quiet"], verbose=given["verbose"])
         given["assignments"] = tuple(given.get("assignments") or ())
@@ -164,6 +166,17 @@ def _with_options(
     run.__dict__["__signature__"] = inspect.Signature(parameters)
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
+
+
+def _expanded(value: Any) -> Any:
+    """Write out `~` and variables in paths: the shell leaves them alone in `--out=~/masks`."""
+    if isinstance(value, list):
+        return [_expanded(one) for one in value]
+    if isinstance(value, Path):
+        return Path(os.path.expanduser(os.path.expandvars(value)))
+    if isinstance(value, str) and value.startswith("~"):
+        return os.path.expanduser(value)
+    return value
 
 
 def print_result(result: Any) -> None:

@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING, Any, TextIO, TypeVar, cast
 
 from hemseg_cli.core.errors import HemsegError
 from hemseg_cli.core.names import printable
+from hemseg_cli.core.urls import without_secrets
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,7 +48,7 @@ class _Output:
     talks: bool = False
     """Whether a command is running; without one (the Python API) nothing is printed."""
     json: bool = False
-    quiet: bool = False
+    quiet: bool = True
     verbose: bool = False
     log_file: Path | None = None
 
@@ -141,25 +142,31 @@ def is_live() -> bool:
 
 def say(message: str) -> None:
     """Print a notice on stderr and in the log."""
-    log.info(printable(message))
+    log.info(_shown(message))
     if not _output.quiet:
         _print_line(message)
 
 
 def warn(message: str) -> None:
     """Print a warning on stderr, also when quiet, and in the log."""
-    log.warning(printable(message))
-    _print_line(f"warning: {message}", "yellow")
+    log.warning(_shown(message))
+    if _output.talks:
+        _print_line(f"warning: {message}", "yellow")
 
 
 def fail(message: str) -> None:
     """Print why a command could not do its work, on stderr and in the log."""
-    log.error(printable(message))
+    log.error(_shown(message))
     _print_line(f"error: {message}", "red")
 
 
+def _shown(message: str) -> str:
+    """Return the message without control characters, and its URLs without signatures."""
+    return printable(without_secrets(message))
+
+
 def _print_line(message: str, style: str = "") -> None:
-    _stderr().print(printable(message), style=style, markup=False, highlight=False, soft_wrap=True)
+    _stderr().print(_shown(message), style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def result(payload: Mapping[str, Any], *tables: Table) -> None:

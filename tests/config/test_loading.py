@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hemseg_cli.config import Config, dump, load, template, validate_file
@@ -135,6 +135,7 @@ def test_config_is_frozen() -> None:
         config.train.epochs = 3  # type: ignore[misc]  # the point of the test
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_any_text_as_a_file_gives_a_config_or_a_config_error(
     tmp_path_factory: pytest.TempPathFactory, text: str
