@@ -33,6 +33,7 @@ __all__ = [
     "convert",
     "evaluate",
     "fetch_labels",
+    "import_dataset",
     "load_config",
     "predict",
     "read_cases",
@@ -88,6 +89,28 @@ def convert(
     options = {"convert.dicom": _text(dicom)}
     chosen = list(scans) if scans is not None else None
     return convert_scans(_config(config, settings, options), scans=chosen, force=force)
+
+
+def import_dataset(
+    source: AnyPath,
+    name: str,
+    *,
+    layout: str | None = None,
+    classes: str | None = None,
+    config: AnyConfig = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Any:
+    """Import labelled scans of another layout as the data set `name`, as `hemseg import`.
+
+    Example:
+        >>> import_dataset("Dataset001_ICH", "ich", layout="nnunet")  # doctest: +SKIP
+
+    """
+    from hemseg_cli.dataset.imports.import_dataset import import_dataset as import_scans
+    from hemseg_cli.dataset.imports.layout import ImportRequest
+
+    request = ImportRequest(source=Path(source), name=name, layout=layout, classes=classes)
+    return import_scans(_config(config, settings), request)
 
 
 def train(

@@ -17,6 +17,7 @@ import typer
 
 from hemseg_cli import __version__
 from hemseg_cli.commands import (
+    clean,
     config,
     convert,
     demo,
@@ -60,6 +61,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("report")(report.report)
 app.command("export")(export.export)
 app.command("doctor")(doctor.doctor)
+app.command("clean")(clean.clean)
 app.add_typer(config.group, name="config")
 
 

@@ -17,6 +17,7 @@ import typer
 
 from hemseg_cli.core import console
 from hemseg_cli.core.errors import EXIT_NOT_DONE
+from hemseg_cli.core.result import Result
 
 if TYPE_CHECKING:
     from hemseg_cli.config import Config
@@ -179,16 +180,10 @@ def _expanded(value: Any) -> Any:
     return value
 
 
-def print_result(result: Any) -> None:
+def print_result(result: Result | None) -> None:
     """Print the result of a command, and exit 1 where it says that some case failed."""
     if result is None:
         return
     console.result(result.payload(), *result.tables())
-    if _some_failed(result):
+    if result.failed:
         raise typer.Exit(EXIT_NOT_DONE)
-
-
-def _some_failed(result: Any) -> bool:
-    if hasattr(result, "failed"):
-        return bool(result.failed)
-    return bool(getattr(result, "refused", ())) or not getattr(result, "ok", True)

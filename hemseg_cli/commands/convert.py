@@ -1,11 +1,12 @@
 """`hemseg convert`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from hemseg_cli import options
+from hemseg_cli.core.result import Result
 
 
 @options.common
@@ -53,7 +54,7 @@ def convert(
             help="The label's grid, or tilted scans resampled upright.",
         ),
     ] = None,
-) -> Any:
+) -> Result:
     """Convert DICOM slices to one NIfTI per scan, on the label's grid.
 
     What is converted already is left alone.

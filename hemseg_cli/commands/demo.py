@@ -1,11 +1,12 @@
 """`hemseg demo`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from hemseg_cli import options
+from hemseg_cli.core.result import Result
 
 
 @options.output
@@ -28,7 +29,7 @@ def demo(
     minutes: Annotated[
         float, typer.Option("--minutes", min=0.01, help="Minutes of training.")
     ] = 1.5,
-) -> Any:
+) -> Result:
     """Run everything on drawn head CTs, in minutes on a laptop CPU.
 
     It ends with a trained model, masks, metrics and a report to look at.

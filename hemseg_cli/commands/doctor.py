@@ -1,10 +1,11 @@
 """`hemseg doctor`."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from hemseg_cli import options
+from hemseg_cli.core.result import Result
 
 
 @options.common
@@ -19,7 +20,7 @@ def doctor(
         typer.Option("--dataset", metavar="NAME", help="Data set to look at (with --data)."),
     ] = None,
     workers: options.Workers = None,
-) -> Any:
+) -> Result:
     """Show what this machine has, or, with --data, what is wrong with the data set.
 
     Exit code 1 where numbers would be wrong.

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from hemseg_cli import options
 from hemseg_cli.core.errors import UsageError
+from hemseg_cli.core.result import Result
 
 _Bootstrap = Annotated[
     int | None,
@@ -60,7 +61,7 @@ def evaluate(
     out: _Out = None,
     workers: options.Workers = None,
     scheduler: options.Scheduler = None,
-) -> Any:
+) -> Result:
     """Score masks against labels.
 
     Metrics with confidence intervals, and the comparison of several runs.

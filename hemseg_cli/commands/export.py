@@ -1,12 +1,13 @@
 """`hemseg export`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from hemseg_cli import options
 from hemseg_cli.core.errors import UsageError
+from hemseg_cli.core.result import Result
 
 
 @options.common
@@ -33,7 +34,7 @@ def export(
     checkpoint: Annotated[
         str | None, typer.Option("--checkpoint", metavar="best|last", help="Checkpoint of the run.")
     ] = None,
-) -> Any:
+) -> Result:
     """Write a trained model as one archive: weights, settings, metrics, hashes.
 
     What it writes is for `hemseg predict --run FILE.zip`.

@@ -1,11 +1,12 @@
 """`hemseg fetch-labels`."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from hemseg_cli import options
 from hemseg_cli.core import console
+from hemseg_cli.core.result import Result
 
 
 @options.common
@@ -40,7 +41,7 @@ def fetch_labels(
         bool, typer.Option("--force", help="Restore labels that differ from the archive's.")
     ] = False,
     workers: options.Workers = None,
-) -> Any:
+) -> Result:
     """Download, verify and lay out the labels, the manifest and the splits."""
     config = common.config(
         {

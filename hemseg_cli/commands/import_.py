@@ -1,11 +1,12 @@
 """`hemseg import`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from hemseg_cli import options
+from hemseg_cli.core.result import Result
 
 
 @options.common
@@ -62,7 +63,7 @@ def import_(
         bool, typer.Option("--dry-run", help="Only say what would be taken, and why not the rest.")
     ] = False,
     workers: options.Workers = None,
-) -> Any:
+) -> Result:
     """Import labelled NIfTI scans of other layouts as a data set."""
     config = common.config({"compute.workers": workers})
 

@@ -1,11 +1,12 @@
 """`hemseg predict`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from hemseg_cli import options
+from hemseg_cli.core.result import Result
 
 
 @options.common
@@ -63,7 +64,7 @@ def predict(
     force: Annotated[
         bool, typer.Option("--force", help="Also predict what is done already.")
     ] = False,
-) -> Any:
+) -> Result:
     """Predict masks, volumes in mL and previews for a run's split or for scans of your own.
 
     Several --run are an ensemble: the mean of their probabilities. A second call does only what is

@@ -1,11 +1,12 @@
 """`hemseg report`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from hemseg_cli import options
+from hemseg_cli.core.result import Result
 
 
 @options.common
@@ -29,7 +30,7 @@ def report(
         bool, typer.Option("--latex", help="The tables for a paper too (report.tex).")
     ] = False,
     split: options.Split = None,
-) -> Any:
+) -> Result:
     """Write one self-contained HTML page, a Markdown file and CSV files.
 
     Of one run, or of several side by side.

@@ -6,6 +6,7 @@ import typer
 
 from hemseg_cli import options
 from hemseg_cli.core import console
+from hemseg_cli.core.result import Result
 
 if TYPE_CHECKING:
     from hemseg_cli.config import Config
@@ -61,7 +62,7 @@ def train(
     ] = None,
     device: options.Device = None,
     workers: options.Workers = None,
-) -> Any:
+) -> Result | None:
     """Train one system into a run directory; --resume goes on.
 
     Several GPUs: torchrun --nproc-per-node N -m -- hemseg_cli train ...
@@ -93,7 +94,9 @@ def train(
     return _train(common, config, run, resume=resume)
 
 
-def _train(common: options.Common, config: "Config", run: str | None, *, resume: bool) -> Any:
+def _train(
+    common: options.Common, config: "Config", run: str | None, *, resume: bool
+) -> Result | None:
     from hemseg_cli.training.distributed import announced_rank
     from hemseg_cli.training.folds import train_folds
     from hemseg_cli.training.train import train as train_run
@@ -102,7 +105,7 @@ def _train(common: options.Common, config: "Config", run: str | None, *, resume:
     if announced_rank():
         console.configure(quiet=True, verbose=common.verbose)
 
-    result: Any
+    result: Result
     if config.train.fold == "all":
         result = train_folds(config, run=run, resume=resume)
     else:
