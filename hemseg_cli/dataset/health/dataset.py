@@ -22,6 +22,7 @@ from hemseg_cli.core.classes import read_classes
 from hemseg_cli.core.data_directory import DataDirectory
 from hemseg_cli.core.errors import HemsegError
 from hemseg_cli.core.executor import map_cases
+from hemseg_cli.core.files import read_json
 from hemseg_cli.core.names import first_few
 from hemseg_cli.dataset.health.caches import gigabytes, list_data_set_caches
 from hemseg_cli.dataset.health.scan_check import KINDS, Fault, ScanCheck, ScanHealth, check_scan
@@ -64,6 +65,7 @@ class DataHealth:
     strays: tuple[str, ...]
     overlaps: tuple[Overlap, ...]
     old_caches: tuple[str, ...] = ()
+    rater_dice: float | None = None
 
     @property
     def failed(self) -> bool:
@@ -180,6 +182,8 @@ class DataHealth:
                 f"{len(self.strays)} files belong to no scan of the case table: "
                 f"{_names(self.strays)}"
             )
+        if self.rater_dice is not None:
+            lines.append(f"raters of one scan agree with a mean Dice of {self.rater_dice:.3f}")
         if self.old_caches:
             lines.append(
                 f"{len(self.old_caches)} older preprocessings take space: "
@@ -215,6 +219,7 @@ class DataHealth:
             "labels_without_sform": self.without_sform,
             "stray_files": list(self.strays),
             "old_caches": list(self.old_caches),
+            "rater_dice": self.rater_dice,
             "warnings": self.warnings(),
         }
 
@@ -297,12 +302,26 @@ def check_data(config: Config) -> DataHealth:
         faults=tuple(fault for scan in ordered for fault in scan.faults),
         strays=tuple(_find_strays(data, cases)),
         overlaps=tuple(_find_overlaps(config.data.root, config.data.dataset, cases)),
+        rater_dice=_read_rater_dice(data),
         old_caches=tuple(
             f"{entry.path.name} ({gigabytes(entry.bytes)})"
             for entry in list_data_set_caches(data)
             if entry.kind == "older preprocessing"
         ),
     )
+
+
+def _read_rater_dice(data: DataDirectory) -> float | None:
+    """Read the raters' agreement that `import` found, None where there is none."""
+    if not data.source_file.is_file():
+        return None
+    try:
+        values = read_json(data.source_file)
+    except HemsegError as error:
+        console.warn(error.message)
+        return None
+    dice = values.get("rater_dice") if isinstance(values, dict) else None
+    return float(dice) if isinstance(dice, float) and 0 <= dice <= 1 else None
 
 
 def _find_strays(data: DataDirectory, cases: Sequence[Case]) -> list[str]:

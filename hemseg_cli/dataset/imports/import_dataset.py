@@ -99,7 +99,10 @@ def import_dataset(config: Config, request: ImportRequest) -> ImportResult:
     cases, split_lines = _make_cases(scans, patients, taken, class_map)
     cases = [_with_paths(data, case, scans[case.scan]) for case in cases]
     if cases and not request.dry_run:
-        failures |= _write_data_set(config, data, request, row, scans, cases, class_map, findings)
+        described = _describe_source(request, row, class_map, findings) | {
+            "rater_dice": _mean_rater_dice(taken)
+        }
+        failures |= _write_data_set(config, data, request, scans, cases, class_map, described)
         cases = [case for case in cases if case.scan not in failures]
     return _make_result(
         data,
@@ -289,11 +292,10 @@ def _write_data_set(
     config: Config,
     data: DataDirectory,
     request: ImportRequest,
-    row: LayoutRow,
     scans: Mapping[str, FoundScan],
     cases: list[Case],
     class_map: ClassMap,
-    findings: Findings,
+    described: dict[str, object],
 ) -> dict[str, str]:
     """Write labels and images, then the tables; return the scans that could not be written."""
     try:
@@ -316,7 +318,7 @@ def _write_data_set(
             data.classes_file.unlink(missing_ok=True)
         else:
             write_classes(data, class_map.classes)
-        write_json(data.source_file, _describe_source(request, row, class_map, findings))
+        write_json(data.source_file, described)
         write_cases(data.cases_file, written)
     return failures
 
@@ -400,7 +402,6 @@ def _make_result(
     rules: tuple[str, ...],
 ) -> ImportResult:
     voxels = {scan: _class_voxels(one, class_map) for scan, one in facts.items()}
-    dice = [one.rater_dice for one in facts.values() if one.rater_dice is not None]
     named = next((one for one in NAMED_SETS if one.key == row.key), None)
     return ImportResult(
         dataset=request.name,
@@ -417,8 +418,14 @@ def _make_result(
         rules=rules,
         licence=named.licence if named else "",
         citation=named.citation if named else "",
-        rater_dice=sum(dice) / len(dice) if dice else None,
+        rater_dice=_mean_rater_dice(facts),
     )
+
+
+def _mean_rater_dice(facts: Mapping[str, ScanFacts]) -> float | None:
+    """Return the mean over scans of the raters' agreement, None where each has one rater."""
+    dice = [one.rater_dice for one in facts.values() if one.rater_dice is not None]
+    return sum(dice) / len(dice) if dice else None
 
 
 def _sum_class(

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from hemseg_cli.config import load
 from hemseg_cli.core.errors import FileFormatError, HemsegError, UsageError
+from hemseg_cli.dataset.health.dataset import check_data
 from hemseg_cli.dataset.imports.import_dataset import import_dataset
 from hemseg_cli.dataset.imports.layout import ImportRequest
 from hemseg_cli.dataset.imports.layouts import LAYOUTS, choose_layout
@@ -213,6 +215,9 @@ def test_raters_are_picked_or_outvoted(tmp_path: Path, rater: str | None, voxels
     mean = (2 / 3 + 2 / 4 + 4 / 5) / 3
     assert result.rater_dice == (None if rater in ("1", "5") else pytest.approx(mean))
     assert "Wu et al." in result.citation
+    options = {"data.root": str(tmp_path / "data"), "data.dataset": "mine", "compute.workers": 0}
+    lines = check_data(load(None, options=options, environ={})).warnings()
+    assert any("mean Dice of 0.656" in line for line in lines) == (rater not in ("1", "5"))
 
 
 def test_a_rater_that_is_none_is_named_with_those_there_are(tmp_path: Path) -> None:
