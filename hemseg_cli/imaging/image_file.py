@@ -112,5 +112,8 @@ def _refuse_target(path: Path, target: str) -> None:
             f"{path} keeps its voxels in another place ({target!r})",
             hint="put header and voxels into one file, or side by side",
         )
-    with open_regular(path.with_name(target)):
-        pass
+    try:
+        with open_regular(path.with_name(target)):
+            pass
+    except (FileFormatError, ValueError) as error:
+        raise FileFormatError(f"{path} names voxels that cannot be read: {error}") from None

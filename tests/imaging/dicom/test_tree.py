@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hemseg_cli.core.errors import CaseError, HemsegError
+from hemseg_cli.core.errors import CaseError, FileFormatError, HemsegError
 from hemseg_cli.imaging.dicom.series import read_series
 from hemseg_cli.imaging.dicom.tree import Tree, find_series
 from tests.dicom_files import head, head_pixels, slice_bytes
@@ -145,3 +145,23 @@ def test_upright_series_keeps_millimetres(tmp_path: Path) -> None:
     np.testing.assert_allclose(sidecar.spacing_mm, [0.5, 0.5, 5.0], atol=1e-4)
     assert sidecar.geometry == "true"
     assert sidecar.tilt_deg == pytest.approx(0, abs=1e-3)
+
+
+@pytest.mark.parametrize("megabytes", [900, 3000])
+def test_zeros_behind_a_slice_are_never_read(tmp_path: Path, megabytes: int) -> None:
+    lay(tmp_path, head(3))
+    names = sorted(path.name for path in tmp_path.iterdir())
+    with (tmp_path / names[1]).open("r+b") as file:
+        file.truncate(megabytes * 10**6)  # sparse: it takes no room on the disk
+    with Tree(tmp_path) as tree:
+        assert len(tree.read(names[1])) < 20 * 2**20
+    assert read_series_folder(tmp_path)[0][1].array.shape[2] == 3
+
+
+def test_a_slice_that_announces_a_gigabyte_and_more_is_refused(tmp_path: Path) -> None:
+    data = slice_bytes(0, NumberOfFrames="4000", Rows=8192, Columns=8192)
+    (tmp_path / "x").write_bytes(data)
+    with (tmp_path / "x").open("r+b") as file:
+        file.truncate(5 * 10**9)
+    with Tree(tmp_path) as tree, pytest.raises(FileFormatError, match="larger than 1 GiB"):
+        tree.read("x")
