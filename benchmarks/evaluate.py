@@ -1,4 +1,6 @@
-"""Seconds and peak memory of the metrics of one full-size case, ours against MONAI's chain and surface-distance, on the same masks.
+"""Seconds and peak memory of the metrics of one full-size case.
+
+Ours against MONAI's chain and surface-distance, on the same masks.
 
 Also reading the two files, and the bootstrap against the published function: python
 benchmarks/evaluate.py

@@ -124,11 +124,23 @@ def _values(case: CaseMetrics, files: CaseFiles) -> dict[str, float]:
 
 
 def _steps_mm(affine: Affine, files: CaseFiles) -> NDArray[np.float64]:
-    """Return the true step vectors where the case table knows the tilt, else the header's."""
-    if files.tilt_deg is None:
-        return np.asarray(affine[:3, :3], dtype=np.float64)
+    """Return the true step vectors where the case table knows the tilt, else the header's.
 
-    return true_steps_mm(affine, files.tilt_deg)
+    An oblique scan that no ITK reader flattened has its true steps in the header: the voxel volume
+    of the case table tells which of the two spans it.
+    """
+    header = np.asarray(affine[:3, :3], dtype=np.float64)
+    if files.tilt_deg is None:
+        return header
+
+    sheared = true_steps_mm(affine, files.tilt_deg)
+    if files.voxel_volume_mm3 is None:
+        return sheared
+
+    def miss_mm3(steps: NDArray[np.float64]) -> float:
+        return abs(abs(float(np.linalg.det(steps))) - (files.voxel_volume_mm3 or 0.0))
+
+    return header if miss_mm3(header) < miss_mm3(sheared) else sheared
 
 
 def _voxel_volume_mm3(affine: Affine, files: CaseFiles) -> tuple[float, str]:

@@ -90,8 +90,8 @@ def report(
     """Write the report of the given runs (None: the newest).
 
     One run: `report.html`, `report.md` and `report_csv/` in its folder; several: `comparison.html`
-    and so on in the folder of the first; `out`: an HTML file or a folder instead. `latex`: the tables for a
-    paper too (`report.tex`). HemsegError: a
+    and so on in the folder of the first; `out`: an HTML file or a folder instead. `latex`: the tables for
+    a paper too (`report.tex`). HemsegError: a
     run without evaluation; FileFormatError: a table that cannot be read, naming the cell.
     """
     directories = (
@@ -212,7 +212,8 @@ def _markdown(page: Page) -> str:
     lines = [
         f"# {escape_markdown(page.title)}",
         "",
-        f"Run: {escape_markdown(names)}. Split: {page.split}. Made {page.made:%Y-%m-%d %H:%M} UTC. {page.notice}",
+        f"Run: {escape_markdown(names)}. Split: {page.split}. "
+        f"Made {page.made:%Y-%m-%d %H:%M} UTC. {page.notice}",
         "",
     ]
     if page.warnings:

@@ -21,6 +21,7 @@ from hemseg_cli.evaluation.evaluate import evaluate
 from hemseg_cli.evaluation.metric_table import metric_rows
 from hemseg_cli.evaluation.metrics import diagonal_mm
 from hemseg_cli.evaluation.paper_protocol import PAPER_GRID, paper_interval
+from hemseg_cli.evaluation.scoring import CaseFiles, score_case
 from hemseg_cli.evaluation.summary import Scored, Summary, summarise
 from hemseg_cli.imaging.nifti import Volume, write_volume
 from hemseg_cli.imaging.preprocess import prepare_label
@@ -740,3 +741,27 @@ def test_oblique_label_of_unknown_origin_is_taken_by_its_header_and_said(place: 
         "5 mm3 a voxel, as the header says; 4.698 mm3" in warning
         for warning in run.summary.warnings
     )
+
+
+@pytest.mark.parametrize(("voxel_mm3", "sheared"), [(5 * np.cos(np.radians(20)), True), (5, False)])
+def test_distances_follow_the_voxel_that_the_case_table_knows(
+    tmp_path: Path, voxel_mm3: float, sheared: bool
+) -> None:
+    angle = np.radians(20)
+    affine = np.eye(4)
+    affine[:3, 1] = (0, np.cos(angle), -np.sin(angle))
+    affine[:3, 2] = np.array((0, np.sin(angle), np.cos(angle))) * 5
+    label, mask = np.zeros((2, 9, 9, 5), dtype=np.uint8)
+    label[4, 4, 1] = mask[4, 6, 3] = 1
+    write_volume(tmp_path / "label.nii.gz", Volume(label, affine))
+    write_volume(tmp_path / "mask.nii.gz", Volume(mask, affine))
+    files = CaseFiles(
+        "a",
+        tmp_path / "label.nii.gz",
+        tmp_path / "mask.nii.gz",
+        voxel_volume_mm3=voxel_mm3,
+        tilt_deg=20.0,
+    )
+    # Two pixels and two slices apart: at right angles, or with the slices straight above.
+    expected = np.sqrt(4 + 100 - 40 * np.sin(angle) * sheared)
+    assert score_case(files).values["hd95_mm"] == pytest.approx(expected)

@@ -60,8 +60,10 @@ class Opened:
     def column(self, table: str, title: str) -> list[str]:
         script = """([table, title]) => {
             const found = document.getElementById(table);
-            const place = [...found.tHead.rows[0].cells].findIndex((cell) => cell.textContent === title);
-            return [...found.tBodies[0].rows].filter((row) => !row.classList.contains("hidden")).map((row) => row.cells[place].textContent);
+            const heads = [...found.tHead.rows[0].cells];
+                const place = heads.findIndex((cell) => cell.textContent === title);
+            const shown = [...found.tBodies[0].rows].filter((row) => !row.classList.contains("hidden"));
+                return shown.map((row) => row.cells[place].textContent);
         }"""
         return list(self.page.evaluate(script, [table, title]))
 
@@ -72,9 +74,11 @@ class Opened:
         """How many pixels of the viewer have that colour."""
         script = """([r, g, b]) => {
             const canvas = document.getElementById("viewer-canvas");
-            const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+            const context = canvas.getContext("2d");
+            const data = context.getImageData(0, 0, canvas.width, canvas.height).data;
             let found = 0;
-            for (let n = 0; n < data.length; n += 4) found += data[n] === r && data[n + 1] === g && data[n + 2] === b;
+            for (let n = 0; n < data.length; n += 4)
+                found += data[n] === r && data[n + 1] === g && data[n + 2] === b;
             return found;
         }"""
         return int(self.page.evaluate(script, [red, green, blue]))

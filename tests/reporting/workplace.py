@@ -49,7 +49,7 @@ class Workplace:
 def draw_case(
     radius: float, shift: int = 0, shape: tuple[int, int, int] = SHAPE
 ) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
-    """HU of a round head with a bleed of `radius` voxels, and its mask moved by `shift` voxels along i."""
+    """HU of a round head with a bleed of `radius` voxels, and its mask moved along i by `shift`."""
     i, j, k = np.indices(shape)
     ci, cj, ck = (n // 2 for n in shape)
     in_slice = np.hypot(i - ci, j - cj)
@@ -110,7 +110,8 @@ def write_run(
         json.dumps(plain_summary(rows, dataset) | (summary or {}))
     )
     (folder / "config.toml").write_text(
-        f'[data]\ndataset = "{dataset}"\n\n[train]\nmodel = "dynunet"\nrecipe = "strong"\nepochs = 6\n'
+        f'[data]\ndataset = "{dataset}"\n\n'
+        '[train]\nmodel = "dynunet"\nrecipe = "strong"\nepochs = 6\n'
     )
     (folder / "environment.json").write_text(
         json.dumps({"hemseg": "0.1.0", "python": "3.11.2", "device": "cpu"})
