@@ -1,6 +1,6 @@
-"""From `--run` to checkpoint files.
+"""Find the checkpoint files that `--run` names.
 
-A run, a run with folds, the runs of all folds, or several of these.
+It names a run, a run with folds, the runs of all folds, or several of these.
 """
 
 import glob
@@ -41,7 +41,7 @@ class _Found:
 
 
 def find_models(config: Config, names: Sequence[str] | None) -> TrainedModels:
-    """The networks of these runs (None: the newest run).
+    """Find the networks of these runs (None: the newest run).
 
     HemsegError if a run is not there or was not trained yet.
 
@@ -128,8 +128,10 @@ def _refuse_missing_folds(name: str, folds: Mapping[int, RunDirectory]) -> None:
     missing = [str(number) for number in range(count) if number not in folds]
     if missing:
         raise HemsegError(
-            f"{name} is a cross-validation of {count} folds, and fold {', '.join(missing)} is not trained",
-            hint=f"hemseg train --fold all --folds {count} --resume --run {name}   trains the rest; or name each run that is to be used",
+            f"{name} is a cross-validation of {count} folds, "
+            f"and fold {', '.join(missing)} is not trained",
+            hint=f"hemseg train --fold all --folds {count} --resume --run {name}   "
+            "trains the rest; or name each run that is to be used",
         )
 
 

@@ -1,4 +1,4 @@
-"""How far a mask can be trusted, and when a person should look: `review` with its reason."""
+"""Judge how far a mask can be trusted, and say why a person should look at it (`review`)."""
 
 from dataclasses import dataclass
 
@@ -36,7 +36,10 @@ def confidence_of(
     mask: NDArray[np.uint8],
     deviation: NDArray[np.float32] | None = None,
 ) -> Confidence:
-    """Confidence of one scan from its probabilities [i, j, k], its mask, and the models' standard deviation where there are several."""
+    """Return the confidence of one scan from its probabilities [i, j, k] and its mask.
+
+    `deviation`: the networks' standard deviation, where there are several.
+    """
     low, high = UNCERTAIN
     candidate = probability > low
     inside = mask.astype(bool)
@@ -58,9 +61,7 @@ def review_reason(
     mean_hu: float | None,
     warnings: tuple[str, ...] = (),
 ) -> str:
-    """Why a person should look at this scan, `;` between reasons.
-
-    Empty where nothing speaks for it.
+    """Say why a person should look at this scan, `;` between reasons; empty where nothing does.
 
     `mean_hu`: of the whole mask, None where it is empty. `warnings`: what was said of the input.
     """

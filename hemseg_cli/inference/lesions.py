@@ -1,4 +1,4 @@
-"""Each lesion by itself: volume, place, density, and ABC/2 as a clinician measures it at the bedside."""
+"""Measure each lesion: volume, place, density, and ABC/2 as clinicians estimate it."""
 
 from dataclasses import dataclass
 from typing import Any

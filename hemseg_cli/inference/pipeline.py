@@ -1,4 +1,4 @@
-"""Reading the next scan and writing the last one while the networks work on this one."""
+"""Read the next scan and write the last one while the networks compute this one."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,7 +20,7 @@ def pipelined(
     compute: Callable[[T, A], B],
     write: Callable[[T, B], C],
 ) -> Iterator[Outcome[T, C]]:
-    """`write(compute(read(item)))` for each item in order; reading and writing in a thread each.
+    """Do `write(compute(read(item)))` for each item in order, reading and writing in threads.
 
     At most one scan is read ahead and one is being written, so memory does not grow with the number
     of items. An item that fails in any stage (HemsegError, OSError) is reported; the others go on.

@@ -1,7 +1,4 @@
-"""One picture per scan that can be read at a glance.
-
-Slices through the lesions, the mask's contour, mL, a scale bar.
-"""
+"""Draw one picture per scan: slices through the lesions, the mask's contour, mL, a scale bar."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,9 +25,9 @@ _TEXT, _FAINT, _ALERT = (240, 240, 240), (160, 166, 173), (255, 196, 84)
 
 
 def write_preview(path: Path, scan: Volume, mask: NDArray[np.uint8], row: ScanMeasures) -> None:
-    """A PNG of up to six axial slices from foot to head, as radiology shows them.
+    """Write a PNG of up to six axial slices from foot to head, as radiology shows them.
 
-    The patient's right on the left, anterior on top.
+    The patient's right is on the left, anterior on top.
 
     `scan`: HU on canonical axes; `mask`: on the same grid. The slices are spread over those with hemorrhage, the
     largest among them (without hemorrhage: over the middle of the scan).

@@ -91,7 +91,7 @@ class Record(_Plain):
 
 
 class Claim(Enum):
-    """Whose a scan is: ours to predict, another process's at this moment, done by one, or no scan."""
+    """Whose a scan is: ours to predict, another process's at this moment, done, or no scan."""
 
     OURS = "ours"
     ELSEWHERE = "elsewhere"
@@ -172,7 +172,7 @@ def _is_done(
 
 
 def _is_input_of(record: Record, folder: OutputFolder, source: ScanInput) -> bool:
-    """Whether the record was made from this input; its content is read only where that may differ."""
+    """Whether the record was made from this input; its content is read where it may differ."""
     known, now = record.source, _state(source, folder)
     unchanged = now == known.model_copy(update={"content": ""})
     return unchanged or known.is_same(identity(source, folder))
@@ -312,7 +312,7 @@ def _archive_hash(path: Path) -> str:
 
 
 def _content_hash(files: Sequence[Path]) -> str:
-    """A hash of the files' content; of a gzip file its ends, since the last bytes are a checksum."""
+    """A hash of the files' content; of a gzip file its ends: the last bytes are a checksum."""
     digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:

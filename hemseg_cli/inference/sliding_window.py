@@ -133,9 +133,10 @@ def run_windows(
     weighting: Weighting = "gaussian",
     pad_value: float | Sequence[float] = 0.0,
 ) -> Tensor:
-    """Return the probability of each voxel of `image` [c, i, j, k], float32 [i, j, k] on its device.
+    """Return the probability of each voxel of `image` [c, i, j, k]: float32 [i, j, k].
 
-    0 where no window lies. NonFiniteError where `options` ask for finite logits and they are not.
+    It is on the image's device, and 0 where no window lies. NonFiniteError where `options` ask for
+    finite logits and they are not.
     """
     fill = torch.as_tensor(pad_value, dtype=image.dtype, device=image.device).expand(image.shape[0])
     half = options.precision != torch.float32
@@ -199,7 +200,8 @@ def _refuse_non_finite(logits: Tensor, options: ForwardOptions) -> None:
     if options.require_finite and not bool(torch.isfinite(logits).all()):
         bad = int((~torch.isfinite(logits)).sum())
         raise NonFiniteError(
-            f"the network's output is not finite (NaN or infinite) in {bad} of {logits.numel()} voxels"
+            f"the network's output is not finite (NaN or infinite) "
+            f"in {bad} of {logits.numel()} voxels"
         )
 
 

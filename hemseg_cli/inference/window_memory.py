@@ -1,6 +1,6 @@
-"""How large a window may be.
+"""Decide how large a window may be, from the memory that a network takes per voxel.
 
-What a network takes per voxel is measured on a small one, what there is comes from the setting.
+That is measured on a small window; how much memory there is comes from the setting.
 """
 
 import math
@@ -12,10 +12,10 @@ import psutil
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-_UNSEEN = 1.5  # beside the tensors: what oneDNN and cuDNN take for themselves, and what lies unused between kept blocks
-_OFTEN_ENOUGH = (
-    5_000_000  # the published batch is 4.2 million voxels: much larger windows gain nothing
-)
+# Memory taken over that of the tensors: oneDNN's and cuDNN's own, and gaps between blocks.
+_MEMORY_PER_TENSOR_BYTE = 1.5
+# The published batch is 4.2 million voxels: much larger windows gain nothing.
+_MOST_USEFUL_VOXELS = 5_000_000
 
 
 def most_voxels(
@@ -25,20 +25,19 @@ def most_voxels(
     device: torch.device,
     memory_mb: int | None,
 ) -> int:
-    """How many voxels a window may have so that the network keeps to `memory_mb` (None.
+    """Return how many voxels a window may have so that the network keeps to `memory_mb`.
 
-    Half of what is free, at most 5 million voxels).
-
-    `size`: a small window that the network takes, on which its appetite is measured.
+    None: half of what is free, at most 5 million voxels. `size`: a small window that the network
+    takes, on which its memory is measured.
     """
     per_voxel = bytes_per_voxel(network, channels, size, device)
     if memory_mb is None:
-        return min(_OFTEN_ENOUGH, int(free_bytes(device) / 2 / per_voxel))
+        return min(_MOST_USEFUL_VOXELS, int(free_bytes(device) / 2 / per_voxel))
     return int(memory_mb * 2**20 / per_voxel)
 
 
 def free_bytes(device: torch.device) -> int:
-    """The memory that is free on the device, bytes."""
+    """Return the memory that is free on the device, bytes."""
     if device.type == "cuda":
         free: int = torch.cuda.mem_get_info(device)[0]
         return free
@@ -48,12 +47,12 @@ def free_bytes(device: torch.device) -> int:
 def bytes_per_voxel(
     network: torch.nn.Module, channels: int, size: Sequence[int], device: torch.device
 ) -> float:
-    """The most bytes of tensors that live at one moment of a forward pass, per voxel of its input."""
+    """Return the peak of tensor memory in a forward pass, bytes per voxel of its input."""
     image = torch.zeros((1, channels, *size), device=device)
     meter = _Meter()
     with torch.inference_mode(), meter:
         network(image)
-    return _UNSEEN * (meter.most + image.nbytes) / math.prod(size)
+    return _MEMORY_PER_TENSOR_BYTE * (meter.most + image.nbytes) / math.prod(size)
 
 
 class _Meter(TorchDispatchMode):

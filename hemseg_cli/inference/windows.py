@@ -1,6 +1,4 @@
-"""Which windows are worth computing.
-
-Only those with head in them, and for convolutional networks as large in plane as possible.
+"""Plan the windows that hold the head, for convolutional networks as large in plane as possible.
 
 Windows never grow in depth: a network that learnt on 16 slices has one or two of them left at its
 deepest level, where the outer weights of its kernels have learnt nothing, and would decide on a
@@ -23,9 +21,8 @@ _SHARED_SLICES = 2
 class WindowRule:
     """What a network asks of its windows.
 
-    The training patch, what sizes must be multiples of, whether it takes other sizes.
-
-    `most_voxels`: how many voxels a window may have.
+    `patch`: of the training; `multiple`: what sizes must be multiples of; `resizable`: whether it
+    takes other sizes; `most_voxels`: how many voxels a window may have; `overlap`: share of it.
     """
 
     patch: Size
@@ -36,7 +33,7 @@ class WindowRule:
 
 
 def whole_grid(grid: NetworkGrid) -> Subgrid:
-    """All of the network's grid."""
+    """Return all of the network's grid."""
     i, j, k = grid.shape
     return (0, i), (0, j), (0, k)
 
@@ -44,7 +41,10 @@ def whole_grid(grid: NetworkGrid) -> Subgrid:
 def head_subgrid(
     head: HeadMask, grid: NetworkGrid, margin_mm: float, within: Subgrid | None = None
 ) -> Subgrid | None:
-    """The smallest part of the network's grid that holds the head that lies in `within`, and a margin; None where there is none."""
+    """Return the smallest part of the network's grid with the head in `within`, and a margin.
+
+    None where there is no head.
+    """
     part = within or whole_grid(grid)
     low, high = _extent_mm(part, grid)
     ranges: list[Range] = []
@@ -67,7 +67,7 @@ def head_subgrid(
 def plan_windows(
     head: HeadMask, grid: NetworkGrid, rule: WindowRule, *, margin_mm: float
 ) -> list[WindowBox]:
-    """The windows on the network's grid that together hold the head."""
+    """Return the windows on the network's grid that together hold the head."""
     part = _at_least(
         head_subgrid(head, grid, margin_mm) or whole_grid(grid), rule.patch, grid.shape
     )
@@ -82,7 +82,7 @@ def plan_windows(
 
 
 def covered(windows: Sequence[WindowBox], shape: Size) -> Subgrid:
-    """The smallest part of a grid that holds all windows as far as they lie in it."""
+    """Return the smallest part of a grid that holds all windows as far as they lie in it."""
     insides = [window.inside(shape) for window in windows]
     i, j, k = (
         (min(box[axis].start for box in insides), max(box[axis].stop for box in insides))
@@ -92,12 +92,12 @@ def covered(windows: Sequence[WindowBox], shape: Size) -> Subgrid:
 
 
 def shifted(window: WindowBox, part: Subgrid) -> WindowBox:
-    """The window in voxels of the part."""
+    """Return the window in voxels of the part."""
     return WindowBox(_moved(window.start, [-start for start, _ in part]), window.size)
 
 
 def split(window: WindowBox, rule: WindowRule) -> Iterator[WindowBox]:
-    """The window itself, or as few overlapping ones as keep to `most_voxels`.
+    """Split a window into as few overlapping ones as keep to `most_voxels`.
 
     The axis with the most patches in it is cut first.
     """
@@ -172,7 +172,10 @@ def _in_plane(i: Range, j: Range, start: int, rule: WindowRule, shape: Size) -> 
 
 
 def _fitted(i: Range, j: Range, start: int, rule: WindowRule, shape: Size) -> WindowBox:
-    """The rectangle, from slice `start` on, grown to sizes that the network takes, inside the grid where there is room."""
+    """The rectangle, from slice `start` on, grown to sizes that the network takes.
+
+    It stays inside the grid where there is room.
+    """
     depth = rule.patch[2]
     sizes = [
         _up(stop - start, multiple)

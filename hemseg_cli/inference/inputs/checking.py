@@ -68,7 +68,8 @@ def _in_hu(volume: Volume, warnings: list[str]) -> Volume:
         return volume
 
     warnings.append(
-        f"the values look {offset} too high for HU (brain near {offset + 34}): {offset} was taken off"
+        f"the values look {offset} too high for HU (brain near {offset + 34}): "
+        f"{offset} was taken off"
     )
     return Volume(volume.array.astype(np.int32) - offset, volume.affine)
 
