@@ -117,7 +117,7 @@ _STRONG: Preset = {
         "elastic_voxels": 3.0,
         "elastic_grid": 6,
         "noise_p": 0.15,
-        "noise_std": [0.0, 0.15],
+        "noise_hu": [0.0, 6.0],
         "blur_p": 0.1,
         "blur_sigma": [0.5, 1.0],
         "brightness_p": 0.2,

@@ -54,7 +54,7 @@ class AugmentConfig(Section):
     )
     elastic_grid: int = Field(6, ge=3, description="control points along each side of the patch")
     noise_p: Probability = Field(0.0, description="probability of Gaussian noise")
-    noise_std: Range = Field((0.0, 0.1), description="range of its standard deviation")
+    noise_hu: Range = Field((0.0, 5.0), description="range of its standard deviation, HU")
     blur_p: Probability = Field(0.0, description="probability of an in-plane Gaussian blur")
     blur_sigma: Range = Field((0.5, 1.0), description="range of its sigma, voxels")
     brightness_p: Probability = Field(0.0, description="probability of a shift of all intensities")
@@ -307,9 +307,9 @@ class PredictConfig(Section):
         "allows, or the training patch; none: as the run (recipe paper: patch, else largest)",
     )
     batch: int = Field(1, ge=1, description="windows computed at once")
-    precision: Literal["auto", "float32", "bfloat16"] | None = Field(
+    precision: Literal["auto", "float32", "bfloat16", "float16"] | None = Field(
         None,
-        description="arithmetic of the network; auto: bfloat16 where the hardware gains by it; "
+        description="arithmetic of the network; auto: bfloat16 or float16 where the hardware gains; "
         "none: as the run (recipe paper: float32, else auto)",
     )
     format: str = Field(

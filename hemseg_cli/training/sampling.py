@@ -58,6 +58,7 @@ class PatchDataset(Dataset[dict[str, Any]]):
         self._padding = (
             preprocess_of(train).air() if train.padding == "air" else (0.0,) * len(train.windows)
         )
+        self._hu_per_unit = [window.std for window in preprocess_of(train).windows]
         self._order = self._draw_order()
 
     def __len__(self) -> int:
@@ -73,7 +74,13 @@ class PatchDataset(Dataset[dict[str, Any]]):
         case = self.cases[self._order[index]]
         start = _patch_start(case, self.train, self.patch, random)
         image, label = augmented_patch(
-            case, start, self.patch, self.train.augment, padding=self._padding, random=random
+            case,
+            start,
+            self.patch,
+            self.train.augment,
+            padding=self._padding,
+            hu_per_unit=self._hu_per_unit,
+            random=random,
         )
         return {"image": image, "label": label, "scan": case.scan}
 

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from hemseg_cli.core.devices import precision_for, training_precision
+from hemseg_cli.core.devices import gpu_precision, precision_for, training_precision
+from hemseg_cli.core.errors import UsageError
 
 CPU = torch.device("cpu")
 
@@ -30,13 +31,26 @@ def test_a_torch_that_cannot_be_asked_computes_in_float32(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(
     ("capability", "expected"),
-    [((7, 5), torch.float32), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)],
+    [
+        ((6, 1), torch.float32),
+        ((7, 0), torch.float16),
+        ((7, 5), torch.float16),
+        ((8, 0), torch.bfloat16),
+        ((9, 0), torch.bfloat16),
+    ],
 )
-def test_auto_is_bfloat16_on_tensor_cores(
+def test_auto_is_what_the_tensor_cores_multiply(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], expected: torch.dtype
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
     assert precision_for("auto", torch.device("cuda")) is expected
+
+
+@pytest.mark.parametrize("capability", [(6, 1), (7, 0), (7, 5)])
+def test_bfloat16_is_refused_on_a_gpu_without_units_for_it(capability: tuple[int, int]) -> None:
+    with pytest.raises(UsageError, match=r"bfloat16 on a GPU of compute capability \d\.\d"):
+        gpu_precision("bfloat16", capability)
+    assert gpu_precision("float16", capability) is torch.float16
 
 
 @pytest.mark.parametrize("name", ["float32", "bfloat16", "float16"])

@@ -3,6 +3,7 @@
 All channels show one scan and change together.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,9 +16,17 @@ if TYPE_CHECKING:
 
 
 def change_intensities(
-    image: Tensor, settings: "AugmentConfig", random: np.random.Generator
+    image: Tensor,
+    settings: "AugmentConfig",
+    random: np.random.Generator,
+    *,
+    hu_per_unit: Sequence[float],
 ) -> Tensor:
-    """Low resolution, blur, contrast, brightness, gamma, noise, each with its probability, in the order in which a scanner would."""
+    """Lower the resolution, blur, change contrast, brightness and gamma, add noise.
+
+    Each with its probability, in the order in which a scanner would. `hu_per_unit`: the HU that one
+    unit of each normalised channel stands for.
+    """
     hits = dict(
         zip(
             _NAMES,
@@ -36,7 +45,8 @@ def change_intensities(
     if hits["gamma"]:
         gamma(image, random.uniform(*settings.gamma))
     if hits["noise"]:
-        noise(image, random.uniform(*settings.noise_std), seed=int(random.integers(2**62)))
+        std_hu = random.uniform(*settings.noise_hu)
+        noise(image, std_hu, hu_per_unit, seed=int(random.integers(2**62)))
     return image
 
 
@@ -62,9 +72,14 @@ def gamma(image: Tensor, exponent: float) -> None:
             )
 
 
-def noise(image: Tensor, std: float, *, seed: int) -> None:
-    """Gaussian noise of this standard deviation, independent in each voxel and channel."""
-    image.add_(torch.randn(image.shape, generator=torch.Generator().manual_seed(seed)), alpha=std)
+def noise(image: Tensor, std_hu: float, hu_per_unit: Sequence[float], *, seed: int) -> None:
+    """Add Gaussian noise of a standard deviation in HU, independent in each voxel.
+
+    All channels are windows of one scan, and get the same noise, in their own units.
+    """
+    field = torch.randn(image.shape[1:], generator=torch.Generator().manual_seed(seed))
+    for channel, unit_hu in zip(image, hu_per_unit, strict=True):
+        channel.add_(field, alpha=std_hu / unit_hu)
 
 
 def blur(image: Tensor, sigma: float) -> None:

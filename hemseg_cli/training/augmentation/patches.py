@@ -1,4 +1,4 @@
-"""One training patch: cut from the memory maps, transformed in the plane, mirrored, changed in intensity."""
+"""Cut a training patch from the memory maps, transform, mirror and change its intensities."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -31,9 +31,14 @@ def augmented_patch(
     settings: "AugmentConfig",
     *,
     padding: Sequence[float],
+    hu_per_unit: Sequence[float],
     random: np.random.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Image [c, i, j, k] and label [1, i, j, k], float32, of the patch that begins at voxel `start`. `padding`: one value per channel."""
+    """Cut and augment the patch that begins at voxel `start`.
+
+    Returns image [c, i, j, k] and label [1, i, j, k], float32. `padding`: one value per channel;
+    `hu_per_unit`: the HU that one unit of each normalised channel stands for.
+    """
     i, j, k = (bool(hit) for hit in random.random(3) < settings.mirror_p)
     transform = draw_plane_transform(settings, patch, random)
     if transform is None:
@@ -43,7 +48,7 @@ def augmented_patch(
         image, label = _transformed(
             case, start, patch, transform, padding=padding, mirror=(i, j, k)
         )
-    return change_intensities(image, settings, random), label
+    return change_intensities(image, settings, random, hu_per_unit=hu_per_unit), label
 
 
 def _transformed(

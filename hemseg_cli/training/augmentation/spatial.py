@@ -1,4 +1,4 @@
-"""In-plane rotation, scaling and elastic deformation as one map of pixels, which serves every slice and channel: one interpolation.
+"""Rotate, scale and bend patches in the plane, by one map of pixels for all slices and channels.
 
 Slices of 5 mm are neither rotated nor scaled into one another (as nnU-Net does for anisotropic
 data).
@@ -47,7 +47,10 @@ class PlaneMap:
 
 @dataclass(frozen=True)
 class PlaneTransform:
-    """`rotation_rad`, `scale` (above 1 enlarges) and displacements of control points [2, n, n] in voxels, or None."""
+    """A rotation, a scale (above 1 enlarges) and displacements of control points, or None.
+
+    `displacements`: [2, n, n], in voxels.
+    """
 
     rotation_rad: float = 0.0
     scale: float = 1.0
@@ -57,7 +60,7 @@ class PlaneTransform:
 def draw_plane_transform(
     settings: "AugmentConfig", patch: Sequence[int], random: np.random.Generator
 ) -> PlaneTransform | None:
-    """What befalls this patch in the plane; None: nothing, and no interpolation is needed."""
+    """Draw the transform of a patch in the plane; None where there is none, and no interpolation."""
     rotated, scaled, bent = random.random(3) < (
         settings.rotation_p,
         settings.scale_p,

@@ -55,12 +55,12 @@ def test_contrast_widens_about_the_mean_within_the_range():
     assert wide.max() == before.max()
 
 
-def test_noise_has_the_deviation_asked_for_and_follows_its_seed():
-    first, again, other = (torch.zeros(1, 40, 40, 10) for _ in range(3))
-    noise(first, 0.2, seed=3)
-    noise(again, 0.2, seed=3)
-    noise(other, 0.2, seed=4)
-    assert float(first.std()) == pytest.approx(0.2, rel=0.03)
+def test_noise_is_in_hu_the_same_in_every_window_and_follows_its_seed():
+    first, again, other = (torch.zeros(2, 40, 40, 10) for _ in range(3))
+    for image, seed in ((first, 3), (again, 3), (other, 4)):
+        noise(image, 6.0, (40.0, 200.0), seed=seed)
+    assert float(first[0].std()) == pytest.approx(6 / 40, rel=0.03)
+    torch.testing.assert_close(first[1] * 200, first[0] * 40)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
@@ -79,9 +79,17 @@ def test_lower_resolution_keeps_every_second_pixel_and_interpolates_the_rest():
 def test_only_what_is_switched_on_happens():
     image = _image()
     before = image.clone()
-    assert torch.equal(change_intensities(image, AugmentConfig(), np.random.default_rng(0)), before)
+    assert torch.equal(
+        change_intensities(
+            image, AugmentConfig(), np.random.default_rng(0), hu_per_unit=[40.0] * len(image)
+        ),
+        before,
+    )
     shifted = change_intensities(
-        image, AugmentConfig(brightness_p=1, brightness=(0.3, 0.3)), np.random.default_rng(0)
+        image,
+        AugmentConfig(brightness_p=1, brightness=(0.3, 0.3)),
+        np.random.default_rng(0),
+        hu_per_unit=[40.0] * len(image),
     )
     torch.testing.assert_close(shifted, before + 0.3)
 
@@ -93,7 +101,10 @@ def test_each_changes_the_image_and_leaves_it_finite(name):
     image = _image()
     before = image.clone()
     changed = change_intensities(
-        image, AugmentConfig.model_validate({f"{name}_p": 1.0}), np.random.default_rng(1)
+        image,
+        AugmentConfig.model_validate({f"{name}_p": 1.0}),
+        np.random.default_rng(1),
+        hu_per_unit=[40.0] * len(image),
     )
     assert torch.isfinite(changed).all()
     assert not torch.equal(changed, before)

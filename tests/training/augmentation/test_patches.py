@@ -51,7 +51,13 @@ def test_image_and_label_go_through_the_same_transform(case):
     seen = 0.0
     for _ in range(20):
         image, label = augmented_patch(
-            case, (2, 2, 0), (26, 24, 8), settings, padding=(-1.0,), random=random
+            case,
+            (2, 2, 0),
+            (26, 24, 8),
+            settings,
+            padding=(-1.0,),
+            hu_per_unit=(40.0,),
+            random=random,
         )
         assert set(np.unique(label)) <= {0.0, 1.0}
         bright = image > 0.25  # halfway between brain at 35 and blood at 65 HU
@@ -65,6 +71,12 @@ def test_the_map_on_disk_is_never_written_to(case):
     before = np.array(case.image)
     settings = AugmentConfig(brightness_p=1, noise_p=1, gamma_p=1, contrast_p=1)
     augmented_patch(
-        case, (0, 0, 0), case.shape, settings, padding=(-1.0,), random=np.random.default_rng(0)
+        case,
+        (0, 0, 0),
+        case.shape,
+        settings,
+        padding=(-1.0,),
+        hu_per_unit=(40.0,),
+        random=np.random.default_rng(0),
     )
     np.testing.assert_array_equal(case.image, before)
