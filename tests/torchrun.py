@@ -1,4 +1,4 @@
-"""A real `torchrun` with two gloo processes on 127.0.0.1."""
+"""A real `torchrun` with gloo processes on 127.0.0.1."""
 
 import os
 import subprocess
@@ -11,20 +11,21 @@ _TORCHRUN = (
     "torch.distributed.run",
     "--standalone",
     "--nproc-per-node",
-    "2",
-    "-m",
-    "--",
-    "hemseg_cli",
 )
 
 
 def run_two(*arguments: str) -> str:
-    """What both processes of `torchrun --nproc-per-node 2 -m -- hemseg_cli ...` printed to stdout.
+    """As `run_processes`, with two."""
+    return run_processes(2, *arguments)
 
-    Both must end well.
+
+def run_processes(count: int, *arguments: str) -> str:
+    """What `torchrun --nproc-per-node COUNT -m -- hemseg_cli ...` printed to stdout.
+
+    Every process must end well.
     """
     done = subprocess.run(
-        [*_TORCHRUN, *arguments],
+        [*_TORCHRUN, str(count), "-m", "--", "hemseg_cli", *arguments],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},

@@ -1,11 +1,15 @@
+import contextlib
 import os
 import pickle
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from hemseg_cli.core import console
 from hemseg_cli.core.cases import Case
 from hemseg_cli.core.errors import HemsegError
 from hemseg_cli.imaging.nifti import Volume, read_volume, write_volume
@@ -154,3 +158,68 @@ def test_a_full_disk_is_said(tmp_path, folder):
     (folder / ".cache").write_text("a file where the folder should be")
     with pytest.raises(HemsegError, match=r"a: cannot write the cache .*\.cache"):
         _prepared(tmp_path, [case])
+
+
+def test_a_scan_whose_id_begins_as_another_s_keeps_its_entry(tmp_path, folder):
+    names = ("a", "a-1", "a-0123456789ab", "a-1-b")
+    cases = [ball_scan(folder, name, seed=seed) for seed, name in enumerate(names)]
+    first = [case.folder for case in _prepared(tmp_path, cases)]
+    ball_scan(folder, "a", seed=9)
+    os.utime(folder / cases[0].image, ns=(1, 1))
+    again = [case.folder for case in _prepared(tmp_path, cases)]
+    assert again[0] != first[0]
+    assert not first[0].exists()
+    assert again[1:] == first[1:]
+    assert all(entry.is_dir() for entry in again)
+
+
+def test_the_cache_lies_where_the_key_says_apart_for_each_data_set(tmp_path, folder):
+    case = ball_scan(folder, "a")
+    other = ball_scan(tmp_path / "second" / "tiny", "a", seed=5)
+    key = f"data.cache='{tmp_path / 'scratch'}'"
+    here = _prepared(tmp_path, [case], key)[0]
+    there = _prepared(tmp_path / "second", [other], key)[0]
+    assert here.folder.is_relative_to(tmp_path / "scratch")
+    assert there.folder.is_relative_to(tmp_path / "scratch")
+    assert here.folder.parent.parent != there.folder.parent.parent
+    assert not (folder / ".cache").exists()
+
+
+@contextlib.contextmanager
+def _as_nobody() -> Iterator[None]:
+    """Without the rights of root, who may write anywhere."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if user == 0:
+            os.seteuid(user)
+
+
+def test_a_read_only_data_set_is_cached_for_the_user(monkeypatch, capsys):
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folder is closed to others
+        root, home = Path(name), Path(name) / "home"
+        case = ball_scan(root / "tiny", "a")
+        home.mkdir()
+        for path, mode in ((root, 0o755), (home, 0o777), (root / "tiny", 0o555)):
+            path.chmod(mode)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+        console.configure()
+        with _as_nobody():
+            prepared = _prepared(root, [case])
+            assert prepared[0].foreground_voxels == int(prepared[0].label.sum()) > 0
+        assert prepared[0].folder.is_relative_to(home / "hemseg")
+        said = capsys.readouterr().err
+        assert said.count("cannot be written to: preprocessed scans go to") == 1
+        (root / "tiny").chmod(0o755)
+
+
+def test_arrays_leave_no_file_open(tmp_path, folder):
+    cases = [ball_scan(folder, f"s{n}", seed=n) for n in range(5)]
+    prepared = _prepared(tmp_path, cases)
+    before = len(os.listdir("/proc/self/fd"))
+    sums = [float(case.image.sum()) + float(case.label.sum()) for case in prepared]
+    assert len(sums) == 5
+    assert len(os.listdir("/proc/self/fd")) == before

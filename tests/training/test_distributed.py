@@ -12,7 +12,7 @@ from hemseg_cli.models.checkpoint import read_checkpoint
 from hemseg_cli.training.batches import BatchPlan, shared_batch_size
 from hemseg_cli.training.distributed import Processes
 from hemseg_cli.training.train import train
-from tests.torchrun import run_two
+from tests.torchrun import run_processes, run_two
 from tests.training.small_run import assert_same_state, small_config, write_config
 
 SMALL = ("train.patches_per_scan=2", "train.precision=float32")
@@ -80,3 +80,26 @@ def test_batch_is_raised_to_as_many_patches_for_each_process(
     batch: int, processes: int, total: int
 ) -> None:
     assert shared_batch_size(batch, processes) == total
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [(), ("train.loss.deep_supervision=0",)],
+    ids=["the default batch of 2", "heads without a loss"],
+)
+def test_four_processes_take_the_default_batch_and_train_what_one_does(
+    place: Path, settings: tuple[str, ...]
+) -> None:
+    common = (*SMALL, "train.epochs=1", "train.tune=none", *settings)
+    four = small_config(place, *common, "train.batch_size=2")
+    file = str(write_config(place, four))
+    assert json.loads(run_processes(4, "train", "--config", file, "--run", "four", "--json"))
+    one = train(small_config(place, *common, "train.batch_size=4"), run="one")
+    ours, theirs = (
+        read_checkpoint(RunDirectory(four.runs.root / name).checkpoint("last"))
+        for name in ("one", "four")
+    )
+    assert one.epochs == 1
+    assert ours["step"] == theirs["step"] > 0
+    for key, weight in ours["network"].items():
+        torch.testing.assert_close(theirs["network"][key], weight, rtol=1e-3, atol=1e-5)

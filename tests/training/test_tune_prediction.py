@@ -17,7 +17,16 @@ from hemseg_cli.training import tune_prediction as tuning
 from hemseg_cli.training.train import train
 from hemseg_cli.training.tune_prediction import TunedSettings, store_settings, tune_prediction
 from tests.inference.small_model import config_in, make_run, scan, truth
-from tests.training.small_run import small_config, small_data
+from tests.training.small_run import (
+    exit_code,
+    kill_child,
+    marked,
+    small_config,
+    small_data,
+    start_child,
+    wait_for,
+    write_config,
+)
 
 SPECK = (5, 5, 1)  # a bright voxel of 0.125 mL that is no hemorrhage
 
@@ -159,3 +168,34 @@ def test_training_stores_its_tuning_and_survives_a_stop_in_it(
     assert read_checkpoint(run / "last.pt")["progress"]["finished"]
     assert "min_component_ml" in read_checkpoint(run / "best.pt")["predict"]
     assert "tuned" not in read_checkpoint(run / "best.pt")
+
+
+def test_run_stopped_while_settings_are_chosen_is_completed_by_resume_and_by_the_same_command(
+    tmp_path: Path,
+) -> None:
+    small_data(tmp_path)
+    config = small_config(tmp_path, "train.epochs=1")
+    file, marker = str(write_config(tmp_path, config)), tmp_path / "marker"
+    for name, again in (("a", ["--resume"]), ("b", [])):
+        marker.unlink(missing_ok=True)
+        command = ["train", "--config", file, "--run", name]
+        child = start_child(
+            command,
+            tmp_path / "out",
+            before=lambda: setattr(tuning, "_dice_of", marked(tuning._dice_of, marker, call=2)),
+        )
+        wait_for(marker.exists, child)
+        assert kill_child(child, signal.SIGTERM) == 143, (tmp_path / "out").read_text()
+        best = tmp_path / "runs" / name / "checkpoints" / "best.pt"
+        weights = read_checkpoint(best)["model"]
+        assert "tuned" not in read_checkpoint(best)
+
+        assert exit_code(start_child([*command, *again], tmp_path / "out")) == 0
+        done = read_checkpoint(best)
+        assert done["tuned"]
+        assert all(torch.equal(done["model"][key], value) for key, value in weights.items())
+
+        # Nothing is left: both are refused, with what to type.
+        code = exit_code(start_child([*command, *again], tmp_path / "out"))
+        assert code == (1 if again else 2)
+        assert f"hemseg predict --run {name}" in (tmp_path / "out").read_text()
