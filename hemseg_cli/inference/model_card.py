@@ -1,4 +1,4 @@
-"""Write the model card of an archive: what it was trained on, how good it is, and what it is not."""
+"""Write the model card of an archive: its training data, classes, metrics and limits."""
 
 import json
 from collections.abc import Mapping, Sequence
