@@ -56,7 +56,11 @@ def load(
     given = [
         *_from_environment(os.environ if environ is None else environ),
         *(_from_assignment(text) for text in assignments),
-        *(("command line", key, value) for key, value in (options or {}).items()),
+        # A path is text as in a file: `~` and variables in it are expanded alike.
+        *(
+            ("command line", key, str(value) if isinstance(value, Path) else value)
+            for key, value in (options or {}).items()
+        ),
     ]
     layers += [_given_layer(*one) for one in given if one[2] is not None]
 
