@@ -236,7 +236,8 @@ def _trained_dice(
     try:
         trained = train(config)
         predict(config, runs=[trained.run.name])
-        summary = evaluate(config, runs=[trained.run.name]).runs[0].summary
+        scored = evaluate(config, runs=[trained.run.name]).runs[0]
+        summary = scored.summary.to_dict()
     except HemsegError as error:
         return {"error": str(error)}
     return {
