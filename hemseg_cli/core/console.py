@@ -14,13 +14,12 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from io import TextIOBase, TextIOWrapper, UnsupportedOperation
+from io import TextIOWrapper
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TextIO, TypeVar, cast
+from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
-from hemseg_cli.core.errors import HemsegError
 from hemseg_cli.core.names import printable
 from hemseg_cli.core.urls import without_secrets
 
@@ -137,7 +136,7 @@ def log_file() -> Path | None:
 
 def is_live() -> bool:
     """Whether progress may be drawn in place: stderr is a terminal and the command is not quiet."""
-    return _is_terminal(sys.stderr) and not _output.quiet and os.environ.get("TERM") != "dumb"
+    return is_terminal(sys.stderr) and not _output.quiet and os.environ.get("TERM") != "dumb"
 
 
 def say(message: str) -> None:
@@ -190,9 +189,9 @@ def print_table(table: Table) -> None:
     """
     from rich.console import Console
 
-    terminal = _is_terminal(sys.stdout)
+    terminal = is_terminal(sys.stdout)
     rows = [[printable(cell) for cell in row] for row in table.rows]
-    stream = _Stream(sys.stdout)
+    stream = Stream(sys.stdout)
     console = Console(file=cast("IO[str]", stream), width=None if terminal else _UNBOUNDED_COLUMNS)
     widths = _column_widths(table.columns, rows, console.width)
     if table.title:
@@ -266,78 +265,9 @@ def print_text(text: str) -> None:
     A reader that went away (`| head`) is no error: the rest goes nowhere. HemsegError where stdout
     cannot take it (a full disk).
     """
-    stream = _Stream(sys.stdout)
+    stream = Stream(sys.stdout)
     stream.write(printable(text if text.endswith("\n") else text + "\n"))
     stream.finish()
-
-
-class _Stream(TextIOBase):
-    r"""stdout or stderr, so that printing fails no work.
-
-    A character that the terminal cannot show is written as text (`\xe9`). After the first error,
-    which is kept in `error`, everything goes nowhere.
-    """
-
-    def __init__(self, stream: TextIO | None) -> None:
-        self._stream = stream  # None: closed before Python has started
-        self.error: OSError | None = None
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]  # the base class has an attribute
-        """The encoding of the terminal, by which rich chooses its lines."""
-        return getattr(self._stream, "encoding", None) or "utf-8"
-
-    def isatty(self) -> bool:
-        """Whether it is a terminal."""
-        return _is_terminal(self._stream)
-
-    def fileno(self) -> int:
-        """The descriptor, by which rich asks for the width."""
-        if self._stream is None:
-            raise UnsupportedOperation("fileno")
-        return self._stream.fileno()
-
-    def write(self, text: str) -> int:
-        """Write what the encoding has, and the rest as text."""
-        shown = text.encode(self.encoding, "backslashreplace").decode(self.encoding)
-        self._guarded(lambda stream: stream.write(shown))
-        return len(text)
-
-    def flush(self) -> None:
-        """Write what is held back."""
-        self._guarded(lambda stream: stream.flush())
-
-    def finish(self) -> None:
-        """Write what is held back; HemsegError if anything could not be written.
-
-        A reader that went away is no error.
-        """
-        self.flush()
-        if self.error is not None and not isinstance(self.error, BrokenPipeError):
-            raise HemsegError(
-                f"cannot print the result: {self.error.strerror or self.error}",
-                hint="the work itself is done",
-            )
-
-    def _guarded(self, act: Callable[[TextIO], object]) -> None:
-        if self._stream is None or self.error is not None:
-            return
-        try:
-            act(self._stream)
-        except ValueError:
-            self._stream = None  # closed meanwhile
-        except OSError as error:
-            self.error = error
-            # Python flushes once more at its end, and would say so and exit with 120.
-            with contextlib.suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
-
-
-def _is_terminal(stream: TextIO | None) -> bool:
-    try:
-        return stream is not None and stream.isatty()
-    except ValueError:  # closed
-        return False
 
 
 class Track:
@@ -459,7 +389,7 @@ def library_progress(items: Iterable[T], *, label: str, total: int | None = None
 def _stderr() -> "Console":
     from rich.console import Console
 
-    return Console(file=cast("IO[str]", _Stream(sys.stderr)))
+    return Console(file=cast("IO[str]", Stream(sys.stderr)))
 
 
 def _plain(cell: str, style: str = "") -> "Text":
