@@ -12,7 +12,13 @@ from hemseg_cli.config import Config, dump
 from hemseg_cli.core import console
 from hemseg_cli.core.errors import HemsegError, UsageError
 from hemseg_cli.core.files import remove_leftovers, write_text
-from hemseg_cli.core.run_directory import RunDirectory, create_run, discard_run, mark_latest, open_run
+from hemseg_cli.core.run_directory import (
+    RunDirectory,
+    create_run,
+    discard_run,
+    mark_latest,
+    open_run,
+)
 from hemseg_cli.models.checkpoint import read_checkpoint, write_checkpoint
 from hemseg_cli.training.distributed import Processes
 from hemseg_cli.training.environment import environment, write_environment

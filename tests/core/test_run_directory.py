@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from hemseg_cli.core.errors import HemsegError, UsageError
-from hemseg_cli.core.run_directory import RunDirectory, create_run, discard_run, mark_latest, open_run
+from hemseg_cli.core.run_directory import (
+    RunDirectory,
+    create_run,
+    discard_run,
+    mark_latest,
+    open_run,
+)
 
 
 def test_names_inside_a_run_are_those_of_the_design() -> None:
