@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 from hemseg_cli.core.names import printable
+from hemseg_cli.core.streams import Stream, is_terminal
 from hemseg_cli.core.urls import without_secrets
 
 if TYPE_CHECKING:
