@@ -45,7 +45,7 @@ class Overlap:
     in_val: tuple[str, ...]
 
     def warning(self) -> str:
-        """One line for a person."""
+        """Say it in one line."""
         where = f"{len(self.in_train)} in train, {len(self.in_val)} in val"
         return (
             f"test scans of {self.tested_on} in {self.trained_on}: {where}; "
@@ -114,7 +114,7 @@ class DataHealth:
         )
 
     def leaking_patients(self) -> dict[str, list[str]]:
-        """Patient -> `split/scan` of each scan, for patients in more than one split."""
+        """Return patient -> `split/scan` of each scan, for patients in more than one split."""
         shared = patients_across_splits(case for case in self.cases if case.split)
         return {
             patient: [f"{c.split}/{c.scan}" for c in self.cases if c.patient == patient and c.split]
@@ -122,7 +122,7 @@ class DataHealth:
         }
 
     def splits(self) -> dict[str, dict[str, int]]:
-        """Per split: scans, patients, labels, images."""
+        """Count per split: scans, patients, labels, images."""
         state = {scan.scan: scan for scan in self.scans}
         names = [*SPLITS, *sorted({case.split for case in self.cases} - set(SPLITS))]
         found = {}
@@ -137,7 +137,7 @@ class DataHealth:
         return found
 
     def tilts(self) -> dict[str, int]:
-        """Scans per bin of |tilt|."""
+        """Count the scans in each bin of |tilt|."""
         angles = [abs(scan.tilt_deg) for scan in self.scans if scan.tilt_deg is not None]
         edges = (0.0, *TILT_BINS_DEG)
         names = [f"{low:g}-{high:g}" for low, high in itertools.pairwise(edges)] + [
@@ -147,7 +147,7 @@ class DataHealth:
         return {name: counts[number] for number, name in enumerate(names)}
 
     def strata(self) -> dict[str, dict[str, int]]:
-        """Volume stratum (mL) -> scans per split."""
+        """Return volume stratum (mL) -> scans per split."""
         split = {case.scan: case.split or "no split" for case in self.cases}
         counts = Counter(
             (volume_stratum(scan.truth_ml), split[scan.scan])
@@ -160,7 +160,7 @@ class DataHealth:
         }
 
     def warnings(self) -> list[str]:
-        """What one should know, a line each; none of it fails the check."""
+        """Say what one should know, a line each; none of it fails the check."""
         leaking = self.leaking_patients()
         lines = []
         if leaking:
@@ -192,7 +192,7 @@ class DataHealth:
         return lines
 
     def payload(self) -> dict[str, Any]:
-        """All of it as plain values."""
+        """Return all of it as plain values."""
         volumes = sorted(scan.truth_ml for scan in self.scans if scan.truth_ml is not None)
         return {
             "dataset": self.dataset,
@@ -224,7 +224,7 @@ class DataHealth:
         }
 
     def tables(self) -> list[console.Table]:
-        """All of it for a person."""
+        """Return all of it for a person."""
         splits = self.splits()
         columns = ("scans", "patients", "labels", "images")
         numbers = frozenset({*columns, *splits, "all"})

@@ -1,4 +1,4 @@
-"""What this machine has: versions, device, memory, extras, disk."""
+"""Show what this machine has: versions, device, memory, extras, disk."""
 
 import os
 import platform
@@ -106,7 +106,7 @@ class MachineReport:
         return not self.torch_problem and None not in self.versions.values()
 
     def payload(self) -> dict[str, Any]:
-        """All of it as plain values."""
+        """Return all of it as plain values."""
         return {
             "ok": self.ok,
             "hemseg": __version__,
@@ -133,7 +133,7 @@ class MachineReport:
         }
 
     def tables(self) -> list[console.Table]:
-        """All of it for a person."""
+        """Return all of it for a person."""
         machine = [
             ["hemseg", __version__],
             ["Python", f"{self.python} on {self.system}"],

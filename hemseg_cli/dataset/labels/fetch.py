@@ -137,7 +137,7 @@ def _check_manifest(
 def _splits(
     members: Mapping[str, LabelMember], manifest: Mapping[str, ManifestRow], rule: str
 ) -> dict[str, str]:
-    """Scan -> split by the rule; "" for a scan that belongs to none."""
+    """Return scan -> split by the rule; "" for a scan that belongs to none."""
     cases = [
         Case(scan, manifest[scan].patient, member.split) for scan, member in sorted(members.items())
     ]
@@ -147,7 +147,7 @@ def _splits(
 
 
 def _known_cases(path: Path) -> dict[str, Case]:
-    """The rows of an earlier run, which `convert` may have completed since."""
+    """Read the rows of an earlier run, which `convert` may have completed since."""
     if not path.is_file():
         return {}
     try:
@@ -253,7 +253,7 @@ def _make_cases(
 
 
 def _with_facts(case: Case, facts: LabelFacts) -> Case:
-    """The row with what the label says.
+    """Return the row with what the label says.
 
     A geometry that came from DICOM positions is better and stays.
     """

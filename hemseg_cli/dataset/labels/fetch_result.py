@@ -14,7 +14,7 @@ from hemseg_cli.imaging.geometry import TILTED_FROM_DEG
 
 @dataclass(frozen=True)
 class FetchResult:
-    """What is there now, and what this run did about it.
+    """The labels that are there now, and what this run did about them.
 
     `differing`: labels that are not the archive's and were kept.
     """
@@ -35,7 +35,7 @@ class FetchResult:
         return bool(self.failures)
 
     def payload(self) -> dict[str, Any]:
-        """The result as plain values."""
+        """Return the result as plain values."""
         return {
             "dataset": self.dataset,
             "folder": str(self.folder),
@@ -54,7 +54,7 @@ class FetchResult:
         }
 
     def split_counts(self) -> dict[str, int]:
-        """Scans per split; `excluded` where there are such."""
+        """Count the scans of each split; `excluded` where there are such."""
         counts = Counter(case.split or EXCLUDED for case in self.cases)
         return {
             split: counts[split]
@@ -63,7 +63,7 @@ class FetchResult:
         }
 
     def shared(self) -> dict[str, list[str]]:
-        """Patient -> `split/scan` of each of their scans, for patients in more than one split."""
+        """Return patient -> `split/scan` of each of their scans, for patients in more than one split."""
         several = patients_across_splits(case for case in self.cases if case.split)
         return {
             patient: [
@@ -75,12 +75,12 @@ class FetchResult:
         }
 
     def median_ml(self) -> float | None:
-        """The median hemorrhage, mL."""
+        """Return the median hemorrhage, mL."""
         volumes = [case.truth_ml for case in self.cases if case.truth_ml is not None]
         return round(statistics.median(volumes), 3) if volumes else None
 
     def tables(self) -> list[console.Table]:
-        """The result for a person."""
+        """Return the result for a person."""
         counts = self.split_counts()
         did = f"{self.written} written" + (
             f", {len(self.restored)} restored" if self.restored else ""

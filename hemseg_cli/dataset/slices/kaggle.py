@@ -1,4 +1,4 @@
-"""Kaggle's copy of RSNA-2019: the competition's zip behind a token.
+"""Find Kaggle's copy of RSNA-2019: the competition's zip behind a token.
 
 Tested against a stand-in server, never against Kaggle itself.
 """
@@ -39,14 +39,14 @@ EXPLAIN = {
 
 
 def archive_url(base: str) -> str:
-    """The address that redirects to the competition's zip."""
+    """Return the address that redirects to the competition's zip."""
     return f"{base.rstrip('/')}/api/v1/competitions/data/download-all/{COMPETITION}"
 
 
 def authorization() -> str:
-    """The Authorization header.
+    """Return the Authorization header.
 
-    The token of `KAGGLE_API_TOKEN`, else user and key of `kaggle.json`.
+    It holds the token of `KAGGLE_API_TOKEN`, else user and key of `kaggle.json`.
 
     That file lies in `KAGGLE_CONFIG_DIR`, or in ~/.kaggle. HemsegError where there is neither,
     FileFormatError for a bad file; neither message repeats a secret.

@@ -1,4 +1,4 @@
-"""A zip of slices behind a URL.
+"""Read slices from a zip behind a URL.
 
 Only the slices that are asked for are moved, over a few connections, and each is kept as it comes.
 
@@ -50,11 +50,11 @@ class RemoteZipSource:
         return shown(self._reader.url)
 
     def read(self, slice_id: str) -> bytes:
-        """One slice: kept from before, or loaded now."""
+        """Read one slice: kept from before, or loaded now."""
         return self._get(self._index.member(slice_id))
 
     def read_many(self, slice_ids: Sequence[str]) -> list[bytes]:
-        """The slices in the order asked, several moved at once.
+        """Read the slices in the order asked, several moved at once.
 
         The first error stops the others; what has come is kept.
         """
@@ -67,11 +67,11 @@ class RemoteZipSource:
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def missing(self, slice_ids: Sequence[str]) -> list[str]:
-        """Ids without a member."""
+        """Return the ids without a member."""
         return self._index.missing(slice_ids)
 
     def sizes(self, slice_ids: Sequence[str]) -> dict[str, int]:
-        """Bytes to move: packed sizes, 0 for a slice that is kept."""
+        """Return the bytes to move: packed sizes, 0 for a slice that is kept."""
         members = self._index.members(slice_ids)
         return {
             member.slice_id: 0 if self._file(member).is_file() else member.packed
@@ -98,7 +98,7 @@ class RemoteZipSource:
         return self._slices / f"ID_{member.slice_id}.dcm"
 
     def _kept(self, member: Member) -> bytes | None:
-        """The kept slice, if it is this member's."""
+        """Return the kept slice, if it is this member's."""
         from isal import isal_zlib
 
         try:
@@ -127,7 +127,7 @@ class RemoteZipSource:
 
 
 class _Fetcher:
-    """What remotezip reads with: our ranges, with their retries and their bar."""
+    """Lets remotezip read through our ranges, with their retries and their bar."""
 
     def __init__(
         self, url: str, session: object, *, support_suffix_range: bool, reader: RangeReader

@@ -1,6 +1,4 @@
-"""Where the DICOM slices come from: a folder, a zip on this disk, a zip behind a URL, or Kaggle.
-
-One interface, by slice id.
+"""Read DICOM slices by id from a folder, a zip on this disk, a zip behind a URL, or Kaggle.
 
 A source is opened once, pickled into the workers, and opens its file or connection there when the
 first slice is asked for.
@@ -32,15 +30,15 @@ class SliceSource(Protocol):
         ...
 
     def read(self, slice_id: str) -> bytes:
-        """One slice's DICOM file."""
+        """Read one slice's DICOM file."""
         ...
 
     def read_many(self, slice_ids: Sequence[str]) -> list[bytes]:
-        """The files of one scan, in the order asked; a remote source moves several at once."""
+        """Read the files of one scan, in the order asked; a remote source moves several at once."""
         ...
 
     def missing(self, slice_ids: Sequence[str]) -> list[str]:
-        """Those that the source does not have, in the order asked."""
+        """Return the ids that the source does not have, in the order asked."""
         ...
 
     def sizes(self, slice_ids: Sequence[str]) -> dict[str, int]:
@@ -65,7 +63,7 @@ class SliceSource(Protocol):
 
 
 def open_source(config: Config) -> SliceSource:
-    """The source that `convert.dicom` names.
+    """Open the source that `convert.dicom` names.
 
     UsageError where it is not set, HemsegError where it is not there.
     """
@@ -118,7 +116,7 @@ class FolderSource:
         return str(self._folder)
 
     def read(self, slice_id: str) -> bytes:
-        """One file."""
+        """Read one file."""
         try:
             with open(self._path(slice_id), "rb", buffering=0) as file:
                 return file.read()
@@ -130,15 +128,15 @@ class FolderSource:
             ) from None
 
     def read_many(self, slice_ids: Sequence[str]) -> list[bytes]:
-        """The files, one after the other."""
+        """Read the files, one after the other."""
         return [self.read(slice_id) for slice_id in slice_ids]
 
     def missing(self, slice_ids: Sequence[str]) -> list[str]:
-        """Ids without a file."""
+        """Return the ids without a file."""
         return [slice_id for slice_id in slice_ids if not os.path.isfile(self._path(slice_id))]
 
     def sizes(self, slice_ids: Sequence[str]) -> dict[str, int]:
-        """File sizes."""
+        """Return the sizes of the files."""
         sizes = {}
         for slice_id in slice_ids:
             try:
@@ -148,7 +146,7 @@ class FolderSource:
         return sizes
 
     def forget(self, slice_ids: Sequence[str]) -> None:
-        """Nothing: the files are the user's."""
+        """Do nothing: the files are the user's."""
 
     def __enter__(self) -> Self:
         return self
@@ -182,25 +180,25 @@ class ZipSource:
         return str(self._path)
 
     def read(self, slice_id: str) -> bytes:
-        """One member."""
+        """Read one member."""
         if self._file is None:
             self._file = os.open(self._path, os.O_RDONLY)
         return read_member(self.place, self._index.member(slice_id), self._read_at)
 
     def read_many(self, slice_ids: Sequence[str]) -> list[bytes]:
-        """The members, one after the other."""
+        """Read the members, one after the other."""
         return [self.read(slice_id) for slice_id in slice_ids]
 
     def missing(self, slice_ids: Sequence[str]) -> list[str]:
-        """Ids without a member."""
+        """Return the ids without a member."""
         return self._index.missing(slice_ids)
 
     def sizes(self, slice_ids: Sequence[str]) -> dict[str, int]:
-        """Packed sizes."""
+        """Return the packed sizes."""
         return {member.slice_id: member.packed for member in self._index.members(slice_ids)}
 
     def forget(self, slice_ids: Sequence[str]) -> None:
-        """Nothing: the archive is the user's."""
+        """Do nothing: the archive is the user's."""
 
     def __enter__(self) -> Self:
         return self

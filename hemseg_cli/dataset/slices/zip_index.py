@@ -1,6 +1,6 @@
-"""The index of a zip of DICOM slices as one sorted table.
+"""Index a zip of DICOM slices as one sorted table.
 
-Three quarters of a million members in 20 MB, found by id, shared by workers.
+Three quarters of a million members take 20 MB, are found by id and shared by workers.
 
 The table is kept in a file and mapped into memory, so that no worker reads the archive's directory
 again. Members are read in place: local header, then the packed bytes; size and checksum are
@@ -88,9 +88,10 @@ class SliceIndex:
 
     @classmethod
     def build(cls, place: str, infos: Iterable[zipfile.ZipInfo]) -> Self:
-        """The index of an archive. FileFormatError names the member.
+        """Build the index of an archive.
 
-        Encrypted, too large, an unknown method, twice.
+        FileFormatError names a member that is encrypted, too large, packed by an unknown method or
+        there twice.
         """
         rows = []
         for info in infos:
@@ -115,7 +116,7 @@ class SliceIndex:
 
     @classmethod
     def load(cls, path: Path) -> Self | None:
-        """The index kept in a file, mapped into memory.
+        """Load the index kept in a file, mapped into memory.
 
         None where there is none that can be used.
         """
@@ -131,7 +132,7 @@ class SliceIndex:
             np.save(file, self._table)
 
     def find(self, slice_id: str) -> Member | None:
-        """The member of a slice id (9 hexadecimal digits), None where there is none."""
+        """Return the member of a slice id (9 hexadecimal digits), None where there is none."""
         number = int(slice_id, 16)
         row = int(np.searchsorted(self._ids, np.uint64(number)))
         if row == len(self._ids) or int(self._ids[row]) != number:
@@ -155,7 +156,7 @@ def _check(place: str, info: zipfile.ZipInfo) -> None:
 
 
 def read_member(place: str, member: Member, read_at: ReadAt) -> bytes:
-    """The slice's bytes, of an archive on this disk.
+    """Read the slice's bytes from an archive on this disk.
 
     `read_at(offset, size)` gives bytes of the archive, fewer at its end.
 
@@ -166,7 +167,7 @@ def read_member(place: str, member: Member, read_at: ReadAt) -> bytes:
 
 
 def data_start(place: str, member: Member, head: bytes) -> int:
-    """Bytes from the member's local header, which starts `head`, to its packed data."""
+    """Count the bytes from the member's local header, which starts `head`, to its data."""
     if len(head) < _LOCAL_HEADER.size or head[:4] != b"PK\3\4":
         raise CaseError(
             f"{place}: slice {member.slice_id}: no member where the index says",
@@ -177,7 +178,7 @@ def data_start(place: str, member: Member, head: bytes) -> int:
 
 
 def unpack(place: str, member: Member, packed: bytes) -> bytes:
-    """The slice's bytes from its packed ones.
+    """Unpack the slice's bytes.
 
     CaseError unless size and checksum are those of the index.
     """
