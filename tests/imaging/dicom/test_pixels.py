@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.pixels import apply_rescale
 from pydicom.uid import (
@@ -57,8 +57,8 @@ def cells_file(
         transfer_syntax=plain,
         intercept=intercept,
         BitsAllocated=cells.dtype.itemsize * 8,
-        BitsStored=stored,
-        HighBit=high_bit,
+        BitsStored=stored if plain == syntax else cells.dtype.itemsize * 8,
+        HighBit=high_bit if plain == syntax else cells.dtype.itemsize * 8 - 1,
         PixelRepresentation=int(signed),
     )
     if syntax != RLELossless:
@@ -66,7 +66,9 @@ def cells_file(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         dataset = pydicom.dcmread(io.BytesIO(data))
+        # Packed as whole cells: pydicom's encoder would refuse what it takes for overflow.
         dataset.compress(RLELossless, generate_instance_uid=False)
+        dataset.BitsStored, dataset.HighBit = stored, high_bit
         buffer = io.BytesIO()
         dataset.save_as(buffer)
     return buffer.getvalue()
@@ -99,8 +101,6 @@ def test_values_are_the_stored_bits_alone(
     layout: tuple[int, int, int, bool], seed: int, syntax: Any, extra: int
 ) -> None:
     allocated, stored, high_bit, signed = layout
-    # pydicom packs no more bytes of a cell than its stored bits fill.
-    assume(syntax != RLELossless or stored > allocated - 8)
     cells = np.random.default_rng(seed).integers(
         0, 2**allocated, (SIZE, SIZE), dtype=f"u{allocated // 8}"
     )

@@ -31,7 +31,7 @@ def test_each_series_is_one_volume_wherever_its_files_lie(tmp_path: Path) -> Non
     assert [volume.array.shape[2] for _name, volume, _sidecar in found] == [6, 4]
     assert [name[:11] for name, _volume, _sidecar in found] == ["series-003-", "series-012-"]
     np.testing.assert_array_equal(found[0][1].array[:, :, 2].T, head_pixels(2))
-    assert found[0][2]["source_slices"][0].startswith(("a/", "b/deep/"))
+    assert found[0][2].source_slices[0].startswith(("a/", "b/deep/"))
 
 
 def test_what_is_no_ct_slice_is_named_and_left_out(tmp_path: Path) -> None:
