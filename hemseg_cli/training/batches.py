@@ -111,8 +111,8 @@ class _Keys(Sampler[list[Key]]):
 class Loading:
     """The patches of all epochs, and the processes that cut them.
 
-    Each worker notes which patch it cuts: rows of process id, epoch and index, in memory that forked
-    workers share with this process.
+    Each worker notes which patch it cuts, as a row of process id, epoch and index, in memory that
+    forked workers share with this process.
     """
 
     def __init__(self, patches_of: Callable[[int], Patches], workers: int) -> None:
@@ -152,9 +152,11 @@ class Loading:
                 if pid in pids
             ]
             raise HemsegError(
-                f"a loader worker died while it was cutting a patch from scan {', '.join(scans) or 'unknown'}: "
+                f"a loader worker died while it was cutting a patch from scan "
+                f"{', '.join(scans) or 'unknown'}: "
                 f"{str(error).splitlines()[0]}",
-                hint="often too little memory: --set compute.workers=0 or fewer; then hemseg train --resume",
+                hint="often too little memory: --set compute.workers=0 or fewer; "
+                "then hemseg train --resume",
             ) from None
 
 
@@ -211,7 +213,8 @@ def batch_stream(
         num_workers=workers,
         pin_memory=pin,
         worker_init_fn=_begin_worker,
-        generator=torch.Generator(),  # the loader draws a number for itself: not from the generator that dropout uses
+        # The loader draws a number for itself: not from the generator that dropout uses.
+        generator=torch.Generator(),
         prefetch_factor=_PREFETCHED if workers else None,
         multiprocessing_context="fork" if workers else None,
     )

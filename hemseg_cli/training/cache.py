@@ -5,7 +5,7 @@ and `grid.json`. The two fingerprints are of the preprocessing settings and of t
 (path, size, time of change): what changes in either makes a new entry. An entry is written under a
 temporary name and renamed. The folder is safe to delete.
 
-The cache lies in the data set, or where `data.cache` says, or, for a data set that cannot be written
+The cache lies in the data set, or where `data.cache` says, or, for a data set that nobody can write
 to, in the user's cache folder. A memory map lives as long as the array that was asked for: the
 number of open files does not grow with the number of scans.
 """
@@ -165,7 +165,7 @@ def _can_write(folder: Path) -> bool:
 
 
 def _user_cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/hemseg` or `~/.cache/hemseg`; the temporary folder for a user without home."""
+    """Find `$XDG_CACHE_HOME/hemseg` or `~/.cache/hemseg`, for a user without home in /tmp."""
     named = os.environ.get("XDG_CACHE_HOME")
     try:
         base = Path(named) if named else Path.home() / ".cache"
@@ -267,7 +267,8 @@ def _check_pair(task: _Task, image: Volume, label: Volume) -> None:
     if not np.isin(values, (0, 1)).all():
         shown = ", ".join(f"{value:g}" for value in values[:6])
         raise CaseError(
-            f"label {task.case.label} has the values {shown}{' ...' if len(values) > 6 else ''}, not 0 and 1 alone"
+            f"label {task.case.label} has the values {shown}{' ...' if len(values) > 6 else ''}, "
+            "not 0 and 1 alone"
         )
 
 
@@ -280,7 +281,8 @@ def _report_failures(failures: dict[str, str], *, skip: bool, some_left: bool) -
         return
     raise HemsegError(
         f"{len(failures)} scans cannot be preprocessed:\n{named}",
-        hint="mend them (hemseg convert, hemseg doctor), or leave them out: --set train.skip_bad_scans=true",
+        hint="mend them (hemseg convert, hemseg doctor), or leave them out: "
+        "--set train.skip_bad_scans=true",
     )
 
 
@@ -288,7 +290,8 @@ def _warn_of_empty(prepared: Sequence[PreparedCase]) -> None:
     empty = [case.scan for case in prepared if not case.foreground_voxels]
     if empty:
         console.warn(
-            f"{len(empty)} labels have no hemorrhage: {', '.join(empty[:10])}{' ...' if len(empty) > 10 else ''}"
+            f"{len(empty)} labels have no hemorrhage: {', '.join(empty[:10])}"
+            f"{' ...' if len(empty) > 10 else ''}"
         )
 
 

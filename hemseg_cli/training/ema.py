@@ -1,4 +1,4 @@
-"""Average the weights over the last steps, for validation and prediction in place of the last ones."""
+"""Average the weights over the last steps, for validation and prediction."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""`environment.json`: what a run was trained with, for the one who wants to know why two runs differ."""
+"""Write `environment.json`: what a run was trained with, to find out why two runs differ."""
 
 import json
 import os

@@ -46,7 +46,8 @@ def micro_batch(train: "TrainConfig", network: nn.Module, device: torch.device) 
         return few if device.type == "cpu" and bound is None else train.batch_size
     if train.micro_batch < train.batch_size and bound is not None:
         raise UsageError(
-            f"train.micro_batch = {train.micro_batch} with train.batch_size = {train.batch_size}: {bound}",
+            f"train.micro_batch = {train.micro_batch} with "
+            f"train.batch_size = {train.batch_size}: {bound}",
             hint="leave it out, or lower train.batch_size   to save memory",
         )
     return train.micro_batch

@@ -38,7 +38,7 @@ def make_optimizer(
 
 
 class LearningRateSchedule:
-    """Sets the learning rate of an optimiser from the share of the training that is done, by steps or by time."""
+    """Set the learning rate of an optimiser from the share of the training that is done."""
 
     def __init__(
         self, optimizer: torch.optim.Optimizer, train: "TrainConfig", total_steps: int
@@ -48,7 +48,7 @@ class LearningRateSchedule:
         self.set_progress(0.0)
 
     def set_progress(self, fraction: float) -> None:
-        """Set the learning rate for the step that follows when `fraction` [0, 1] of the training is done."""
+        """Set the rate of the next step, when `fraction` [0, 1] of the training is done."""
         self._fraction = min(1.0, max(0.0, fraction))
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(self._train, self._fraction, total_steps=self._total_steps)

@@ -194,7 +194,8 @@ def load_last(run: RunDirectory) -> dict[str, Any]:
             raise error from None
         raise FileFormatError(
             error.message,
-            hint=f"the one before, of epoch {epoch}, is whole: mv {previous} {last} && hemseg train --resume --run {run.name}",
+            hint=f"the one before, of epoch {epoch}, is whole: "
+            f"mv {previous} {last} && hemseg train --resume --run {run.name}",
         ) from None
     missing = {"network", "optimizer", "schedule", "scaler", "random", "progress", "config"} - set(
         state
@@ -212,7 +213,8 @@ def check_resumable(run: RunDirectory, state: Mapping[str, Any], config: Config)
     name = str(state["model_name"])
     if name != config.train.model:
         raise HemsegError(
-            f"{run.checkpoint('last')} is a checkpoint of {name}, not of train.model = {config.train.model}",
+            f"{run.checkpoint('last')} is a checkpoint of {name}, "
+            f"not of train.model = {config.train.model}",
             hint=f"hemseg train --resume --run {run.name} --model {name}",
         )
     check_same_config(run, state["config"], config)
@@ -227,7 +229,8 @@ def check_same_config(run: RunDirectory, then: Mapping[str, Any], config: Config
     if differing:
         raise HemsegError(
             f"run {run.name} was trained with another configuration:\n  " + "\n  ".join(differing),
-            hint=f"hemseg train --resume --run {run.name} --config {run.config_file}   goes on with the run's own; a change is a new run",
+            hint=f"hemseg train --resume --run {run.name} --config {run.config_file}   "
+            "goes on with the run's own; a change is a new run",
         )
 
 

@@ -1,4 +1,6 @@
-"""The settings of prediction that a run stores, chosen on the val split when training is done, on what `predict` itself makes of the scans.
+"""Choose the settings of prediction that a run stores, on the val split, when training is done.
+
+They are compared on what `predict` itself makes of the scans.
 
 One option at a time, beside what has been kept so far. A change is kept where it raises
 the mean Dice by 0.005 and helps more scans than it harms: a val split is small, and would else
@@ -41,7 +43,7 @@ _MASK_KEYS = ("threshold", "min_component_ml")
 
 @dataclass(frozen=True)
 class TunedSettings:
-    """The settings, and the mean Dice of the scans that they were compared on with the settings before and with these."""
+    """The settings, and the mean Dice of the scans with the settings before and with these."""
 
     settings: Settings
     dice_before: float
@@ -51,7 +53,10 @@ class TunedSettings:
     def text(self) -> str:
         """For the log and the person."""
         chosen = ", ".join(f"{name} {value}" for name, value in self.settings.to_dict().items())
-        return f"prediction settings chosen on {self.scans} val scans: {chosen}; Dice {self.dice_before:.4f} before, {self.dice:.4f} now"
+        return (
+            f"prediction settings chosen on {self.scans} val scans: {chosen}; "
+            f"Dice {self.dice_before:.4f} before, {self.dice:.4f} now"
+        )
 
 
 def count_passes(config: Config) -> int:
@@ -67,7 +72,7 @@ def tune_prediction(
     *,
     seconds: float = math.inf,
 ) -> Generator[TunedSettings | None, None, None]:
-    """Choose the settings that the user has not set, for the model of `checkpoint`, on the scans `cases`.
+    """Choose the settings that the user has not set, for a `checkpoint`, on the scans `cases`.
 
     An option that would take longer than what is left of `seconds`, by the time of the
     first, is not tried. Yields None after each prediction of a scan, so that the caller can stop in
@@ -124,7 +129,10 @@ def _predictor(
 
 
 def _with_masks(base: Settings, config: Config) -> list[Settings]:
-    """The settings themselves, then those with every other threshold and smallest component that the user has left open."""
+    """List the settings themselves, then those with every other threshold and smallest component.
+
+    Only what the user has left open is changed.
+    """
     thresholds, sizes = (
         (getattr(base, key),) if getattr(config.predict, key) is not None else values
         for key, values in zip(_MASK_KEYS, (THRESHOLDS, MIN_COMPONENTS_ML), strict=True)

@@ -21,7 +21,7 @@ def ball_scan(
     seed: int = 0,
     split: str = "train",
 ) -> Case:
-    """Brain of about 35 HU with a bleeding of about 65 HU somewhere inside, written as `convert` would."""
+    """Write brain of about 35 HU with a bleeding of about 65 HU, as `convert` would."""
     random = np.random.default_rng(seed)
     centre = [random.integers(n // 4, 3 * n // 4 + 1) for n in shape]
     grid = np.indices(shape)

@@ -1,4 +1,4 @@
-"""A data set and a network so small that a training takes a second, and real child processes to kill while they train."""
+"""Make trainings of a second, and real child processes to kill while they train."""
 
 import os
 import signal
@@ -19,7 +19,8 @@ from tests.training.scans import ball_scan, config_for
 
 SMALL_DYNUNET = (
     "train.model=dynunet",
-    "train.network={channels=[4, 4, 8], strides=[1, [2, 2, 1], 2], kernels=[[3, 3, 1], 3, 3], supervised_levels=1}",
+    "train.network={channels=[4, 4, 8], strides=[1, [2, 2, 1], 2], "
+    "kernels=[[3, 3, 1], 3, 3], supervised_levels=1}",
 )
 _SMALL_TRAINING = (
     "train.patch=[16, 16, 4]",
@@ -98,7 +99,7 @@ def kill_child(pid: int, number: signal.Signals) -> int:
 
 
 def marked(function: Callable[..., Any], marker: Path, *, call: int) -> Callable[..., Any]:
-    """The function, which on its `call`-th call leaves a marker and gives the test a moment to act on it."""
+    """The function, which on its `call`-th call leaves a marker and waits a moment."""
     calls = [0]
 
     def with_mark(*arguments: Any, **keywords: Any) -> Any:

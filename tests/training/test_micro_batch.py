@@ -1,4 +1,4 @@
-"""A batch in parts has the gradient of the whole batch, and is refused where it would not have it."""
+"""A batch in parts has the gradient of the whole batch, or is refused."""
 
 from pathlib import Path
 

@@ -26,7 +26,8 @@ with stop_requests() as request:
     ready, told = os.pipe()
     child = os.fork()
     if child == 0:
-        os.write(told, b"x")  # before this Python may drop a signal, as it does for a child just forked
+        # Before this Python may drop a signal, as it does for a child just forked.
+        os.write(told, b"x")
         time.sleep(60)
         os._exit(9)
     os.read(ready, 1)

@@ -93,7 +93,7 @@ def blur(image: Tensor, sigma: float) -> None:
 
 
 def lower_resolution(image: Tensor, share: float) -> None:
-    """Only this share of the pixels along i and j is kept (the nearest), and the rest interpolated between them."""
+    """Keep only this share of the pixels along i and j (the nearest), and interpolate the rest."""
     for channel in image:
         for axis in (0, 1):
             channel.copy_(_thinned(channel, axis, share))

@@ -60,7 +60,7 @@ class PlaneTransform:
 def draw_plane_transform(
     settings: "AugmentConfig", patch: Sequence[int], random: np.random.Generator
 ) -> PlaneTransform | None:
-    """Draw the transform of a patch in the plane; None where there is none, and no interpolation."""
+    """Draw the transform of a patch in the plane; None where nothing is transformed."""
     rotated, scaled, bent = random.random(3) < (
         settings.rotation_p,
         settings.scale_p,
