@@ -19,8 +19,8 @@ def make_loss(train: "TrainConfig", processes: Processes | None = None) -> Loss:
     """Make the loss, a function from logits [n, 1, i, j, k] and a label of that shape to a scalar.
 
     Logits may be a list with the finest first. Coarser outputs are held against the label averaged
-    down to their size, each with `deep_supervision` times the weight of the one before; the weights sum to 1. `processes`: the
-    processes that share a batch; a Dice over the batch is over all of it.
+    down to their size, each with `deep_supervision` times the weight of the one before; the weights
+    sum to 1. `processes`: those that share a batch; a Dice over the batch is over all of it.
     """
     settings = train.loss
 
@@ -50,7 +50,8 @@ def dice_loss(
 
     Milletari et al., V-Net, 2016, with a plain denominator.
 
-    `over_batch`: one Dice over all patches, those of the other `processes` too; else the mean of one a patch.
+    `over_batch`: one Dice over all patches, those of the other `processes` too; else the mean of
+    one a patch.
     """
     probability = torch.sigmoid(logits)
     axes = tuple(range(0 if over_batch else 1, logits.ndim))
