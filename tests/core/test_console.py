@@ -152,6 +152,7 @@ SAY = """
 import sys
 from hemseg_cli.core import console
 from hemseg_cli.core.errors import HemsegError
+console.configure()
 try:
     console.say("a notice")
     console.warn("scan\\udce9 \\x1b]0;title\\x07")

@@ -232,8 +232,10 @@ def test_a_stopped_command_ends_its_workers_at_once(tmp_path: Path) -> None:
 WITHOUT = """
 import os, sys, tempfile
 from tests.core.test_executor import double
+from hemseg_cli.core import console
 from hemseg_cli.core.executor import map_cases
 if __name__ == "__main__":
+    console.configure()
     if sys.argv[1] == "no semaphores":
         import _multiprocessing
         class SemLock:

@@ -382,7 +382,9 @@ def flock(handle, how):
     raise OSError(int(sys.argv[2]), os.strerror(int(sys.argv[2])))
 fcntl.flock = flock
 from pathlib import Path
+from hemseg_cli.core import console
 from hemseg_cli.core.files import file_lock
+console.configure()
 with file_lock(Path(sys.argv[1])):
     print("working")
 """
