@@ -72,7 +72,8 @@ def abc_over_2_ml(
     `mask`: canonical [i, j, k] with axial slices along k.
 
     A: the longest diameter on the slice of largest area. B: the longest chord at right angles to A
-    on that slice, of the lesion's convex outline. C: the slices' distance along their normal times their number, where a slice
+    on that slice, of the lesion's convex outline. C: the slices' distance along
+    their normal times their number, where a slice
     counts whole from 75 %, half from 25 % of the largest area, and not below (Kothari et al.,
     Stroke 1996;27:1304-1305).
     """

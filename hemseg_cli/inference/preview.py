@@ -29,7 +29,8 @@ def write_preview(path: Path, scan: Volume, mask: NDArray[np.uint8], row: ScanMe
 
     The patient's right is on the left, anterior on top.
 
-    `scan`: HU on canonical axes; `mask`: on the same grid. The slices are spread over those with hemorrhage, the
+    `scan`: HU on canonical axes; `mask`: on the same grid. The slices are spread over
+    those with hemorrhage, the
     largest among them (without hemorrhage: over the middle of the scan).
     """
     from PIL import Image

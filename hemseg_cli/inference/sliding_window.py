@@ -89,7 +89,8 @@ def sliding_window(
     k]; axes shorter than the window are padded with `pad_value` (one number, or one per channel) on
     both sides. `overlap`: share of a window that overlaps the next one, 0 to below 1. `device`:
     where the network stands (None: where the image is). `tta`: test-time augmentation, the
-    mean over the eight flips of each window. `occupied`: bool [i, j, k]; windows without a True voxel are skipped, and a voxel
+    mean over the eight flips of each window. `occupied`: bool [i, j, k]; windows without a
+    True voxel are skipped, and a voxel
     that no window covers has probability 0.
     """
     i, j, k = (int(n) for n in patch)

@@ -1,5 +1,6 @@
 """Recipe `paper` against the published chain, stated independently with MONAI."""
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,11 @@ from torch import nn
 
 from benchmarks.published import score_scan
 from hemseg_cli.config import load
+from hemseg_cli.config.schema import EvaluateConfig
 from hemseg_cli.core.cases import Case, write_cases
 from hemseg_cli.core.run_directory import RunDirectory
 from hemseg_cli.dataset.phantom.scanner import Gantry, draw_head
+from hemseg_cli.evaluation.evaluate import evaluate
 from hemseg_cli.evaluation.metrics import dice, hd95_mm, iou
 from hemseg_cli.imaging.nifti import Volume, read_volume, write_volume
 from hemseg_cli.imaging.preprocess import prepare_image, prepare_label
@@ -124,3 +127,19 @@ def test_a_paper_run_scores_as_the_published_scripts_do(
     assert hd95_mm(ours, truth, spacing_mm=(1.0, 1.0, 1.0)) == pytest.approx(
         published["hd95_voxel"], abs=1e-4
     )
+
+
+def test_evaluate_scores_the_mask_on_the_networks_own_grid(place: tuple[Path, nn.Module]) -> None:
+    folder, network = place
+    config = config_in(folder, evaluate=EvaluateConfig(protocol="paper"))
+    evaluate(config, runs=["run"])
+    file = RunDirectory(folder / "runs/run").evaluation_cases_file("test")
+    rows = {row["scan"]: row for row in csv.DictReader(file.read_text().splitlines())}
+    data = folder / "data/hemseg-200/test"
+    for scan in GANTRIES:
+        published, _ = score_scan(
+            network, data / f"image/{scan}.nii.gz", data / f"label/{scan}.nii.gz", PATCH
+        )
+        for ours, theirs in (("dice", "dice"), ("iou", "iou")):
+            assert float(rows[scan][ours]) == pytest.approx(published[theirs], abs=1e-4)
+        assert float(rows[scan]["hd95_voxel"]) == pytest.approx(published["hd95_voxel"], abs=1e-4)
