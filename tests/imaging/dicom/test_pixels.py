@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from pydicom.pixels import apply_rescale
 from pydicom.uid import (
@@ -101,6 +101,7 @@ def test_values_are_the_stored_bits_alone(
     layout: tuple[int, int, int, bool], seed: int, syntax: Any, extra: int
 ) -> None:
     allocated, stored, high_bit, signed = layout
+    assume(syntax != RLELossless or allocated < 32)  # pydicom's encoder packs no wider cells
     cells = np.random.default_rng(seed).integers(
         0, 2**allocated, (SIZE, SIZE), dtype=f"u{allocated // 8}"
     )
