@@ -67,6 +67,10 @@ def load(
     tree, origin = _merged(layers)
     config = _check(_with_recipe(tree), origin)
     _check_tables(tree, origin)
+    if config.train.models:
+        # Merged by now: a config is the same whichever way its values were stated.
+        train = config.train.model_copy(update={"models": {}})
+        config = config.model_copy(update={"train": train})
 
     if path is not None and trust is not None:
         place = layers[0].place
