@@ -69,7 +69,7 @@ def test_a_label_that_fails_is_named_with_exit_code_1(capsys: pytest.CaptureFixt
     assert fetch("--json") == 1
     payload = json.loads(capsys.readouterr().out)
     assert payload["labels"] == 3
-    assert list(payload["failed"]) == [scan_id(9)]
+    assert list(payload["failures"]) == [scan_id(9)]
 
 
 def test_repaired_splits_can_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
