@@ -63,7 +63,7 @@ class FetchResult:
         }
 
     def shared(self) -> dict[str, list[str]]:
-        """Return patient -> `split/scan` of each of their scans, for patients in more than one split."""
+        """Return patient -> `split/scan` of each scan, for patients in more than one split."""
         several = patients_across_splits(case for case in self.cases if case.split)
         return {
             patient: [
