@@ -250,7 +250,10 @@ def peak_mb(config: Config) -> float:
     arguments = ["convert", "--force", "--json", "--quiet", "--dicom", str(config.convert.dicom)]
     arguments += [part for key, value in options.items() for part in ("--set", f"{key}={value}")]
     # VmHWM belongs to the new program alone; ru_maxrss would remember the size of this one.
-    program = "import sys; from hemseg_cli.app import run; assert run(sys.argv[1:]) == 0; print(open('/proc/self/status').read())"
+    program = (
+        "import sys; from hemseg_cli.app import run; assert run(sys.argv[1:]) == 0; "
+        "print(open('/proc/self/status').read())"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments], check=True, capture_output=True, text=True
     )

@@ -1,4 +1,6 @@
-"""Patches per second of our loader against the published chain, one worker each, on full-size phantom scans; prints one JSON object.
+"""Patches per second of our loader against the published chain, on full-size phantom scans.
+
+One worker each; prints one JSON object.
 
     python benchmarks/data.py [--device cpu|cuda] [--patients 6] [--seconds 30] [--folder DIR]
 
@@ -129,7 +131,7 @@ def _rate(sizes: Iterable[int], seconds: float) -> float:
 def _feeding(
     config: Config, prepared: Any, patch: Any, options: argparse.Namespace
 ) -> dict[str, float]:
-    """Training steps per second on one fixed batch and fed by the loader, and the share of the former that the loader reaches."""
+    """Training steps per second on one fixed batch and fed by the loader, and their ratio."""
     train, device = config.train, torch.device(options.device)
     network = (
         build_network(

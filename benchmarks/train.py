@@ -282,7 +282,9 @@ def _row(row: dict[str, Any]) -> str:
     if "error" in row:
         return f"| {row['model']} | {row['recipe']} | {row['error'].splitlines()[0]} |"
     dice = row["dice"]
-    return f"| {row['model']} | {row['recipe']} | {dice['mean']:.3f} [{dice['ci_low']:.3f}, {dice['ci_high']:.3f}] | {row['epochs']} epochs |"
+    interval = f"[{dice['ci_low']:.3f}, {dice['ci_high']:.3f}]"
+    measured = f"{dice['mean']:.3f} {interval} | {row['epochs']} epochs"
+    return f"| {row['model']} | {row['recipe']} | {measured} |"
 
 
 if __name__ == "__main__":

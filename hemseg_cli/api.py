@@ -254,7 +254,8 @@ class Model:
         """Take a run (its name or folder) or an exported archive. HemsegError where there is none.
 
         Example:
-            >>> model = Model.load("model.zip", settings={"compute.device": "cpu"})  # doctest: +SKIP
+            >>> settings = {"compute.device": "cpu"}
+        >>> model = Model.load("model.zip", settings=settings)  # doctest: +SKIP
 
         """
         from hemseg_cli.inference.checkpoints import find_models

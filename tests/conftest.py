@@ -1,4 +1,4 @@
-"""What every test shares: one thread per process (the suite runs on two), and the way to the real files."""
+"""What every test shares: one thread per process, and the way to the real files."""
 
 import os
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(autouse=True)
 def _talkative_console() -> Iterator[None]:
-    """Every test starts, and leaves the next, with a console that is not quiet, prints no JSON and has no log file."""
+    """Give every test a console that is not quiet, prints no JSON and has no log file."""
     console.configure()
     yield
     console.close_log_file()

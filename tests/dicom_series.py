@@ -1,4 +1,4 @@
-"""Series and segmentations read as a test wants them: all of a folder, and what another tool wrote."""
+"""Series and segmentations as a test wants them, also those that another tool wrote."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from hemseg_cli.imaging.nifti import Volume
 def read_series_folder(
     folder: Path, *, uneven: Uneven = "refuse"
 ) -> list[tuple[str, Volume, Sidecar]]:
-    """Every CT series of a folder (or zip) as (name, volume, sidecar), with all checks of `convert`, by name.
+    """Read every CT series of a folder or zip as (name, volume, sidecar), by name.
 
     HemsegError where there is none; CaseError for the first series that cannot be read.
     """

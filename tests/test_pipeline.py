@@ -39,7 +39,8 @@ SMALL: dict[str, str] = {
     "attention-unet": "{channels = [4, 8], strides = [2]}",
     "unetr": "{feature_size = 4, hidden_size = 24, mlp_dim = 24, num_heads = 2}",
     "swin-unetr": "{feature_size = 12}",
-    "dynunet": "{channels = [4, 8, 8], strides = [[1,1,1],[2,2,1],[2,2,2]], kernels = [[3,3,1],[3,3,3],[3,3,3]], supervised_levels = 1}",
+    "dynunet": "{channels = [4, 8, 8], strides = [[1,1,1],[2,2,1],[2,2,2]], "
+    "kernels = [[3,3,1],[3,3,3],[3,3,3]], supervised_levels = 1}",
 }
 PATCHES = {"swin-unetr": "[64, 32, 32]"}
 

@@ -291,7 +291,7 @@ def _refuse_impossible(tree: Tree, place: Callable[[str], str]) -> None:
 
 
 def _line_finder(path: Path) -> Callable[[str], str]:
-    """Return a function from a dotted key to `file:line`, for messages; tomllib keeps no positions."""
+    """Return a function from a dotted key to `file:line`; tomllib keeps no positions."""
     lines: dict[str, int] = {}
     table = ""
     for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):

@@ -1,4 +1,7 @@
-"""Which configuration a run was made with, and which data set a command works on that takes the run: one rule for all of them."""
+"""Find the configuration that a run was made with, and the data set that it works on.
+
+One rule for every command that takes a run.
+"""
 
 from pathlib import Path
 

@@ -135,7 +135,9 @@ class FetchConfig(Section):
 
     source: Place | None = Field(
         None,
-        description="mirror URL, archive file or folder; none: the published files, by their commit",
+        description=(
+            "mirror URL, archive file or folder; none: the published files, by their commit"
+        ),
     )
     splits: Literal["official", "patient"] = Field(
         "official",
@@ -150,7 +152,10 @@ class FetchConfig(Section):
     )
     redirect_hosts: tuple[str, ...] = Field(
         (),
-        description="hosts to which a download may be redirected, besides its own, GitHub's, Kaggle's and Google storage",
+        description=(
+            "hosts to which a download may be redirected, besides its own, GitHub's, Kaggle's"
+            " and Google storage"
+        ),
     )
 
 
@@ -162,7 +167,10 @@ class ConvertConfig(Section):
     )
     layout: Literal["rsna", "series"] = Field(
         "rsna",
-        description="rsna: slices by id, per manifest; series: any tree of DICOM files, one NIfTI per series",
+        description=(
+            "rsna: slices by id, per manifest; series: any tree of DICOM files, one NIfTI per"
+            " series"
+        ),
     )
     out: Folder | None = Field(
         None, description="output folder of layout series; none: <data.root>/<data.dataset>"
@@ -172,7 +180,10 @@ class ConvertConfig(Section):
     )
     geometry: Literal["label", "true"] = Field(
         "label",
-        description="label: the label's grid; true: tilted scans resampled upright, with their labels into a data set <dataset>-true",
+        description=(
+            "label: the label's grid; true: tilted scans resampled upright, with their labels"
+            " into a data set <dataset>-true"
+        ),
     )
     repair: bool = Field(
         True,
@@ -199,7 +210,9 @@ class EvaluateConfig(Section):
     )
     protocol: Literal["native", "paper"] = Field(
         "native",
-        description="native: native grid, mm, patients resampled; paper: as the published table was made",
+        description=(
+            "native: native grid, mm, patients resampled; paper: as the published table was made"
+        ),
     )
     nsd_tolerance_mm: float = Field(
         2.0, gt=0, description="tolerance of the normalised surface Dice, mm"
@@ -242,13 +255,17 @@ class NnunetConfig(Section):
     memory_gb: float | None = Field(
         None,
         gt=0,
-        description="GPU memory that the plan aims at, GB; none: the planner's own (8, or 24 for L)",
+        description=(
+            "GPU memory that the plan aims at, GB; none: the planner's own (8, or 24 for L)"
+        ),
     )
     iterations_per_epoch: int = Field(250, ge=1, description="training batches per epoch")
     validation_iterations: int = Field(50, ge=1, description="validation batches per epoch")
     mirror: bool = Field(
         True,
-        description="average over mirrored scans (test-time augmentation) in prediction, as nnU-Net does",
+        description=(
+            "average over mirrored scans (test-time augmentation) in prediction, as nnU-Net does"
+        ),
     )
     overlap: float = Field(
         0.5, ge=0, lt=1, description="share of a window that overlaps the next one in prediction"
@@ -256,7 +273,11 @@ class NnunetConfig(Section):
 
 
 class PredictConfig(Section):
-    """`[predict]`. Keys without a value are as the run chose them on its validation split (else 0.25, false, constant, 0.5 and 0 mL)."""
+    """`[predict]`.
+
+    Keys without a value are as the run chose them on its validation split (else 0.25, false,
+    constant, 0.5 and 0 mL).
+    """
 
     checkpoint: Literal["best", "last"] | None = Field(
         None,
@@ -284,12 +305,16 @@ class PredictConfig(Section):
         None,
         gt=0,
         lt=1,
-        description="probability from which a voxel is hemorrhage; none: as the run chose on validation",
+        description=(
+            "probability from which a voxel is hemorrhage; none: as the run chose on validation"
+        ),
     )
     min_component_ml: float | None = Field(
         None,
         ge=0,
-        description="smaller connected components are removed, mL; none: as the run chose on validation",
+        description=(
+            "smaller connected components are removed, mL; none: as the run chose on validation"
+        ),
     )
     crop: bool | None = Field(
         None,
@@ -309,8 +334,10 @@ class PredictConfig(Section):
     batch: int = Field(1, ge=1, description="windows computed at once")
     precision: Literal["auto", "float32", "bfloat16", "float16"] | None = Field(
         None,
-        description="arithmetic of the network; auto: bfloat16 or float16 where the hardware gains; "
-        "none: as the run (recipe paper: float32, else auto)",
+        description=(
+            "arithmetic of the network; auto: bfloat16 or float16 where the hardware gains; "
+            "none: as the run (recipe paper: float32, else auto)"
+        ),
     )
     format: str = Field(
         "nifti",
@@ -329,7 +356,10 @@ class ReportConfig(Section):
     title: str = Field("Intracerebral hemorrhage segmentation", description="title of the page")
     split: Literal["train", "val", "test"] | None = Field(
         None,
-        description="split whose evaluation is shown; none: test, else the one split that every run was evaluated on",
+        description=(
+            "split whose evaluation is shown; none: test, else the one split that every run "
+            "was evaluated on"
+        ),
     )
     viewer_cases: int = Field(
         45,
@@ -369,7 +399,10 @@ class TrainConfig(Section):
     seed: int = Field(42, ge=0, description="every random number derives from (seed, epoch, index)")
     fold: Annotated[int, Field(ge=0)] | Literal["all"] | None = Field(
         None,
-        description="fold kept for validation in cross-validation, or all, one after the other; none: the published split",
+        description=(
+            "fold kept for validation in cross-validation, or all, one after the other; none:"
+            " the published split"
+        ),
     )
     folds: int = Field(5, ge=2, description="number of folds, grouped by patient")
     network: dict[str, Any] = Field(
@@ -379,13 +412,18 @@ class TrainConfig(Section):
     )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
-        description="of the network's arithmetic; auto: bfloat16 on a GPU that gains by it, else float32",
+        description=(
+            "of the network's arithmetic; auto: bfloat16 on a GPU that gains by it, else float32"
+        ),
     )
     output_bias: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="probability of hemorrhage that the network starts from; 0: as its weights happen to fall, near 0.5",
+        description=(
+            "probability of hemorrhage that the network starts from; 0: as its weights happen"
+            " to fall, near 0.5"
+        ),
     )
     clip_norm: float = Field(
         0.0, ge=0, description="the gradient is scaled down to this norm; 0: never"
@@ -414,7 +452,10 @@ class TrainConfig(Section):
     )
     validation_grid: Literal["native", "network"] = Field(
         "native",
-        description="grid on which validation is scored: the scan's own, or the resampled one that the network sees",
+        description=(
+            "grid on which validation is scored: the scan's own, or the resampled one that "
+            "the network sees"
+        ),
     )
     validation_crop: bool = Field(
         True, description="validate on the box of the head; false: on the whole scan, as published"
@@ -424,8 +465,12 @@ class TrainConfig(Section):
     )
     tune: Literal["none", "mask", "all"] = Field(
         "all",
-        description="settings of prediction chosen on the val split: none; threshold and smallest component (mask); "
-        "also overlap, weighting and mirrored scans (test-time augmentation), when training is done and as a tenth of its time allows (all)",
+        description=(
+            "settings of prediction chosen on the val split: none; threshold and smallest "
+            "component (mask); "
+            "also overlap, weighting and mirrored scans (test-time augmentation), when "
+            "training is done and as a tenth of its time allows (all)"
+        ),
     )
     tune_cases: int | None = Field(
         24,
@@ -455,17 +500,25 @@ class TrainConfig(Section):
     )
     spacing_mm: tuple[NotNegative, NotNegative, NotNegative] = Field(
         (0.0, 0.0, 0.0),
-        description="voxel spacing along R, A, S that scans are resampled to, mm; 0 keeps the scan's own",
+        description=(
+            "voxel spacing along R, A, S that scans are resampled to, mm; 0 keeps the scan's own"
+        ),
     )
     keep_spacing_within: float = Field(
         1.0,
         ge=1,
-        description="an axis whose own spacing is within this factor of spacing_mm is not resampled; 1: always resampled",
+        description=(
+            "an axis whose own spacing is within this factor of spacing_mm is not resampled; "
+            "1: always resampled"
+        ),
     )
     windows: tuple[tuple[float, float] | tuple[float, float, float, float], ...] = Field(
         ((0.0, 80.0),),
         min_length=1,
-        description="one input channel each: [low, high] HU scaled to -1..1, or [low, high, subtract, divide by]",
+        description=(
+            "one input channel each: [low, high] HU scaled to -1..1, or [low, high, subtract,"
+            " divide by]"
+        ),
     )
     stored_type: Literal["float16", "float32"] = Field(
         "float16", description="number type of the preprocessed images on disk"
@@ -479,7 +532,9 @@ class TrainConfig(Section):
     )
     pad_to: tuple[Size, Size, Size] = Field(
         (0, 0, 0),
-        description="smaller scans are first padded to this, on both sides, voxels; 0: to the patch",
+        description=(
+            "smaller scans are first padded to this, on both sides, voxels; 0: to the patch"
+        ),
     )
     padding: Literal["air", "zero"] = Field(
         "air", description="what is padded: air, or 0 after normalisation"
@@ -488,21 +543,28 @@ class TrainConfig(Section):
     micro_batch: int | None = Field(
         None,
         ge=1,
-        description="patches of a batch that go through the network together, the others after them, for less memory; "
-        "none: the whole batch, on a CPU what is fastest",
+        description=(
+            "patches of a batch that go through the network together, the others after them, "
+            "for less memory; "
+            "none: the whole batch, on a CPU what is fastest"
+        ),
     )
     patches_per_scan: int = Field(4, ge=1, description="patches cut from each scan in an epoch")
     patch_order: Literal["mixed", "by_scan"] = Field(
         "mixed",
-        description="mixed: the patches of all scans shuffled; by_scan: those of a scan follow each other",
+        description=(
+            "mixed: the patches of all scans shuffled; by_scan: those of a scan follow each other"
+        ),
     )
     foreground_share: Probability = Field(
         0.5, description="share of patches whose centre lies on hemorrhage, where the scan has any"
     )
     background_centres: Literal["background", "tissue", "anywhere"] = Field(
         "background",
-        description="centres of the other patches: voxels without hemorrhage, of these only where the "
-        "normalised image is above 0 (tissue), or anywhere",
+        description=(
+            "centres of the other patches: voxels without hemorrhage, of these only where the "
+            "normalised image is above 0 (tissue), or anywhere"
+        ),
     )
     jitter: Probability = Field(
         0.0,

@@ -105,7 +105,10 @@ def test_a_data_folder_that_cannot_be_written_is_named(capsys: pytest.CaptureFix
 
 
 def test_help_comes_without_heavy_imports() -> None:
-    code = "import sys; from hemseg_cli.app import run; run(['fetch-labels', '--help']); print([m for m in HEAVY if m in sys.modules])"
+    code = (
+        "import sys; from hemseg_cli.app import run; run(['fetch-labels', '--help']); "
+        "print([m for m in HEAVY if m in sys.modules])"
+    )
     heavy = ["torch", "monai", "pandas", "SimpleITK", "scipy", "numpy", "requests", "nibabel"]
     done = subprocess.run(
         [sys.executable, "-c", f"HEAVY = {heavy}\n{code}"],

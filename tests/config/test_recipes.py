@@ -79,7 +79,7 @@ def test_presets_hold_keys_that_exist_and_are_copies():
 
 
 def test_the_template_states_no_key_that_a_recipe_sets():
-    """Else choosing `recipe = "paper"` in a file from `hemseg config init` would change nothing but the name."""
+    """Else `recipe = "paper"` in a file from `hemseg config init` would change the name alone."""
     stated = tomllib.loads(template())["train"]
     flat = {key for key, value in stated.items() if not isinstance(value, dict)}
     flat |= {

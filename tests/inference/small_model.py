@@ -37,7 +37,10 @@ def config_in(folder: Path, **sections: object) -> Config:
 def make_run(
     folder: Path, name: str = "run", *, spacing_mm: Spacing = (None, None, None), shift: float = 0.0
 ) -> Path:
-    """`runs/<name>` with a network whose logit is 8 (x - 0.5 - shift) for x, the HU window [0, 80] scaled to [-1, 1]."""
+    """`runs/<name>` with a network whose logit is 8 (x - 0.5 - shift).
+
+    x: the HU window [0, 80] scaled to [-1, 1].
+    """
     weights = {
         key: torch.zeros_like(value)
         for key, value in build_network("unet", NETWORK, 1).state_dict().items()

@@ -46,7 +46,8 @@ class Opened:
     def draw_every_chart(self) -> None:
         """As for printing; else a chart is drawn when it comes into sight."""
         self.page.evaluate(
-            "for (const name of ['beforeprint', 'afterprint']) window.dispatchEvent(new Event(name))"
+            "for (const name of ['beforeprint', 'afterprint']) window.dispatchEvent(new "
+            "Event(name))"
         )
 
     def wait_until(self, holds: Callable[[], bool]) -> None:
@@ -61,9 +62,10 @@ class Opened:
         script = """([table, title]) => {
             const found = document.getElementById(table);
             const heads = [...found.tHead.rows[0].cells];
-                const place = heads.findIndex((cell) => cell.textContent === title);
-            const shown = [...found.tBodies[0].rows].filter((row) => !row.classList.contains("hidden"));
-                return shown.map((row) => row.cells[place].textContent);
+            const place = heads.findIndex((cell) => cell.textContent === title);
+            const rows = [...found.tBodies[0].rows];
+            const shown = rows.filter((row) => !row.classList.contains("hidden"));
+            return shown.map((row) => row.cells[place].textContent);
         }"""
         return list(self.page.evaluate(script, [table, title]))
 
@@ -299,7 +301,10 @@ def test_fits_a_phone_in_light_and_dark(browser: Any, place: Workplace, scheme: 
     opened.page.wait_for_selector("#viewer[data-ready]")
     assert opened.page.evaluate("document.documentElement.scrollWidth") == 390
     opened.draw_every_chart()
-    widest = "Math.max(...[...document.querySelectorAll('.plot .main-svg')].map((chart) => chart.clientWidth))"
+    widest = (
+        "Math.max(...[...document.querySelectorAll('.plot .main-svg')]"
+        ".map((chart) => chart.clientWidth))"
+    )
     # Plotly takes its new size a moment later.
     opened.wait_until(lambda: opened.page.evaluate(widest) <= 358)
     assert opened.page.evaluate("document.documentElement.scrollWidth") == 390
