@@ -91,7 +91,8 @@ def report(
 
     One run: `report.html`, `report.md` and `report_csv/` in its folder; several: `comparison.html`
     and so on in the folder of the first; `out`: an HTML file or a folder instead. `latex`: the
-    tables for a paper too (`report.tex`). HemsegError: a run without evaluation; FileFormatError: a table that cannot be read, naming the cell.
+    tables for a paper too (`report.tex`). HemsegError: a run without evaluation;
+    FileFormatError: a table that cannot be read, naming the cell.
     """
     directories = (
         [open_run(config.runs.root, name) for name in runs]
