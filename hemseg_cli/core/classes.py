@@ -49,6 +49,36 @@ PREDEFINED = (
 HEMORRHAGE_ONLY = (PREDEFINED[0],)
 """The classes of a data set without `classes.toml`: HemSeg's labels hold 0 and 1 alone."""
 
+UNION = "union"
+"""How tables name all kinds of hemorrhage together; no class may have this key."""
+
+
+def hemorrhage_kinds(classes: Sequence[LabelClass]) -> tuple[LabelClass, ...]:
+    """Return hemorrhage and its kinds, by their parents.
+
+    A predefined key whose parent is not stated has the predefined one.
+    """
+    parents = {each.key: each.parent for each in PREDEFINED}
+    parents |= {each.key: each.parent or parents.get(each.key, "") for each in classes}
+
+    def is_hemorrhage(key: str) -> bool:
+        # A chain of parents longer than there are classes would be a circle.
+        for _ in range(len(parents) + 1):
+            if key == HEMORRHAGE_ONLY[0].key:
+                return True
+            key = parents.get(key, "")
+        return False
+
+    return tuple(each for each in classes if is_hemorrhage(each.key))
+
+
+def union_classes(classes: Sequence[LabelClass]) -> tuple[LabelClass, ...]:
+    """Return the classes that make up the union: hemorrhage and its kinds, without edema.
+
+    All of them where none is a kind of hemorrhage (another organ's classes).
+    """
+    return hemorrhage_kinds(classes) or tuple(classes)
+
 
 def read_classes(data: DataDirectory) -> tuple[LabelClass, ...]:
     """Read the classes of a data set, by voxel value.
@@ -125,6 +155,11 @@ def _class(plain: object, place: str) -> LabelClass:
     if not isinstance(key, str):
         raise FileFormatError(f"{place}: key = {key!r} is not text")
     check_name(key, what="class key", place=place)
+    if key == UNION:
+        raise FileFormatError(
+            f"{place}: key = {UNION!r} is the name of all classes together",
+            hint="give the class another key",
+        )
 
     texts = {}
     for name in ("name", "snomed", "parent"):

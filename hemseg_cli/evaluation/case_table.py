@@ -1,9 +1,12 @@
 """The table of a split's cases, `evaluation/<split>/cases.csv`: its columns, written and read.
 
 One row per scan: who it is, every number of the metric table, and what the summary groups by, so
-that each number of the summary can be had from this file alone.
+that each number of the summary can be had from this file alone. Where there are several classes a
+column `class` stands behind the scan, and a scan has a row of all classes together (`union`) and
+one of each class, with the volume that each true class was taken for.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from hemseg_cli.core.classes import UNION
 from hemseg_cli.core.errors import FileFormatError
 from hemseg_cli.core.files import read_table, write_table
 from hemseg_cli.evaluation.metric_table import Metric
@@ -21,36 +25,83 @@ if TYPE_CHECKING:
 
 _WORDS = ("scan", "patient", "split", "scan_class", "mask", "label_sha256")
 _HINT = "hemseg evaluate   writes it anew"
+_TAKEN_FOR = re.compile(r"taken_for_(.+)_ml")
 _DECIMALS = 6  # as `write_table` keeps
+
+CLASS_COLUMN = "class"
 
 FOUND, MISSING = "found", "missing"
 """The column `mask`: whether the run has a mask of the scan at all."""
 
 
 def case_table(scores: Sequence[CaseScore], rows: Sequence[Metric]) -> "DataFrame":
-    """Return the scores as a table, one row per scan, by scan id.
+    """Return the scores as a table, by scan id: one row per scan, or per scan and class.
 
     Numbers are rounded to the digits that the file keeps: what is computed from this table is what
     can be computed from the file.
     """
     import pandas  # slow to import
 
-    records = [
-        {
-            "scan": score.scan,
-            "patient": score.files.patient,
-            "split": score.files.split,
-            **{row.key: _rounded(score.values[row.key]) for row in rows if row.key in score.values},
-            "tilt_deg": _rounded(score.tilt_deg),
-            "scan_class": score.files.scan_class,
-            "mask": FOUND if score.files.prediction is not None else MISSING,
-            "label_sha256": score.truth_digest,
-        }
-        for score in sorted(scores, key=lambda score: score.scan)
-    ]
+    several = any(score.classes for score in scores)
+    records = []
+    for score in sorted(scores, key=lambda score: score.scan):
+        of_union: dict[str, object] = {CLASS_COLUMN: UNION} if several else {}
+        records.append(_record(score, of_union, score.values, rows, score.truth_digest))
+        for key, found in score.classes.items():
+            record = _record(score, {CLASS_COLUMN: key}, found.values, rows, found.truth_digest)
+            taken_for = {
+                taken_for_column(other): _rounded(ml) for other, ml in found.taken_for_ml.items()
+            }
+            records.append(record | taken_for)
+
     table = pandas.DataFrame.from_records(records)
     whole = {row.key: "Int64" for row in rows if row.digits == 0 and row.key in table.columns}
     return table.astype(whole)
+
+
+def _record(
+    score: CaseScore,
+    label_class: dict[str, object],
+    values: dict[str, float],
+    rows: Sequence[Metric],
+    digest: str,
+) -> dict[str, object]:
+    return {
+        "scan": score.scan,
+        **label_class,
+        "patient": score.files.patient,
+        "split": score.files.split,
+        **{row.key: _rounded(values[row.key]) for row in rows if row.key in values},
+        "tilt_deg": _rounded(score.tilt_deg),
+        "scan_class": score.files.scan_class,
+        "mask": FOUND if score.files.prediction is not None else MISSING,
+        "label_sha256": digest,
+    }
+
+
+def taken_for_column(key: str) -> str:
+    """Name the column of the volume of a true class that was taken for class `key`, mL."""
+    return f"taken_for_{key}_ml"
+
+
+def taken_for_columns(table: "DataFrame") -> dict[str, str]:
+    """Return the columns that `taken_for_column` named: class key -> column."""
+    found = {name: _TAKEN_FOR.fullmatch(name) for name in table.columns}
+    return {match[1]: name for name, match in found.items() if match}
+
+
+def tables_by_class(table: "DataFrame") -> dict[str, "DataFrame"]:
+    """Divide the table by class: `UNION` first, which is the whole table of one class alone."""
+    if CLASS_COLUMN not in table.columns:
+        return {UNION: table}
+
+    keys = dict.fromkeys([UNION, *table[CLASS_COLUMN]])
+    return {key: table[table[CLASS_COLUMN] == key].reset_index(drop=True) for key in keys}
+
+
+def union_of(table: "DataFrame") -> "DataFrame":
+    """Return the rows of all classes together, one per scan."""
+    return tables_by_class(table)[UNION]
 
 
 def write_case_table(path: Path, table: "DataFrame") -> None:
@@ -63,17 +114,30 @@ def read_case_table(path: Path, rows: Sequence[Metric]) -> "DataFrame":
 
     FileFormatError names file, line and column of what is missing, not a number, or twice there.
     """
-    numbers = ["tilt_deg", *(row.key for row in rows if row.function is not None)]
-    columns = {**dict.fromkeys(_WORDS, str), **dict.fromkeys(numbers, float)}
-    table = read_table(path, columns=columns, hint=_HINT)
+    table = read_table(path, columns=_columns(rows, []), hint=_HINT)
     if table.empty:
         raise FileFormatError(f"{path} has no rows", hint=_HINT)
 
-    for line, scan in table.loc[table["scan"] == "", "scan"].items():
-        raise FileFormatError(f"{path}, line {line}: no scan id{scan}", hint=_HINT)
-    for line, scan in table.loc[table["scan"].duplicated(), "scan"].items():
-        raise FileFormatError(f"{path}, line {line}: scan {scan} stands in two rows", hint=_HINT)
+    # Where there are classes, the columns of confusion are numbers too, and read as such.
+    who = ["scan"]
+    if CLASS_COLUMN in table.columns:
+        who.append(CLASS_COLUMN)
+        taken_for = list(taken_for_columns(table).values())
+        table = read_table(path, columns=_columns(rows, taken_for), hint=_HINT)
+
+    for line in table.index[table["scan"] == ""]:
+        raise FileFormatError(f"{path}, line {line}: no scan id", hint=_HINT)
+    for line, row in table[table[who].duplicated()].iterrows():
+        named = f"scan {row['scan']}" + (f", class {row[CLASS_COLUMN]}," if len(who) > 1 else "")
+        raise FileFormatError(f"{path}, line {line}: {named} stands in two rows", hint=_HINT)
+    if union_of(table).empty:
+        raise FileFormatError(f"{path} has no row of class {UNION}", hint=_HINT)
     return table.reset_index(drop=True)
+
+
+def _columns(rows: Sequence[Metric], taken_for: Sequence[str]) -> dict[str, type]:
+    numbers = ["tilt_deg", *(row.key for row in rows if row.function is not None), *taken_for]
+    return {**dict.fromkeys(_WORDS, str), **dict.fromkeys(numbers, float)}
 
 
 def patients_of(table: "DataFrame") -> list[str]:

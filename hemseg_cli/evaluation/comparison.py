@@ -8,7 +8,7 @@ independent witnesses.
 import itertools
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,8 @@ Floats = NDArray[np.float64]
 class PairedDifference:
     """`a` minus `b` in one metric over `n` scans.
 
-    `p_*_holm`: adjusted for all pairs of runs in this metric; NaN where undefined.
+    `label_class`: the key of the class, "" for all together. `p_*_holm`: adjusted for all pairs of
+    runs, and all classes where they are tested one by one, in this metric; NaN where undefined.
     """
 
     metric: str
@@ -45,6 +46,7 @@ class PairedDifference:
     p_bootstrap_holm: float
     p_wilcoxon: float
     p_wilcoxon_holm: float
+    label_class: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values; what is undefined is None."""
@@ -79,21 +81,66 @@ def compare_pairs(
 
     Scans in which a run has no value (NaN) are left out for all of them.
     """
-    names, table, groups = _complete(values, patients)
-    tested = {
-        (names[a], names[b]): paired_test(table[:, a] - table[:, b], groups, bootstrap)
-        for a, b in itertools.combinations(range(len(names)), 2)
-    }
-    p_bootstrap = holm([p for _, p, _ in tested.values()])
-    p_wilcoxon = holm([p for _, _, p in tested.values()])
+    return _adjusted(_pairs(metric, "", values, patients, bootstrap))
 
+
+def compare_pairs_by_class(
+    metric: str,
+    values: Mapping[str, Mapping[str, Sequence[float]]],
+    patients: Sequence[Hashable],
+    bootstrap: Bootstrap,
+) -> list[PairedDifference]:
+    """Test every pair of runs in one metric, class by class.
+
+    `values`: class key -> run -> [n]. Holm's correction is over all pairs in all classes.
+    """
+    return _adjusted(
+        [
+            pair
+            for key, of_class in values.items()
+            for pair in _pairs(metric, key, of_class, patients, bootstrap)
+        ]
+    )
+
+
+def _pairs(
+    metric: str,
+    label_class: str,
+    values: Mapping[str, Sequence[float]],
+    patients: Sequence[Hashable],
+    bootstrap: Bootstrap,
+) -> list[PairedDifference]:
+    """Test every pair of runs; the adjusted p values are left NaN."""
+    names, table, groups = _complete(values, patients)
+    found = []
+    for a, b in itertools.combinations(range(len(names)), 2):
+        gap, p, rank_p = paired_test(table[:, a] - table[:, b], groups, bootstrap)
+        found.append(
+            PairedDifference(
+                metric,
+                names[a],
+                names[b],
+                gap.n,
+                gap.mean,
+                gap.ci_low,
+                gap.ci_high,
+                p,
+                math.nan,
+                rank_p,
+                math.nan,
+                label_class,
+            )
+        )
+    return found
+
+
+def _adjusted(pairs: Sequence[PairedDifference]) -> list[PairedDifference]:
+    """Return the tests with their p values adjusted for all of them."""
+    p_bootstrap = holm([pair.p_bootstrap for pair in pairs])
+    p_wilcoxon = holm([pair.p_wilcoxon for pair in pairs])
     return [
-        PairedDifference(
-            metric, a, b, gap.n, gap.mean, gap.ci_low, gap.ci_high, p, p_holm, rank_p, rank_holm
-        )
-        for ((a, b), (gap, p, rank_p)), p_holm, rank_holm in zip(
-            tested.items(), p_bootstrap, p_wilcoxon, strict=True
-        )
+        replace(pair, p_bootstrap_holm=p, p_wilcoxon_holm=rank_p)
+        for pair, p, rank_p in zip(pairs, p_bootstrap, p_wilcoxon, strict=True)
     ]
 
 

@@ -29,7 +29,11 @@ def evaluation_tables(
     tables = [
         table
         for name, summary in runs
-        for table in (_metrics_table(name, summary), _strata_table(name, summary))
+        for table in (
+            _metrics_table(name, summary),
+            *_class_tables(name, summary),
+            _strata_table(name, summary),
+        )
     ]
     if comparison is not None:
         tables += _comparison_tables(comparison)
@@ -59,6 +63,51 @@ def _metrics_table(name: str, summary: Summary) -> Table:
         caption=_caption(summary),
         right=frozenset({"mean", confidence, "n"}),
     )
+
+
+CLASS_CONVENTION = (
+    "Each class by itself: means over the scans that have it, where a missed one counts 0; a scan "
+    "without it counts in specificity and in the false positives only."
+)
+
+
+def _class_tables(name: str, summary: Summary) -> list[Table]:
+    """Show the numbers of each class, and what each true class was taken for."""
+    if not summary.classes:
+        return []
+
+    metrics = [row for row in averaged(summary.rows) if row.section in ("segmentation", "presence")]
+    rows = [
+        [
+            key,
+            str(found.n_present),
+            str(found.n_missed),
+            str(found.n_false_positive),
+            *(_estimate_text(found.metrics[metric.key], metric) for metric in metrics),
+        ]
+        for key, found in summary.classes.items()
+    ]
+    counts = ("with it", "missed", "false positive")
+    per_class = Table(
+        f"{name}: classes",
+        ["class", *counts, *(metric.heading for metric in metrics)],
+        rows,
+        caption=CLASS_CONVENTION,
+        right=frozenset(counts),
+    )
+
+    # A row of true volume, divided by what it was taken for.
+    taken_for = list(next(iter(summary.classes.values())).taken_for_ml)
+    confusion = Table(
+        f"{name}: what each class was taken for (mL)",
+        ["true class", *taken_for],
+        [
+            [key, *(format_number(found.taken_for_ml.get(other), 2) for other in taken_for)]
+            for key, found in summary.classes.items()
+        ],
+        right=frozenset(taken_for),
+    )
+    return [per_class, confusion]
 
 
 def _data_words(summary: Summary) -> str:
@@ -150,6 +199,15 @@ def _comparison_tables(comparison: Comparison) -> list[Table]:
                 "Leaves out what a run failed on: read it beside the table above. ",
             )
         )
+    if comparison.by_class:
+        tables.append(
+            _pairs_table(
+                f"Differences class by class on {where}",
+                comparison.by_class,
+                comparison,
+                "On the scans that have the class. Holm also over the classes. ",
+            )
+        )
     return [*tables, _ranking_table(comparison)]
 
 
@@ -163,7 +221,7 @@ def _pairs_table(
         row = comparison.row(pair.metric)
         rows.append(
             [
-                row.heading,
+                f"{row.heading}, {pair.label_class}" if pair.label_class else row.heading,
                 f"{pair.a} - {pair.b}",
                 format_number(pair.difference, row.digits),
                 format_interval(pair.ci_low, pair.ci_high, row.digits, _few(pair)),

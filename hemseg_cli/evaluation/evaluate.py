@@ -148,7 +148,7 @@ def _evaluate_inputs(config: Config, inputs: EvaluationInputs) -> RunEvaluation:
     summary = summarise(
         table,
         settings,
-        Scored(inputs.split, inputs.dataset, inputs.trained_on, resampled),
+        Scored(inputs.split, inputs.dataset, inputs.trained_on, resampled, inputs.label_classes),
         warnings=[
             *inputs.warnings,
             *not_scored,

@@ -11,9 +11,12 @@ from pathlib import Path
 from hemseg_cli.config import Config, config_of_run, data_of
 from hemseg_cli.config.schema import DataConfig
 from hemseg_cli.core.cases import Case, cases_in_split, contaminated, read_cases
+from hemseg_cli.core.classes import LabelClass, read_classes
+from hemseg_cli.core.data_directory import DataDirectory
 from hemseg_cli.core.errors import FileFormatError, HemsegError
 from hemseg_cli.core.names import first_few
 from hemseg_cli.core.run_directory import open_run
+from hemseg_cli.evaluation.class_pairs import ClassPairs, class_warnings, pair_classes
 from hemseg_cli.evaluation.scoring import CaseFiles
 
 _MASK_SUFFIX = "_mask"
@@ -37,6 +40,11 @@ class EvaluationInputs:
     dataset: str = ""
     trained_on: str = ""
     warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def label_classes(self) -> tuple[LabelClass, ...]:
+        """The classes that are scored one by one."""
+        return self.cases[0].classes.scored_classes if self.cases else ()
 
     def written_to(self, folder: Path) -> "EvaluationInputs":
         """Return the same, written into another folder."""
@@ -63,10 +71,17 @@ def run_inputs(config: Config, name: str | None, *, allow_missing: bool) -> Eval
     _refuse_missing(
         [case.scan for case in chosen], masks, run.predictions(split), allow_missing=allow_missing
     )
-    classes = scan_classes(data.folder)
+    kinds = scan_classes(data.folder)
+    classes = _class_pairs(
+        config,
+        read_classes(data.directory),
+        read_classes(DataDirectory(run.predictions(split))),
+        name=f"run {run.name}",
+    )
     cases = tuple(
         replace(
-            _case_files(config, data, case, masks.get(case.scan), classes.get(case.scan, "")),
+            _case_files(config, data, case, masks.get(case.scan), kinds.get(case.scan, "")),
+            classes=classes,
             network_mask=_existing(run.network_mask_file(split, case.scan)),
         )
         for case in chosen
@@ -84,6 +99,7 @@ def run_inputs(config: Config, name: str | None, *, allow_missing: bool) -> Eval
             *leakage_warnings(chosen, split, trained),
             *_contamination_warnings(chosen, data, trained),
             *_unused(masks, chosen),
+            *class_warnings(classes),
         ),
     )
 
@@ -95,7 +111,8 @@ def folder_inputs(
 
     `<name>.nii.gz` or `<name>_mask.nii.gz`, plain or gzipped, whatever the case of the suffix.
     Patients and true voxel volumes come from the case table where `labels` lies inside the
-    configured data set, else from the headers.
+    configured data set, else from the headers. The classes of label maps come from a `classes.toml`
+    in either folder (or the data set), of the masks from the labels' where they have none.
     """
     for option, folder in (("--predictions", predictions), ("--labels", labels)):
         if not folder.is_dir():
@@ -116,15 +133,19 @@ def folder_inputs(
     )
     known = {case.scan: case for case in read_cases(config.data.cases_file)} if inside else {}
     rows = [known.get(scan, Case(scan)) for scan in sorted(truth)]
-    classes = scan_classes(config.data.folder) if inside else {}
+    kinds = scan_classes(config.data.folder) if inside else {}
+    classes = _folder_classes(config, predictions, labels, inside=inside)
     cases = tuple(
-        _case_files(
-            config,
-            config.data,
-            case,
-            masks.get(case.scan),
-            classes.get(case.scan, ""),
-            label=truth[case.scan],
+        replace(
+            _case_files(
+                config,
+                config.data,
+                case,
+                masks.get(case.scan),
+                kinds.get(case.scan, ""),
+                label=truth[case.scan],
+            ),
+            classes=classes,
         )
         for case in rows
     )
@@ -138,8 +159,44 @@ def folder_inputs(
         out / "cases.csv",
         out / "summary.json",
         config.data.dataset if inside else "",
-        warnings=tuple(_unused(masks, rows)),
+        warnings=(*_unused(masks, rows), *class_warnings(classes)),
     )
+
+
+def _folder_classes(config: Config, predictions: Path, labels: Path, *, inside: bool) -> ClassPairs:
+    """Join the classes of two folders; `inside`: the labels are those of the data set."""
+    folders = [DataDirectory(folder) for folder in (labels, predictions)]
+    beside_labels, beside_masks = folders
+    if not beside_labels.classes_file.is_file():
+        beside_labels = config.data.directory if inside else beside_masks
+    if not beside_masks.classes_file.is_file():
+        beside_masks = beside_labels
+
+    return _class_pairs(
+        config,
+        read_classes(beside_labels),
+        read_classes(beside_masks),
+        name=f"--predictions {predictions}",
+    )
+
+
+def _class_pairs(
+    config: Config,
+    truth: Sequence[LabelClass],
+    predicted: Sequence[LabelClass],
+    *,
+    name: str,
+) -> ClassPairs:
+    """Join the classes; HemsegError where the paper's protocol, of one class, is asked for."""
+    pairs = pair_classes(truth, predicted, name=name)
+    if config.evaluate.protocol == "paper" and pairs.several:
+        several = pairs.truth if len(pairs.truth) > 1 else pairs.predicted
+        raise HemsegError(
+            f"the paper's protocol scores one class, hemorrhage; {name} is scored with "
+            f"{len(several)}: {first_few([each.key for each in several])}",
+            hint="--protocol native",
+        )
+    return pairs
 
 
 def data_of_run(config: Config, trained: Config) -> DataConfig:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Protocol = Literal["native", "paper"]
 Better = Literal["higher", "lower", "zero"]
-Section = Literal["segmentation", "volumes", "lesions"]
+Section = Literal["segmentation", "volumes", "presence", "lesions"]
 Scans = Literal["hemorrhage", "all", "none"]
 
 _BOTH: tuple[Protocol, ...] = ("native", "paper")
@@ -271,6 +271,36 @@ METRICS: tuple[Metric, ...] = (
         "size of the relative volume difference; mean over the scans with hemorrhage",
         lambda case: abs(case.relative_volume_difference),
         section="volumes",
+    ),
+    Metric(
+        "scan_sensitivity",
+        "Scan sensitivity",
+        "",
+        3,
+        "higher",
+        "share of the scans with hemorrhage in which any is predicted",
+        rate=lambda cases: (
+            ((cases["truth_ml"] > 0) & (cases["predicted_ml"] > 0)),
+            (cases["truth_ml"] > 0),
+        ),
+        section="presence",
+        averaged_over="all",
+        bounds=_SHARE,
+    ),
+    Metric(
+        "scan_specificity",
+        "Scan specificity",
+        "",
+        3,
+        "higher",
+        "share of the scans without hemorrhage in which none is predicted",
+        rate=lambda cases: (
+            ((cases["truth_ml"] == 0) & (cases["predicted_ml"] == 0)),
+            (cases["truth_ml"] == 0),
+        ),
+        section="presence",
+        averaged_over="all",
+        bounds=_SHARE,
     ),
     Metric(
         "lesions_truth",

@@ -8,11 +8,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from hemseg_cli.core.classes import UNION
 from hemseg_cli.core.errors import HemsegError
 from hemseg_cli.core.names import first_few
 from hemseg_cli.evaluation.bootstrap import Bootstrap, Method, plain
-from hemseg_cli.evaluation.case_table import FOUND, numbers_of, patients_of
-from hemseg_cli.evaluation.comparison import PairedDifference, Rank, compare_pairs, rank_runs
+from hemseg_cli.evaluation.case_table import (
+    FOUND,
+    numbers_of,
+    patients_of,
+    tables_by_class,
+    union_of,
+)
+from hemseg_cli.evaluation.comparison import (
+    PairedDifference,
+    Rank,
+    compare_pairs,
+    compare_pairs_by_class,
+    rank_runs,
+)
 from hemseg_cli.evaluation.metric_table import Metric
 from hemseg_cli.evaluation.summary import Summary
 
@@ -36,7 +49,8 @@ class Comparison:
     """The runs on the same scans.
 
     `left_out`: scans that were not scored in every run. `without_mask`: scans that a run has no
-    mask of; they count as missed, and `complete_case` holds the pairs without them.
+    mask of; they count as missed, and `complete_case` holds the pairs without them. `by_class`: the
+    tests of each class that every run was scored in.
     """
 
     n_scans: int
@@ -49,6 +63,7 @@ class Comparison:
     left_out: tuple[str, ...]
     without_mask: tuple[str, ...]
     complete_case: tuple[PairedDifference, ...]
+    by_class: tuple[PairedDifference, ...] = ()
 
     @property
     def ranked_by(self) -> str:
@@ -73,6 +88,7 @@ class Comparison:
             "confidence": self.confidence,
             "pairs": [pair.to_dict() for pair in self.pairs],
             "complete_case": [pair.to_dict() for pair in self.complete_case],
+            "by_class": [pair.to_dict() for pair in self.by_class],
             "ranked_by": self.ranked_by,
             "ranking": [plain(asdict(rank)) for rank in self.ranking],
         }
@@ -84,7 +100,9 @@ def compare_runs(runs: Sequence[EvaluatedRun]) -> Comparison:
     HemsegError where protocols or labels differ, or no scan is common.
     """
     refuse_different_protocols(runs)
-    common = sorted(set.intersection(*(set(run.table["scan"]) for run in runs)))
+    unions = {run.name: union_of(run.table) for run in runs}
+    scans = [set(table["scan"]) for table in unions.values()]
+    common = sorted(set.intersection(*scans))
     if not common:
         raise HemsegError(
             "the runs have no scan in common", hint="evaluate all of them on one split"
@@ -92,7 +110,7 @@ def compare_runs(runs: Sequence[EvaluatedRun]) -> Comparison:
     _refuse_different_labels(runs)
 
     # Merged on the scan id: row n of every table is the same scan.
-    tables = {run.name: run.table.set_index("scan", drop=False).loc[common] for run in runs}
+    tables = {name: _in_order(table, common) for name, table in unions.items()}
     first = tables[runs[0].name]
     patients = patients_of(first)
     bootstrap = _bootstrap(runs[0].summary)
@@ -103,7 +121,6 @@ def compare_runs(runs: Sequence[EvaluatedRun]) -> Comparison:
     ]
     without_mask = [scan for scan, whole in zip(common, has_mask, strict=True) if not whole]
     complete = {name: table[has_mask] for name, table in tables.items()}
-    every = set.union(*(set(run.table["scan"]) for run in runs))
 
     return Comparison(
         n_scans=len(common),
@@ -113,9 +130,10 @@ def compare_runs(runs: Sequence[EvaluatedRun]) -> Comparison:
         rows=tuple(rows),
         pairs=_pairs(rows, tables, bootstrap),
         ranking=tuple(rank_runs(_columns(RANKED_BY, tables), patients, bootstrap)),
-        left_out=tuple(sorted(every - set(common))),
+        left_out=tuple(sorted(set.union(*scans) - set(common))),
         without_mask=tuple(without_mask),
         complete_case=_pairs(rows, complete, bootstrap) if without_mask else (),
+        by_class=_pairs_by_class(rows, runs, common, bootstrap),
     )
 
 
@@ -143,7 +161,8 @@ def scans_with_other_labels(runs: Sequence[EvaluatedRun]) -> list[str]:
     """Return the scans that two runs were scored against different labels of."""
     labels: dict[str, set[str]] = {}
     for run in runs:
-        for scan, digest in zip(run.table["scan"], run.table["label_sha256"], strict=True):
+        table = union_of(run.table)
+        for scan, digest in zip(table["scan"], table["label_sha256"], strict=True):
             labels.setdefault(scan, set()).add(digest)
     return sorted(scan for scan, digests in labels.items() if len(digests) > 1)
 
@@ -169,6 +188,42 @@ def _bootstrap(summary: Summary) -> Bootstrap:
 
 def _columns(metric: str, tables: Mapping[str, "DataFrame"]) -> dict[str, list[float]]:
     return {name: numbers_of(table, metric).tolist() for name, table in tables.items()}
+
+
+def _in_order(table: "DataFrame", scans: Sequence[str]) -> "DataFrame":
+    return table.set_index("scan", drop=False).loc[list(scans)]
+
+
+def _pairs_by_class(
+    rows: Sequence[Metric],
+    runs: Sequence[EvaluatedRun],
+    common: Sequence[str],
+    bootstrap: Bootstrap,
+) -> tuple[PairedDifference, ...]:
+    """Compare the runs in each class that all of them were scored in."""
+    divided = {run.name: tables_by_class(run.table) for run in runs}
+    first = next(iter(divided.values()))
+    keys = [
+        key for key in first if key != UNION and all(key in tables for tables in divided.values())
+    ]
+    if not keys:
+        return ()
+
+    tables = {
+        key: {name: _in_order(parts[key], common) for name, parts in divided.items()}
+        for key in keys
+    }
+    patients = patients_of(_in_order(first[UNION], common))
+    return tuple(
+        pair
+        for row in rows
+        for pair in compare_pairs_by_class(
+            row.key,
+            {key: _columns(row.key, of_class) for key, of_class in tables.items()},
+            patients,
+            bootstrap,
+        )
+    )
 
 
 def _pairs(

@@ -2,16 +2,19 @@
 
 import hashlib
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hemseg_cli.core.classes import LabelClass
 from hemseg_cli.core.errors import CaseError
+from hemseg_cli.evaluation.class_pairs import HEMORRHAGE_PAIR, ClassPairs
 from hemseg_cli.evaluation.metric_table import Protocol, metric_rows
-from hemseg_cli.evaluation.metrics import CaseMetrics
-from hemseg_cli.evaluation.surfaces import Foreground, foreground, mask_pair
+from hemseg_cli.evaluation.metrics import MM3_PER_ML, CaseMetrics
+from hemseg_cli.evaluation.surfaces import Foreground, MaskPair, mask_pair
 from hemseg_cli.imaging.geometry import (
     Affine,
     foreign_voxel_volume_mm3,
@@ -32,6 +35,7 @@ class CaseFiles:
     `prediction` None: there is none, and the case counts as missed. `voxel_volume_mm3` and
     `tilt_deg` None: taken from the label's header as it stands. `scan_class`: "" where none is
     known. `network_mask`: the network's own output on the published grid, None: there is none.
+    `classes`: what the voxel values of both mean.
     """
 
     scan: str
@@ -45,6 +49,7 @@ class CaseFiles:
     tolerance_mm: float = 2.0
     protocol: Protocol = "native"
     network_mask: Path | None = None
+    classes: ClassPairs = HEMORRHAGE_PAIR
 
     def absolute(self) -> "CaseFiles":
         """Return the same with absolute paths."""
@@ -57,8 +62,22 @@ class CaseFiles:
 
 
 @dataclass(frozen=True)
+class ClassScore:
+    """The numbers of one class in one case: `values` by the key of their row.
+
+    `taken_for_ml`: how much of the true class was taken for each class, or for none, mL.
+    """
+
+    values: dict[str, float]
+    truth_digest: str
+    taken_for_ml: dict[str, float]
+
+
+@dataclass(frozen=True)
 class CaseScore:
     """The numbers of one case: `values` by the key of their row in the metric table.
+
+    They are of all classes together; `classes` holds those of each class, by key.
 
     `truth_digest` tells whether two runs were scored against the same label. `resampled`: under the
     paper's protocol, whether the mask came to the published grid by way of another one.
@@ -70,6 +89,7 @@ class CaseScore:
     truth_digest: str
     resampled: bool = False
     warning: str = ""
+    classes: dict[str, ClassScore] = field(default_factory=dict)
 
     @property
     def scan(self) -> str:
@@ -80,18 +100,20 @@ class CaseScore:
 def score_case(files: CaseFiles) -> CaseScore:
     """Read both masks and score them.
 
-    CaseError: values other than 0 and 1, or grids that differ. FileFormatError: a file that is not
+    CaseError: values that are no class, or grids that differ. FileFormatError: a file that is not
     a volume.
     """
-    label = truth = read_label(files.label)
+    truth = read_label(files.label)
     prediction = Volume(np.zeros_like(truth.array, dtype=np.uint8), truth.affine)
     if files.prediction is not None:
         prediction, truth = _on_one_grid(read_label(files.prediction), truth, files)
 
     tilt = tilt_deg(truth.affine) if files.tilt_deg is None else files.tilt_deg
-    pair = mask_pair(prediction.array, truth.array, _steps_mm(truth.affine, files))
-    _refuse_other_values(pair.truth, files.label)
-    _refuse_other_values(pair.prediction, files.prediction)
+    maps = mask_pair(prediction.array, truth.array, _steps_mm(truth.affine, files))
+    classes = files.classes
+    _refuse_other_values(maps.truth, classes.truth, files.label)
+    _refuse_other_values(maps.prediction, classes.predicted, files.prediction)
+    pair = classes.union(maps)
 
     # The published grid is asked of imaging, which brings SimpleITK: only where it is scored.
     own_grid = files.network_mask if files.prediction is not None else None
@@ -107,9 +129,22 @@ def score_case(files: CaseFiles) -> CaseScore:
         files,
         _values(case, files),
         tilt_deg=tilt,
-        truth_digest=_digest(pair.truth if truth is label else foreground(label.array.T)),
+        truth_digest=_digest(pair.truth),
         resampled=on_paper_grid is not None and files.prediction is not None and own_grid is None,
         warning=warning,
+        classes={key: _class_score(key, maps, volume_mm3, files) for key in classes.scored},
+    )
+
+
+def _class_score(key: str, maps: MaskPair, volume_mm3: float, files: CaseFiles) -> ClassScore:
+    """Score one class as if it were the only one; `maps`: the pair of label maps."""
+    pair = files.classes.of_class(maps, key)
+    case = CaseMetrics(pair, volume_mm3, files.tolerance_mm)
+    taken_for = files.classes.taken_for(maps, key)
+    return ClassScore(
+        _values(case, files),
+        _digest(pair.truth),
+        {other: count * volume_mm3 / MM3_PER_ML for other, count in taken_for.items()},
     )
 
 
@@ -172,11 +207,25 @@ def _on_one_grid(prediction: Volume, truth: Volume, files: CaseFiles) -> tuple[V
         ) from None
 
 
-def _refuse_other_values(mask: Foreground, path: Path | None) -> None:
-    values = mask.line[mask.flat]
-    if (values != 1).any():
-        found = ", ".join(f"{value:g}" for value in np.unique(values)[:6].astype(float))
+def _refuse_other_values(
+    mask: Foreground, classes: Collection[LabelClass], path: Path | None
+) -> None:
+    """CaseError where a voxel has a value that is none of the classes'."""
+    known = [each.value for each in classes]
+    found = np.unique(mask.line[mask.flat]).astype(float)
+    unknown = found[~np.isin(found, known)]
+    if not unknown.size:
+        return
+
+    values = ", ".join(f"{value:g}" for value in found[:6])
+    if known == [1]:
         raise CaseError(
-            f"{path} is not a mask of 0 and 1: it holds {found}",
-            hint="write hemorrhage as 1 and everything else as 0",
+            f"{path} is not a mask of 0 and 1: it holds {values}",
+            hint="write hemorrhage as 1 and everything else as 0, or list the classes in a "
+            "classes.toml beside the masks",
         )
+    named = ", ".join(f"{each.value} {each.key}" for each in classes)
+    raise CaseError(
+        f"{path} holds {unknown[0]:g}, which is none of the classes ({named})",
+        hint="list the class in classes.toml, or set the voxels to 0",
+    )

@@ -12,11 +12,18 @@ from pydantic import TypeAdapter, ValidationError
 
 from hemseg_cli.config.schema import EvaluateConfig
 from hemseg_cli.core.cases import VOLUME_STRATA, volume_stratum
+from hemseg_cli.core.classes import UNION, LabelClass
 from hemseg_cli.core.errors import FileFormatError
 from hemseg_cli.core.names import first_few
 from hemseg_cli.evaluation.agreement import Agreement, volume_agreement
 from hemseg_cli.evaluation.bootstrap import Bootstrap, Interval
-from hemseg_cli.evaluation.case_table import MISSING, numbers_of, patients_of
+from hemseg_cli.evaluation.case_table import (
+    MISSING,
+    numbers_of,
+    patients_of,
+    tables_by_class,
+    taken_for_columns,
+)
 from hemseg_cli.evaluation.metric_table import Metric, Protocol, averaged, metric_rows
 from hemseg_cli.evaluation.paper_protocol import (
     PAPER_CONFIDENCE,
@@ -53,6 +60,28 @@ class Resampling:
 
 
 @dataclass(frozen=True)
+class ClassSummary:
+    """The numbers of one class over all scans.
+
+    Where a scan does not have the class (`n_absent`), the metrics of its masks are undefined: means
+    are over the scans that have it, one in which it was missed counts 0. What is predicted in the
+    others (`n_false_positive`) counts in specificity, precision and volumes. `taken_for_ml`: the
+    true volume of the class by the class that it was taken for ("none": for no class).
+    """
+
+    name: str
+    colour: tuple[int, int, int]
+    n_present: int
+    n_absent: int
+    n_missed: int
+    n_false_positive: int
+    metrics: dict[str, Interval]
+    lesions: dict[str, int]
+    agreement: Agreement
+    taken_for_ml: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Summary:
     """`summary.json`: the numbers of one split.
 
@@ -60,7 +89,8 @@ class Summary:
     tool). `n_missed`: hemorrhages of which nothing was predicted; `n_missing`: scans without a
     mask, which count as missed; `n_false_positive`: scans without hemorrhage (`n_empty_truth`) that
     have a prediction. `n_resampled`: under the paper's protocol, masks that came to the published
-    grid by way of another one.
+    grid by way of another one. With several classes everything is of their union, and `classes`
+    holds each of them by key.
     """
 
     protocol: Protocol
@@ -81,6 +111,7 @@ class Summary:
     agreement: Agreement
     definitions: dict[str, str]
     warnings: list[str] = field(default_factory=list)
+    classes: dict[str, ClassSummary] = field(default_factory=dict)
     format: int = FORMAT
 
     @property
@@ -119,6 +150,7 @@ class Scored:
     dataset: str = ""
     trained_on: str = ""
     n_resampled: int = 0
+    classes: tuple[LabelClass, ...] = ()
 
 
 def bootstrap_of(config: EvaluateConfig) -> Bootstrap:
@@ -152,13 +184,14 @@ def summarise(
     table: "DataFrame", config: EvaluateConfig, scored: Scored, *, warnings: Iterable[str] = ()
 ) -> Summary:
     """Summarise the table of the cases (`case_table`)."""
+    by_class = tables_by_class(table)
+    table = by_class.pop(UNION)
     rows = metric_rows(config.protocol, config.nsd_tolerance_mm)
     bootstrap = None if config.protocol == "paper" else bootstrap_of(config)
     found = estimates(table, rows, bootstrap)
 
     hemorrhage, predicted = table["truth_ml"] > 0, table["predicted_ml"] > 0
-    lesions = {name: int(table[f"lesions_{name}"].sum()) for name in _LESION_COUNTS}
-    agreement = volume_agreement(table["truth_ml"].tolist(), table["predicted_ml"].tolist())
+    known = {each.key: each for each in scored.classes}
 
     return Summary(
         protocol=config.protocol,
@@ -178,11 +211,47 @@ def summarise(
             by: _strata(table, rows, bootstrap, groups, names)
             for by, groups, names in _groupings(table)
         },
-        lesions=lesions,
-        agreement=agreement,
+        lesions=_lesions(table),
+        agreement=_agreement(table),
         definitions={row.key: row.definition for row in averaged(rows)},
         warnings=[*warnings, *_own_warnings(table, rows, found)],
+        classes={
+            key: _class_summary(known.get(key) or LabelClass(1, key), part, rows, bootstrap)
+            for key, part in by_class.items()
+        },
     )
+
+
+def _class_summary(
+    label_class: LabelClass,
+    table: "DataFrame",
+    rows: Sequence[Metric],
+    bootstrap: Bootstrap | None,
+) -> ClassSummary:
+    present, predicted = table["truth_ml"] > 0, table["predicted_ml"] > 0
+
+    return ClassSummary(
+        name=label_class.name,
+        colour=label_class.colour,
+        n_present=int(present.sum()),
+        n_absent=int((~present).sum()),
+        n_missed=int((present & ~predicted).sum()),
+        n_false_positive=int((~present & predicted).sum()),
+        metrics=estimates(table, rows, bootstrap),
+        lesions=_lesions(table),
+        agreement=_agreement(table),
+        taken_for_ml={
+            key: float(table[column].sum()) for key, column in taken_for_columns(table).items()
+        },
+    )
+
+
+def _lesions(table: "DataFrame") -> dict[str, int]:
+    return {name: int(table[f"lesions_{name}"].sum()) for name in _LESION_COUNTS}
+
+
+def _agreement(table: "DataFrame") -> Agreement:
+    return volume_agreement(table["truth_ml"].tolist(), table["predicted_ml"].tolist())
 
 
 _LESION_COUNTS = ("truth", "predicted", "detected", "false")

@@ -18,7 +18,7 @@ from hemseg_cli.core.errors import FileFormatError, HemsegError
 from hemseg_cli.core.files import read_json, read_table, read_text
 from hemseg_cli.core.run_directory import RunDirectory
 from hemseg_cli.evaluation.bootstrap import Interval
-from hemseg_cli.evaluation.case_table import read_case_table
+from hemseg_cli.evaluation.case_table import read_case_table, union_of
 from hemseg_cli.evaluation.metric_table import Metric, averaged
 from hemseg_cli.evaluation.run_comparison import EvaluatedRun
 from hemseg_cli.evaluation.summary import Stratum, Summary
@@ -98,14 +98,15 @@ class RunResults:
     @cached_property
     def cases(self) -> tuple[CaseResult, ...]:
         """The scans in the order of the table."""
-        numeric = self.table.select_dtypes("number").columns
+        table = union_of(self.table)
+        numeric = table.select_dtypes("number").columns
         return tuple(
             CaseResult(
                 row["scan"],
                 row["patient"],
                 {name: None if row[name] != row[name] else float(row[name]) for name in numeric},
             )
-            for row in self.table.to_dict("records")
+            for row in table.to_dict("records")
         )
 
     def estimate(self, metric: str) -> Estimate | None:
