@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hemseg_cli.core import console
 from hemseg_cli.core.errors import HemsegError
-from hemseg_cli.core.names import first_few
+from hemseg_cli.core.names import counted, first_few
 
 if TYPE_CHECKING:
     from hemseg_cli.config import Config
@@ -142,7 +142,7 @@ def _run(stage: _Stage, number: int) -> Any:
         failures: dict[str, str] = getattr(result, "failures", {})
         named = [f"{scan}: {reason}" for scan, reason in failures.items()]
         raise HemsegError(
-            f"{stage.name}: {len(named)} scans failed: {first_few(named)}",
+            f"{stage.name}: {counted(len(named), 'scan')} failed: {first_few(named)}",
             hint=f"in the demo's folder: {stage.typed}   does what is missing",
         )
 

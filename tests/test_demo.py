@@ -48,7 +48,7 @@ class _Converted:
 def test_stage_with_refused_scans_stops_the_demo_and_names_them() -> None:
     refused = _Converted({"scan3": "slice 7 is missing"})
     stage = demo._Stage("convert", "", "hemseg convert", lambda: refused)
-    with pytest.raises(HemsegError, match=r"convert: 1 scans failed: scan3: slice 7 is missing"):
+    with pytest.raises(HemsegError, match=r"convert: 1 scan failed: scan3: slice 7 is missing"):
         demo._run(stage, 3)
     complete = _Converted({})
     assert demo._run(dataclasses.replace(stage, work=lambda: complete), 3) is complete

@@ -195,15 +195,23 @@ def print_table(table: Table) -> None:
     stream = Stream(sys.stdout)
     console = Console(file=cast("IO[str]", stream), width=None if terminal else _UNBOUNDED_COLUMNS)
     widths = _column_widths(table.columns, rows, console.width)
-    if table.title:
-        console.print(_plain(table.title, "italic"), soft_wrap=True)
+    _draw_prose(console, table.title, "italic")
     if widths is None:
         _draw_blocks(console, table.columns, rows)
     else:
         _draw_grid(console, table, rows, widths)
-    if table.caption:
-        console.print(_plain(table.caption, "dim italic"), soft_wrap=True)
+    _draw_prose(console, table.caption, "dim italic")
     stream.finish()
+
+
+def _draw_prose(console: "Console", text: str, style: str) -> None:
+    """Print a title or caption, broken between words alone: a path can be copied whole."""
+    import textwrap
+
+    for line in printable(text).split("\n") if text else []:
+        wrapped = textwrap.wrap(line, console.width, break_long_words=False, break_on_hyphens=False)
+        for part in wrapped or [""]:
+            console.print(_plain(part, style), soft_wrap=True)
 
 
 def _column_widths(
@@ -238,7 +246,7 @@ def _draw_grid(
     from rich import box
     from rich.table import Table as RichTable
 
-    drawn = RichTable(box=box.SIMPLE_HEAD)
+    drawn = RichTable(box=box.SIMPLE_HEAD, show_header=any(table.columns))
     for column, width in zip(table.columns, widths, strict=True):
         right = column in table.right
         drawn.add_column(_plain(column), justify="right" if right else "left", width=width)

@@ -69,3 +69,8 @@ def _escaped(character: str) -> str:
     if "\udc80" <= character <= "\udcff":
         return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape").decode("ascii")
+
+
+def counted(number: int, word: str) -> str:
+    """Return "1 scan" or "2 scans"."""
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hemseg_cli.core.console import Table
-from hemseg_cli.core.names import printable
+from hemseg_cli.core.names import counted, printable
 from hemseg_cli.inference.inputs.finding import LeftOut
 from hemseg_cli.inference.measures import ScanMeasures
 
@@ -61,13 +61,13 @@ class PredictResult:
 
     def tables(self) -> list[Table]:
         """Return the result as a person sees it."""
-        tables = [self._scans()]
+        tables = [self._scans()] if self.predicted or not self.failures else []
         if self.failures:
             rows = [
                 [printable(scan), printable(reason), self.hints.get(scan, "")]
                 for scan, reason in self.failures.items()
             ]
-            title = f"{len(rows)} scans failed"
+            title = f"{counted(len(rows), 'scan')} failed"
             tables.append(Table(title, ["scan", "reason", "what helps"], rows))
         return tables
 
@@ -78,7 +78,7 @@ class PredictResult:
             other = f"; trained on {self.trained_on}, predicted on {self.data_set}"
 
         return Table(
-            f"{len(self.predicted)} scans predicted by {self.run}",
+            f"{counted(len(self.predicted), 'scan')} predicted by {self.run}",
             ["scan", "mL", "lesions", "largest mL", "review"],
             [
                 [

@@ -139,9 +139,9 @@ def _state(source: ScanInput, folder: OutputFolder) -> Identity:
 
 def _cannot_read(source: ScanInput, error: OSError) -> HemsegError:
     if isinstance(error, FileNotFoundError):
-        return CaseError(
-            f"{source.path} does not exist", hint="hemseg convert   makes the images of a data set"
-        )
+        # What was typed is looked for on the disk; an image of a split is made by a command.
+        hint = "" if source.named else "hemseg convert   makes the images of a data set"
+        return CaseError(f"{source.path} does not exist", hint=hint)
     return HemsegError(f"cannot read {source.path}: {error.strerror or error}")
 
 
@@ -234,7 +234,7 @@ def read_record(folder: OutputFolder, name: str) -> Record | None:
 
 def write_record(folder: OutputFolder, name: str, record: Record) -> None:
     """Write the record of a scan."""
-    write_text(folder.record(name), record.model_dump_json(indent=1, exclude_none=True) + "\n")
+    write_text(folder.record(name), record.model_dump_json(indent=1) + "\n")
 
 
 def finished_records(folder: OutputFolder) -> list[Record]:

@@ -50,6 +50,31 @@ def test_a_copied_project_finds_its_work_done(
     assert not again.failed
 
 
+def test_scans_without_hemorrhage_are_done_too(work: Path) -> None:
+    make_run(work, shift=10.0)  # no voxel is that bright: the masks are empty
+    first = _run(work)
+    assert [row.predicted_ml for row in first.predicted] == [0.0] * 4
+    assert len((work / "out/volumes.csv").read_text().splitlines()) == 1 + 4
+
+    again = _run(work)
+    assert again.already_done == ["s0", "s1", "s2", "s3"]
+
+    # Another model writes them again: they are ours.
+    make_run(work)
+    other = _run(work)
+    assert not other.failures
+    assert min(row.predicted_ml for row in other.predicted) > 0
+
+
+def test_a_missing_file_that_was_typed_is_not_to_be_converted(work: Path) -> None:
+    result = predict(
+        config_in(work, predict=QUIET), runs=["run"], inputs=[work / "absent"], out=work / "out"
+    )
+    assert "absent does not exist" in result.failures["absent"]
+    assert result.hints.get("absent", "") == ""
+    assert [table.title for table in result.tables()] == ["1 scan failed"]
+
+
 def test_an_input_that_changed_is_predicted_again(work: Path) -> None:
     _run(work)
     write_volume(work / "in/s1.nii.gz", scan(seed=9))
