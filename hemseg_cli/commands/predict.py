@@ -8,62 +8,67 @@ import typer
 from hemseg_cli import options
 from hemseg_cli.core.result import Result
 
+_Inputs = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="INPUT",
+        help="NIfTI files, DICOM folders, or folders of either (default: the run's split).",
+    ),
+]
+_Checkpoint = Annotated[
+    str | None, typer.Option("--checkpoint", metavar="best|last", help="Checkpoint of the run.")
+]
+_Overlap = Annotated[
+    float | None,
+    typer.Option("--overlap", help="Share of a window that overlaps the next one, 0 to below 1."),
+]
+_Tta = Annotated[
+    bool | None, typer.Option("--tta/--no-tta", help="Average over test-time augmentation.")
+]
+_Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", "-o", help="Output folder (default: the run, or ./predictions for INPUT)."
+    ),
+]
+_OutputFormat = Annotated[
+    str | None,
+    typer.Option("--format", metavar="FORMAT,...", help="Formats of the masks: nifti, dicom-seg."),
+]
+_SaveProbabilities = Annotated[
+    bool | None, typer.Option("--save-probabilities", help="Also write the probabilities.")
+]
+_Part = Annotated[
+    str | None,
+    typer.Option(
+        "--part", metavar="K/N", help="Only every N-th scan from the K-th on (job arrays)."
+    ),
+]
+_Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=0, help="Worker processes (default: none beside this one)."),
+]
+_Force = Annotated[bool, typer.Option("--force", help="Also predict what is done already.")]
+
 
 @options.common
 def predict(
     common: options.Common,
     *,
-    inputs: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="INPUT",
-            help="NIfTI files, DICOM folders, or folders of either (default: the run's split).",
-        ),
-    ] = None,
+    inputs: _Inputs = None,
     runs: options.Runs = None,
-    checkpoint: Annotated[
-        str | None, typer.Option("--checkpoint", metavar="best|last", help="Checkpoint of the run.")
-    ] = None,
+    checkpoint: _Checkpoint = None,
     split: options.Split = None,
-    overlap: Annotated[
-        float | None,
-        typer.Option(
-            "--overlap", help="Share of a window that overlaps the next one, 0 to below 1."
-        ),
-    ] = None,
-    tta: Annotated[
-        bool | None, typer.Option("--tta/--no-tta", help="Average over test-time augmentation.")
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", "-o", help="Output folder (default: the run, or ./predictions for INPUT)."
-        ),
-    ] = None,
-    output_format: Annotated[
-        str | None,
-        typer.Option(
-            "--format", metavar="FORMAT,...", help="Formats of the masks: nifti, dicom-seg."
-        ),
-    ] = None,
-    save_probabilities: Annotated[
-        bool | None, typer.Option("--save-probabilities", help="Also write the probabilities.")
-    ] = None,
-    part: Annotated[
-        str | None,
-        typer.Option(
-            "--part", metavar="K/N", help="Only every N-th scan from the K-th on (job arrays)."
-        ),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option("--workers", min=0, help="Worker processes (default: none beside this one)."),
-    ] = None,
+    overlap: _Overlap = None,
+    tta: _Tta = None,
+    out: _Out = None,
+    output_format: _OutputFormat = None,
+    save_probabilities: _SaveProbabilities = None,
+    part: _Part = None,
+    workers: _Workers = None,
     scheduler: options.Scheduler = None,
     device: options.Device = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Also predict what is done already.")
-    ] = False,
+    force: _Force = False,
 ) -> Result:
     """Predict masks, volumes in mL and previews for a run's split or for scans of your own.
 

@@ -12,54 +12,60 @@ if TYPE_CHECKING:
     from hemseg_cli.config import Config
 
 
+_ListModels = Annotated[
+    bool,
+    typer.Option("--list", help="Show the models with their size, source and published Dice."),
+]
+_Model = Annotated[
+    str | None,
+    typer.Option("--model", metavar="MODEL", help="Network to train (--list shows them)."),
+]
+_Recipe = Annotated[
+    str | None,
+    typer.Option("--recipe", metavar="strong|paper", help="Preset of every other number."),
+]
+_Epochs = Annotated[
+    int | None, typer.Option("--epochs", min=1, help="Passes over the train split.")
+]
+_MaxMinutes = Annotated[
+    float | None,
+    typer.Option("--max-minutes", help="Stop after this many minutes, the schedule fitted."),
+]
+_Fold = Annotated[
+    str | None,
+    typer.Option(
+        "--fold", metavar="K|all", help="Fold kept for validation (0 to N-1), or all in turn."
+    ),
+]
+_Folds = Annotated[
+    int | None,
+    typer.Option("--folds", min=2, metavar="N", help="Number of folds, grouped by patient."),
+]
+_Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Go on exactly where the run stopped (default: the newest run)."),
+]
+_Run = Annotated[
+    str | None,
+    typer.Option("--run", metavar="NAME", help="Name of the run (default: <model>-<UTC time>)."),
+]
+_Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of everything random.")]
+
+
 @options.common
 def train(
     common: options.Common,
     *,
-    list_models: Annotated[
-        bool,
-        typer.Option("--list", help="Show the models with their size, source and published Dice."),
-    ] = False,
-    model: Annotated[
-        str | None,
-        typer.Option("--model", metavar="MODEL", help="Network to train (--list shows them)."),
-    ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option("--recipe", metavar="strong|paper", help="Preset of every other number."),
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option("--epochs", min=1, help="Passes over the train split.")
-    ] = None,
-    max_minutes: Annotated[
-        float | None,
-        typer.Option("--max-minutes", help="Stop after this many minutes, the schedule fitted."),
-    ] = None,
-    fold: Annotated[
-        str | None,
-        typer.Option(
-            "--fold", metavar="K|all", help="Fold kept for validation (0 to N-1), or all in turn."
-        ),
-    ] = None,
-    folds: Annotated[
-        int | None,
-        typer.Option("--folds", min=2, metavar="N", help="Number of folds, grouped by patient."),
-    ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume", help="Go on exactly where the run stopped (default: the newest run)."
-        ),
-    ] = False,
-    run: Annotated[
-        str | None,
-        typer.Option(
-            "--run", metavar="NAME", help="Name of the run (default: <model>-<UTC time>)."
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", min=0, help="Seed of everything random.")
-    ] = None,
+    list_models: _ListModels = False,
+    model: _Model = None,
+    recipe: _Recipe = None,
+    epochs: _Epochs = None,
+    max_minutes: _MaxMinutes = None,
+    fold: _Fold = None,
+    folds: _Folds = None,
+    resume: _Resume = False,
+    run: _Run = None,
+    seed: _Seed = None,
     device: options.Device = None,
     workers: options.Workers = None,
 ) -> Result | None:

@@ -74,10 +74,6 @@ class RunDirectory:
         """Volumes and lesions, one row per scan."""
         return self.predictions(split) / "volumes.csv"
 
-    def preview_file(self, split: str, scan: str) -> Path:
-        """The picture of one scan."""
-        return self.predictions(split) / "preview" / f"{scan}.png"
-
     def evaluation_cases_file(self, split: str) -> Path:
         """Metrics, one row per scan."""
         return self.path / "evaluation" / split / "cases.csv"
@@ -90,11 +86,6 @@ class RunDirectory:
     def report_html(self) -> Path:
         """The page."""
         return self.path / "report.html"
-
-    @property
-    def report_markdown(self) -> Path:
-        """The tables of the page."""
-        return self.path / "report.md"
 
     @property
     def lock_file(self) -> Path:

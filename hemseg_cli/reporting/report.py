@@ -118,22 +118,11 @@ def report(
         made=datetime.now(UTC),
         notice=_RESEARCH_ONLY,
     )
-    text = render(page)
-    remove_leftovers(html.parent)  # of reports that were killed
-    write_text(html, text)
-    write_text(markdown, _markdown(page))
-    if latex:
-        tex = "\n".join(to_latex(table) for table in tables if table.key != "history")
-        write_text(html.with_suffix(".tex"), tex)
-
-    csv_files = []
-    for table in tables:
-        csv_files.append(csv_folder / f"{table.key}.csv")
-        write_text(csv_files[-1], to_csv(table))
+    csv_files = _write_files(page, tables, html, markdown, csv_folder, latex=latex)
     return ReportResult(
         html=html,
         markdown=markdown,
-        csv_files=tuple(csv_files),
+        csv_files=csv_files,
         runs=tuple(run.name for run in results),
         split=split,
         size_bytes=html.stat().st_size,
@@ -142,6 +131,32 @@ def report(
         viewer_scans=tuple(scan.scan for scan in viewer.scans),
         viewer_left_out=viewer.left_out,
     )
+
+
+def _write_files(
+    page: Page,
+    tables: Sequence[ReportTable],
+    html: Path,
+    markdown: Path,
+    csv_folder: Path,
+    *,
+    latex: bool,
+) -> tuple[Path, ...]:
+    """Write the page and its tables in every form; return the CSV files."""
+    # Rendered before anything is written: a fault leaves the last report as it was.
+    text = render(page)
+    remove_leftovers(html.parent)  # of reports that were killed
+    write_text(html, text)
+    write_text(markdown, _markdown(page))
+
+    if latex:
+        tex = "\n".join(to_latex(table) for table in tables if table.key != "history")
+        write_text(html.with_suffix(".tex"), tex)
+
+    csv_files = [csv_folder / f"{table.key}.csv" for table in tables]
+    for file, table in zip(csv_files, tables, strict=True):
+        write_text(file, to_csv(table))
+    return tuple(csv_files)
 
 
 def _tables(config: Config, results: Sequence[RunResults]) -> list[ReportTable | None]:

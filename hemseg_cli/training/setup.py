@@ -123,7 +123,7 @@ def make_state(
         set_output_bias(network, train.output_bias, (1, len(preprocess.windows), *train.patch))
     network.to(device)
     if train.channels_last:
-        network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # not in torch's annotations
+        network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     # Coarser outputs that have no weight in the loss leave their heads without a gradient, which
     # DistributedDataParallel has to be told of.

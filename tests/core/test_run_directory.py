@@ -23,7 +23,6 @@ def test_names_inside_a_run_are_those_of_the_design() -> None:
         "runs/a/predictions/test/0a1b2c3d4e.nii.gz"
     )
     assert run.volumes_file("test") == Path("runs/a/predictions/test/volumes.csv")
-    assert run.preview_file("test", "x") == Path("runs/a/predictions/test/preview/x.png")
     assert run.evaluation_cases_file("val") == Path("runs/a/evaluation/val/cases.csv")
     assert run.evaluation_summary_file("val") == Path("runs/a/evaluation/val/summary.json")
     assert run.history_file == Path("runs/a/train/history.csv")

@@ -147,8 +147,3 @@ def check_one_ct_channel(path: Path, channels: Any) -> None:
             f"{path}: the channel is {shown}, not CT",
             hint="this program is for head CT; --images DIR --labels DIR takes the files anyway",
         )
-
-
-def left_out_text(paths: Iterable[Path], reason: str) -> dict[str, str]:
-    """Give each file the same reason."""
-    return {str(path): reason for path in paths}
