@@ -5,7 +5,7 @@ A new layout is one module with a class that satisfies `Layout`, and one row in 
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
