@@ -11,6 +11,12 @@ from hemseg_cli.reporting.published import Estimate
 from hemseg_cli.reporting.results import RunResults
 from hemseg_cli.reporting.tables import Column, ReportTable, Value
 
+_TITLES = {
+    "comparison": "Comparison of the runs",
+    "comparison_complete": "Complete cases",
+    "comparison_classes": "Comparison class by class",
+}
+
 
 def comparison_tables(runs: Sequence[RunResults]) -> list[ReportTable]:
     """Show the ranking, and every pair of runs in every metric.
@@ -36,6 +42,9 @@ def comparison_tables(runs: Sequence[RunResults]) -> list[ReportTable]:
             "mask of. Leaves out what a run failed on: read it beside the table above. "
         )
         tables.append(_pairs("comparison_complete", compared, compared.complete_case, note))
+    if compared.by_class:
+        note = "On the scans that have the class. Holm also over the classes. "
+        tables.append(_pairs("comparison_classes", compared, compared.by_class, note))
     return tables
 
 
@@ -63,6 +72,7 @@ def _pairs(
     key: str, compared: Comparison, pairs: Sequence[PairedDifference], note: str
 ) -> ReportTable:
     columns = (
+        Column("class", "Class"),
         Column("metric", "Metric"),
         Column("a", "Run A"),
         Column("b", "Run B"),
@@ -78,6 +88,7 @@ def _pairs(
         p_values = (pair.p_bootstrap, pair.p_bootstrap_holm, pair.p_wilcoxon, pair.p_wilcoxon_holm)
         rows.append(
             (
+                pair.label_class,
                 compared.heading(pair.metric),
                 pair.a,
                 pair.b,
@@ -93,8 +104,7 @@ def _pairs(
         f"p < {1 - compared.confidence:.2g}. Wilcoxon: signed ranks. Holm: adjusted for all "
         "pairs of runs in a metric."
     )
-    titles = {"comparison": "Comparison of the runs", "comparison_complete": "Complete cases"}
-    return ReportTable(key, titles[key], columns, tuple(rows), note)
+    return ReportTable(key, _TITLES[key], columns, tuple(rows), note).without_empty_columns()
 
 
 def _difference(pair: PairedDifference) -> Estimate:

@@ -136,7 +136,10 @@ def volumes_table(runs: Sequence[RunResults]) -> ReportTable | None:
         Column("loa_high_ml", "to (mL)", 2),
         Column("ccc", "Concordance", 3),
     )
-    volumes, lesions = metric_columns(runs, ("volumes",)), metric_columns(runs, ("lesions",))
+    volumes, lesions = (
+        metric_columns(runs, ("volumes",)),
+        metric_columns(runs, ("presence", "lesions")),
+    )
     columns = (Column("run", "Run"), *volumes, *agreement, *lesions)
 
     rows: list[tuple[Value, ...]] = []

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from hemseg_cli.evaluation.metric_table import Metric
-from hemseg_cli.reporting.chart import Figure, colour, legend, plotly_text, short_name
+from hemseg_cli.reporting.chart import Figure, colour, plotly_text, short_name
+from hemseg_cli.reporting.class_tables import dice_by_class
 from hemseg_cli.reporting.content import shows_published
+from hemseg_cli.reporting.interval_bars import interval_bars
 from hemseg_cli.reporting.published import PUBLISHED, Estimate
 from hemseg_cli.reporting.results import RunResults, estimate_of
 from hemseg_cli.reporting.training_charts import training
@@ -20,6 +22,7 @@ def figures(runs: Sequence[RunResults]) -> list[Figure]:
         dice_against_volume(runs),
         bland_altman(runs),
         _strata(runs),
+        dice_by_class(runs),
         *training(runs),
     ]
     return [figure for figure in made if figure is not None]
@@ -88,55 +91,17 @@ def _forest_trace(name: str, estimate: Estimate, line: str, symbol: str) -> dict
 
 def _strata(runs: Sequence[RunResults]) -> Figure | None:
     """Draw mean Dice with its interval by true volume."""
-    traces = []
-    for n, run in enumerate(runs):
-        rows = [
-            (name, estimate)
+    return interval_bars(
+        runs,
+        lambda run: [
+            (name, estimate_of(stratum.metrics.get("dice")))
             for name, stratum in run.strata("volume").items()
-            if (estimate := estimate_of(stratum.metrics.get("dice"))) and estimate.mean is not None
-        ]
-        if rows:
-            means = [estimate.mean or 0.0 for _, estimate in rows]
-            up = [
-                (estimate.high if estimate.high is not None else mean) - mean
-                for (_, estimate), mean in zip(rows, means, strict=True)
-            ]
-            down = [
-                mean - (estimate.low if estimate.low is not None else mean)
-                for (_, estimate), mean in zip(rows, means, strict=True)
-            ]
-            traces.append(
-                {
-                    "type": "bar",
-                    "name": plotly_text(run.name),
-                    "x": [plotly_text(name) for name, _ in rows],
-                    "y": means,
-                    "marker": {"color": colour(n), "opacity": 0.85},
-                    "error_y": {
-                        "type": "data",
-                        "symmetric": False,
-                        "array": up,
-                        "arrayminus": down,
-                        "color": "var(--text)",
-                        "thickness": 1.2,
-                    },
-                    "hovertemplate": "%{x} mL<br>Dice %{y:.3f}<extra></extra>",
-                }
-            )
-    if not traces:
-        return None
-    layout = {
-        "xaxis": {"title": {"text": "True volume (mL)"}, "type": "category"},
-        "yaxis": {"title": {"text": "Mean Dice"}, "range": [0, 1.02]},
-        "barmode": "group",
-        "bargap": 0.4,
-    }
-    return Figure(
-        "strata",
-        "Dice by hemorrhage size",
-        "Mean Dice and interval by true volume",
-        traces,
-        layout | legend(runs),
+        ],
+        key="strata",
+        title="Dice by hemorrhage size",
+        alt="Mean Dice and interval by true volume",
+        axis="True volume (mL)",
+        unit=" mL",
     )
 
 

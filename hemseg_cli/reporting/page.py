@@ -166,13 +166,15 @@ def _places(
 ) -> dict[str, Any]:
     """Which charts stand where."""
     hero = ["forest"] if several else ["dice", "dice_volume"]
-    known = {"forest", "dice_volume", "bland_altman", "strata", "loss", "val_dice", *hero}
+    known = {"forest", "dice_volume", "bland_altman", "strata", "classes"}
+    known |= {"loss", "val_dice", *hero}
     chosen = {
         "hero": hero,
         "beside": [] if several else ["forest"],
         "distributions": [key for key in figures if key not in known],
         "volumes": [key for key in ("bland_altman", "dice_volume") if key not in hero],
         "strata": ["strata"],
+        "classes": ["classes"],
         "training": ["loss", "val_dice"],
     }
     places: dict[str, Any] = {
@@ -194,6 +196,8 @@ def _sections(
         yield "volumes", "Volumes"
     if "strata" in tables:
         yield "strata", "Strata"
+    if "classes" in tables:
+        yield "classes", "Classes"
     yield "scans", "Scans"
     if "loss" in figures or "val_dice" in figures:
         yield "training", "Training"

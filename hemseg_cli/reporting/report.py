@@ -14,6 +14,7 @@ from hemseg_cli.core.files import remove_leftovers, write_text
 from hemseg_cli.core.run_directory import RunDirectory, open_run
 from hemseg_cli.evaluation.inputs import data_of_run
 from hemseg_cli.reporting import content
+from hemseg_cli.reporting.class_tables import classes_table, confusion_table
 from hemseg_cli.reporting.comparison import comparison_tables
 from hemseg_cli.reporting.figures import figures
 from hemseg_cli.reporting.page import Page, render
@@ -165,6 +166,8 @@ def _tables(config: Config, results: Sequence[RunResults]) -> list[ReportTable |
         *comparison_tables(results),
         content.volumes_table(results),
         content.strata_table(results),
+        classes_table(results),
+        confusion_table(results),
         content.cases_table(results),
         content.history_table(results),
     ]
