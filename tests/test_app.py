@@ -101,6 +101,10 @@ def _interrupted() -> None:
     raise KeyboardInterrupt
 
 
+def _end_of_a_file() -> None:
+    raise EOFError("compressed file ended early")
+
+
 def _some_cases_failed() -> None:
     raise typer.Exit(1)
 
@@ -112,6 +116,8 @@ def _some_cases_failed() -> None:
         (_bug, 3, "ZeroDivisionError"),
         (_stopped, 143, "saved"),
         (_interrupted, 130, "interrupted"),
+        # Typer makes an Abort of it, which is no Ctrl-C of the user.
+        (_end_of_a_file, 3, "EOFError: compressed file ended early"),
         (_some_cases_failed, 1, ""),
     ],
     indirect=["_extra_command"],

@@ -176,10 +176,22 @@ def result(payload: Mapping[str, Any], *tables: Table) -> None:
     take it (a full disk).
     """
     if _output.json:
-        print_text(json.dumps(payload, indent=2, default=str, allow_nan=False))
+        plain = _without_secrets(payload)
+        print_text(json.dumps(plain, indent=2, default=str, allow_nan=False))
     else:
         for table in tables:
             print_table(table)
+
+
+def _without_secrets(value: Any) -> Any:
+    """Return the same plain values with the URLs in their texts cut down."""
+    if isinstance(value, str):
+        return without_secrets(value)
+    if isinstance(value, Mapping):
+        return {_without_secrets(key): _without_secrets(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_secrets(one) for one in value]
+    return value
 
 
 def print_table(table: Table) -> None:
@@ -191,7 +203,7 @@ def print_table(table: Table) -> None:
     from rich.console import Console
 
     terminal = is_terminal(sys.stdout)
-    rows = [[printable(cell) for cell in row] for row in table.rows]
+    rows = [[_shown(cell) for cell in row] for row in table.rows]
     stream = Stream(sys.stdout)
     console = Console(file=cast("IO[str]", stream), width=None if terminal else _UNBOUNDED_COLUMNS)
     widths = _column_widths(table.columns, rows, console.width)

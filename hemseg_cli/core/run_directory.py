@@ -190,6 +190,11 @@ def open_run(root: Path, name: str | Path | None = None) -> RunDirectory:
     for candidate in (root / str(name), Path(name)):
         if candidate.is_dir():
             return RunDirectory(candidate.resolve() if candidate.is_symlink() else candidate)
+    if Path(name).suffix == ".zip":
+        raise HemsegError(
+            f"there is no file {printable(str(name))}",
+            hint="hemseg export --run RUN --out MODEL.zip   writes the archive of a run",
+        )
     known = first_few([run.name for run in _runs(root)], most=_MOST_RUNS_NAMED)
     raise HemsegError(
         f"no run {printable(str(name))} in {root}",

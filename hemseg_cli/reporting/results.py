@@ -4,19 +4,18 @@ The evaluation of one split, the training history, config and environment.
 """
 
 import math
-import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
 
 from hemseg_cli.core.cases import SPLITS
 from hemseg_cli.core.errors import FileFormatError, HemsegError
 from hemseg_cli.core.files import read_json, read_table, read_text
 from hemseg_cli.core.run_directory import RunDirectory
+from hemseg_cli.core.urls import without_secrets
 from hemseg_cli.evaluation.bootstrap import Interval
 from hemseg_cli.evaluation.case_table import read_case_table, union_of
 from hemseg_cli.evaluation.metric_table import Metric, averaged
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 _REWRITTEN = "the command that made it writes it anew"
-_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s\"'<>]+")
 
 
 @dataclass(frozen=True)
@@ -130,24 +128,6 @@ def estimate_of(interval: Interval | None) -> Estimate | None:
 
     found = interval.to_dict()
     return Estimate(found["mean"], found["ci_low"], found["ci_high"], interval.method)
-
-
-def without_secrets(text: str) -> str:
-    """Return the text with every URL cut to scheme, host and path.
-
-    User names, passwords, signatures and tokens of signed URLs are no part of a page that is
-    passed on.
-    """
-
-    def cut(found: re.Match[str]) -> str:
-        try:
-            parts = urlsplit(found[0])
-            host = parts.netloc.rpartition("@")[2]
-        except ValueError:  # no URL after all, but it may hold what one holds
-            return "(a URL that cannot be read)"
-        return urlunsplit((parts.scheme, host, parts.path, "", ""))
-
-    return _URL.sub(cut, text)
 
 
 def evaluated_splits(run: RunDirectory) -> list[str]:

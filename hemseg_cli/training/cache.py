@@ -281,8 +281,8 @@ def _report_failures(failures: dict[str, str], *, skip: bool, some_left: bool) -
         return
     raise HemsegError(
         f"{len(failures)} scans cannot be preprocessed:\n{named}",
-        hint="mend them (hemseg convert, hemseg doctor), or leave them out: "
-        "--set train.skip_bad_scans=true",
+        hint="hemseg doctor --data   says what is wrong with the whole data set\n  "
+        "--set train.skip_bad_scans=true   trains without them",
     )
 
 

@@ -15,6 +15,7 @@ import hemseg_cli
 from hemseg_cli.core.executor import default_workers
 from hemseg_cli.core.files import write_text
 from hemseg_cli.core.packages import package_version
+from hemseg_cli.core.urls import without_secrets
 
 _PACKAGES = ("torch", "monai", "numpy", "scipy", "SimpleITK", "nibabel", "nnunetv2")
 
@@ -23,7 +24,7 @@ def environment(device: torch.device, *, processes: int) -> dict[str, Any]:
     """Versions, device, command line, git commit of the source, as plain values."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": sys.argv,
+        "command": [without_secrets(word) for word in sys.argv],
         "hemseg": hemseg_cli.__version__,
         "git_commit": _git_commit(),
         "python": platform.python_version(),

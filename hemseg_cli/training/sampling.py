@@ -40,12 +40,12 @@ class PatchDataset(Dataset[dict[str, Any]]):
     ) -> None:
         if not cases:
             raise HemsegError(
-                "the train split is empty", hint="hemseg doctor   says what the case table holds"
+                "the train split is empty", hint="hemseg doctor --data   says what each split holds"
             )
         if not any(case.foreground_voxels for case in cases):
             raise HemsegError(
                 f"none of the {len(cases)} training labels has any hemorrhage",
-                hint="hemseg doctor   checks the labels",
+                hint="hemseg doctor --data   checks the labels",
             )
         i, j, k = (int(n) for n in patch)
         self.cases, self.train, self.patch, self.seed, self.epoch = (

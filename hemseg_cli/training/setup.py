@@ -248,13 +248,13 @@ def _check_validation(cases: Sequence[PreparedCase]) -> None:
     if not cases:
         raise HemsegError(
             "no scan of the val split can be used",
-            hint="hemseg doctor   says what is wrong with them",
+            hint="hemseg doctor --data   says what is wrong with them",
         )
     if not any(case.foreground_voxels for case in cases):
         raise HemsegError(
             f"none of the {len(cases)} labels of the val split has any hemorrhage: every Dice "
             "would be that of empty masks",
-            hint="hemseg doctor   checks the labels; --fold 0   validates on other scans",
+            hint="hemseg doctor --data   checks the labels; --fold 0   validates on other scans",
         )
 
 

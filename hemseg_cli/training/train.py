@@ -308,7 +308,7 @@ def _check_losses(state: TrainState, run: RunDirectory) -> None:
         raise HemsegError(
             f"the loss was not finite in {progress.bad_in_a_row} batches in a row, "
             f"of the scans {', '.join(scans)}",
-            hint="look at these scans (hemseg doctor), or lower train.lr"
+            hint="look at these scans (hemseg doctor --data), or lower train.lr"
             + (f"; the last good checkpoint is {last}" if last.exists() else ""),
         )
 
