@@ -9,7 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hemseg_cli.core.classes import HEMORRHAGE_ONLY, LabelClass, hemorrhage_kinds, union_classes
+from hemseg_cli.core.classes import (
+    HEMORRHAGE_ONLY,
+    UNION,
+    LabelClass,
+    hemorrhage_kinds,
+    union_classes,
+)
 from hemseg_cli.core.errors import HemsegError
 from hemseg_cli.core.names import first_few
 from hemseg_cli.evaluation.surfaces import Foreground, MaskPair
@@ -42,14 +48,29 @@ class ClassPairs:
         """The truth's classes that are scored one by one."""
         return tuple(each for each in self.truth if each.key in self.scored)
 
-    def union(self, pair: MaskPair) -> MaskPair:
-        """Return the masks of all classes together, of a pair of label maps."""
-        return self._of_values(pair, self.union_predicted, self.union_truth)
+    def values_of(self, key: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the voxel values of a class, or of the `UNION`: of the masks, of the truth.
+
+        None of a class that is not scored.
+        """
+        if key == UNION:
+            return self.union_predicted, self.union_truth
+        if key not in self.scored:
+            return (), ()
+
+        return (
+            tuple(each.value for each in self.predicted if each.key == key),
+            tuple(each.value for each in self.truth if each.key == key),
+        )
 
     def of_class(self, pair: MaskPair, key: str) -> MaskPair:
-        """Return the masks of one class, of a pair of label maps."""
-        predicted, truth = ({each.key: each.value for each in one} for one in self._both)
-        return self._of_values(pair, (predicted[key],), (truth[key],))
+        """Return the masks of one class, or of the `UNION`, of a pair of label maps."""
+        predicted, truth = self.values_of(key)
+        return MaskPair(
+            _foreground_of(pair.prediction, predicted, whole=len(self.predicted)),
+            _foreground_of(pair.truth, truth, whole=len(self.truth)),
+            pair.steps_mm,
+        )
 
     def taken_for(self, pair: MaskPair, key: str) -> dict[str, int]:
         """Count the voxels of a true class by the class that they were taken for, or `NONE`."""
@@ -59,19 +80,6 @@ class ClassPairs:
         found = dict(zip(values.tolist(), counts.tolist(), strict=True))
         named = {each.key: int(found.get(each.value, 0)) for each in self.predicted}
         return {**named, NONE: int(found.get(0, 0))}
-
-    @property
-    def _both(self) -> tuple[tuple[LabelClass, ...], tuple[LabelClass, ...]]:
-        return self.predicted, self.truth
-
-    def _of_values(
-        self, pair: MaskPair, predicted: Sequence[int], truth: Sequence[int]
-    ) -> MaskPair:
-        return MaskPair(
-            _foreground_of(pair.prediction, predicted, whole=len(self.predicted)),
-            _foreground_of(pair.truth, truth, whole=len(self.truth)),
-            pair.steps_mm,
-        )
 
 
 HEMORRHAGE_PAIR = ClassPairs()

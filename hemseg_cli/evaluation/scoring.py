@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hemseg_cli.core.classes import LabelClass
+from hemseg_cli.core.classes import UNION, LabelClass
 from hemseg_cli.core.errors import CaseError
 from hemseg_cli.evaluation.class_pairs import HEMORRHAGE_PAIR, ClassPairs
 from hemseg_cli.evaluation.metric_table import Protocol, metric_rows
@@ -113,7 +113,7 @@ def score_case(files: CaseFiles) -> CaseScore:
     classes = files.classes
     _refuse_other_values(maps.truth, classes.truth, files.label)
     _refuse_other_values(maps.prediction, classes.predicted, files.prediction)
-    pair = classes.union(maps)
+    pair = classes.of_class(maps, UNION)
 
     # The published grid is asked of imaging, which brings SimpleITK: only where it is scored.
     own_grid = files.network_mask if files.prediction is not None else None

@@ -81,6 +81,7 @@ def render(page: Page) -> str:
         glance=_glance(page.runs),
         tables=tables,
         viewer=page.viewer,
+        viewer_classes=page.viewer.classes,
         most_tabs=_MOST_TABS,
         matrix=page.matrix,
         hu_low=HU_LOW,

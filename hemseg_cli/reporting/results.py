@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hemseg_cli.core.cases import SPLITS
+from hemseg_cli.core.classes import UNION
 from hemseg_cli.core.errors import FileFormatError, HemsegError
 from hemseg_cli.core.files import read_json, read_table, read_text
 from hemseg_cli.core.run_directory import RunDirectory
 from hemseg_cli.core.urls import without_secrets
 from hemseg_cli.evaluation.bootstrap import Interval
-from hemseg_cli.evaluation.case_table import read_case_table, union_of
+from hemseg_cli.evaluation.case_table import read_case_table, tables_by_class
 from hemseg_cli.evaluation.metric_table import Metric, averaged
 from hemseg_cli.evaluation.run_comparison import EvaluatedRun
 from hemseg_cli.evaluation.summary import Stratum, Summary
@@ -93,19 +94,15 @@ class RunResults:
         """The run as the comparison takes it."""
         return EvaluatedRun(self.name, self.summary, self.table)
 
-    @cached_property
+    @property
     def cases(self) -> tuple[CaseResult, ...]:
-        """The scans in the order of the table."""
-        table = union_of(self.table)
-        numeric = table.select_dtypes("number").columns
-        return tuple(
-            CaseResult(
-                row["scan"],
-                row["patient"],
-                {name: None if row[name] != row[name] else float(row[name]) for name in numeric},
-            )
-            for row in table.to_dict("records")
-        )
+        """The scans in the order of the table, all classes together."""
+        return self.cases_by_class[UNION]
+
+    @cached_property
+    def cases_by_class(self) -> dict[str, tuple[CaseResult, ...]]:
+        """Class key (`UNION` first) -> its scans in the order of the table."""
+        return {key: _case_results(table) for key, table in tables_by_class(self.table).items()}
 
     def estimate(self, metric: str) -> Estimate | None:
         """Return mean and interval of a metric; None where the evaluation has no such metric."""
@@ -119,6 +116,18 @@ class RunResults:
     def n_cases(self) -> int:
         """Scans evaluated."""
         return self.summary.n_cases
+
+
+def _case_results(table: "DataFrame") -> tuple[CaseResult, ...]:
+    numeric = table.select_dtypes("number").columns
+    return tuple(
+        CaseResult(
+            row["scan"],
+            row["patient"],
+            {name: None if row[name] != row[name] else float(row[name]) for name in numeric},
+        )
+        for row in table.to_dict("records")
+    )
 
 
 def estimate_of(interval: Interval | None) -> Estimate | None:

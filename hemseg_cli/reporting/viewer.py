@@ -18,8 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemseg_cli.core.cases import Case
+from hemseg_cli.core.classes import UNION, read_classes
 from hemseg_cli.core.data_directory import DataDirectory
 from hemseg_cli.core.errors import HemsegError
+from hemseg_cli.evaluation.class_pairs import ClassPairs, pair_classes
 from hemseg_cli.imaging.geometry import spacing_mm
 from hemseg_cli.imaging.label_values import read_label
 from hemseg_cli.imaging.nifti import Volume, read_volume
@@ -48,6 +50,11 @@ class Viewer:
     scans: tuple[ViewerScan, ...] = ()
     left_out: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def classes(self) -> list[str]:
+        """The classes that can be shown by themselves."""
+        return [layer["key"] for layer in self.scans[0].values["classes"]] if self.scans else []
+
 
 def build_viewer(
     runs: Sequence[RunResults], cases: Sequence[Case], folder: Path, *, count: int, matrix: int
@@ -57,14 +64,20 @@ def build_viewer(
     `folder`: of the data set, from which paths start.
     """
     by_scan = {case.scan: case for case in cases}
+    chosen = choose_scans(runs[0].cases, count)
+    try:
+        classes = _class_pairs(runs, folder)
+    except HemsegError as error:
+        return Viewer((), {result.scan: error.message for _, result in chosen})
+
     scans: list[ViewerScan] = []
     left_out: dict[str, str] = {}
-    for role, result in choose_scans(runs[0].cases, count):
+    for role, result in chosen:
         try:
             case = by_scan.get(result.scan)
             if case is None:
                 raise HemsegError(f"not in the case table of {folder}")
-            scans.append(_scan(role, result.scan, case, runs, folder, matrix))
+            scans.append(_scan(role, result.scan, case, runs, classes, folder, matrix))
         except HemsegError as error:
             left_out[result.scan] = error.message
     return Viewer(tuple(scans), left_out)
@@ -97,37 +110,48 @@ def choose_scans(results: Sequence[CaseResult], count: int) -> list[tuple[str, C
     ]
 
 
+def _class_pairs(runs: Sequence[RunResults], folder: Path) -> list[ClassPairs]:
+    """Join the classes of the data set with those of each run's masks."""
+    truth = read_classes(DataDirectory(folder))
+    return [
+        pair_classes(
+            truth,
+            read_classes(DataDirectory(run.run.predictions(run.split))),
+            name=f"run {run.name}",
+        )
+        for run in runs
+    ]
+
+
 def _scan(
-    role: str, scan: str, case: Case, runs: Sequence[RunResults], folder: Path, matrix: int
+    role: str,
+    scan: str,
+    case: Case,
+    runs: Sequence[RunResults],
+    classes: Sequence[ClassPairs],
+    folder: Path,
+    matrix: int,
 ) -> ViewerScan:
     data = DataDirectory(folder)
     image = read_volume(data.image_of(case))
-    grid = (image.array.shape, image.affine)
-    truth = match_axes(read_label(data.label_of(case)), *grid)
-    masks = [_slices(truth) != 0]
-    missing = []
-    for run in runs:
-        file = run.run.prediction_file(run.split, scan)
-        if file.is_file():
-            masks.append(
-                _slices(match_axes(read_label(file), *grid, what=f"mask of {run.name}")) != 0
-            )
-        else:
-            missing.append(run.name)
-            masks.append(np.zeros_like(masks[0]))
-    if len(missing) == len(runs):
-        raise HemsegError(f"no mask {runs[0].run.prediction_file(runs[0].split, scan)}")
+    truth, predictions, missing = _label_maps(scan, data.label_of(case), image, runs)
+
+    # Crop to the head and to all that is labelled; of very many slices take some.
     hu = _slices(image)
-    window = _head(hu, masks)
+    window = _head(hu, [truth != 0, *(labels != 0 for labels in predictions)])
     step = -(-hu.shape[0] // _MOST_SLICES)
-    hu, masks = (
-        hu[(slice(None, None, step), *window)],
-        [mask[(slice(None, None, step), *window)] for mask in masks],
-    )
+    shown = (slice(None, None, step), *window)
+    hu, truth = hu[shown], truth[shown]
+    predictions = [labels[shown] for labels in predictions]
+
     small, factor = shrink(hu, matrix)
     x_mm, y_mm, _ = spacing_mm(to_canonical(image)[0].affine)
-    voxel_ml = (case.voxel_volume_mm3 or 0.0) / 1000
-    results = [next((result for result in run.cases if result.scan == scan), None) for run in runs]
+    voxel_ml = step * (case.voxel_volume_mm3 or 0.0) / 1000
+    keys = list(dict.fromkeys(key for pairs in classes for key in pairs.scored))
+    layers = [
+        _layer(key, scan, truth, predictions, runs, classes, voxel_ml) for key in (UNION, *keys)
+    ]
+
     return ViewerScan(
         scan,
         role,
@@ -138,12 +162,62 @@ def _scan(
             "mask": {"rows": hu.shape[1], "columns": hu.shape[2]},
             "factor": factor,
             "aspect": (hu.shape[2] * x_mm) / (hu.shape[1] * y_mm),
-            "truth": _packed_mask(masks[0], voxel_ml * step),
-            "predictions": [_packed_mask(mask, voxel_ml * step) for mask in masks[1:]],
             "missing": missing,
-            "results": [_shown(result) for result in results],
+            **layers[0],
+            "classes": layers[1:],
         },
     )
+
+
+def _label_maps(
+    scan: str, label: Path, image: Volume, runs: Sequence[RunResults]
+) -> tuple[NDArray[Any], list[NDArray[Any]], list[str]]:
+    """Read the label map of the truth and of every run, and name the runs that have none.
+
+    HemsegError where no run has one.
+    """
+    grid = (image.array.shape, image.affine)
+    truth = _slices(match_axes(read_label(label), *grid))
+    predictions, missing = [], []
+    for run in runs:
+        file = run.run.prediction_file(run.split, scan)
+        if file.is_file():
+            found = match_axes(read_label(file), *grid, what=f"mask of {run.name}")
+            predictions.append(_slices(found))
+        else:
+            missing.append(run.name)
+            predictions.append(np.zeros_like(truth))
+
+    if len(missing) == len(runs):
+        raise HemsegError(f"no mask {runs[0].run.prediction_file(runs[0].split, scan)}")
+    return truth, predictions, missing
+
+
+def _layer(
+    key: str,
+    scan: str,
+    truth: NDArray[Any],
+    predictions: Sequence[NDArray[Any]],
+    runs: Sequence[RunResults],
+    classes: Sequence[ClassPairs],
+    voxel_ml: float,
+) -> dict[str, Any]:
+    """Pack the masks of one class, or of all together, with each run's numbers of it."""
+    values = [pairs.values_of(key) for pairs in classes]
+    true_values = next((of_truth for _, of_truth in values if of_truth), ())
+    results = [
+        next((case for case in run.cases_by_class.get(key, ()) if case.scan == scan), None)
+        for run in runs
+    ]
+    return {
+        "key": key,
+        "truth": _packed_mask(np.isin(truth, true_values), voxel_ml),
+        "predictions": [
+            _packed_mask(np.isin(labels, of_run), voxel_ml)
+            for labels, (of_run, _) in zip(predictions, values, strict=True)
+        ],
+        "results": [_shown(result) for result in results],
+    }
 
 
 def _shown(result: CaseResult | None) -> dict[str, float | None]:

@@ -9,7 +9,7 @@ const Viewer = (() => {
   const canvas = byId("viewer-canvas");
   const strip = byId("viewer-strip");
   const slider = byId("viewer-slice");
-  const state = { scan: 0, run: 0, slice: 0, unpacked: null };
+  const state = { scan: 0, run: 0, layer: 0, slice: 0, unpacked: null };
   const cache = new Map();
   const mostUnpacked = 4;
 
@@ -32,12 +32,22 @@ const Viewer = (() => {
       for (let row = 0; row < grey.length; row += scan.image.columns) {
         for (let n = row + 1; n < row + scan.image.columns; n++) grey[n] = (grey[n] + grey[n - 1]) & 255;
       }
-      const masks = [];
-      for (const mask of [scan.truth, ...scan.predictions]) masks.push(await inflate(mask.data));
+      const layers = [];
+      for (const layer of [scan, ...scan.classes]) {
+        const masks = [];
+        for (const mask of [layer.truth, ...layer.predictions]) masks.push(await inflate(mask.data));
+        layers.push({ truth: masks[0], predictions: masks.slice(1) });
+      }
       if (cache.size >= mostUnpacked) cache.delete(cache.keys().next().value);
-      cache.set(index, { grey, truth: masks[0], predictions: masks.slice(1) });
+      cache.set(index, { grey, layers });
     }
     return cache.get(index);
+  }
+
+  /* Counts and numbers of all classes together, or of the one that is chosen. */
+  function layer() {
+    const scan = data.scans[state.scan];
+    return state.layer === 0 ? scan : scan.classes[state.layer - 1];
   }
 
   function colourOf(name) {
@@ -135,7 +145,7 @@ const Viewer = (() => {
     strip.width = Math.max(1, Math.round(strip.clientWidth * ratio));
     strip.height = Math.max(1, Math.round(strip.clientHeight * ratio));
     const context = strip.getContext("2d");
-    const series = [[scan.truth.voxels, "--truth"], [scan.predictions[state.run].voxels, "--prediction"]];
+    const series = [[layer().truth.voxels, "--truth"], [layer().predictions[state.run].voxels, "--prediction"]];
     const most = Math.max(1, ...series.flatMap(([values]) => values));
     const inset = 8 * ratio;
     const place = (n) => inset + ((strip.width - 2 * inset) * n) / Math.max(1, scan.slices - 1);
@@ -152,14 +162,14 @@ const Viewer = (() => {
 
   function words() {
     const scan = data.scans[state.scan];
-    const [truth, prediction] = [scan.truth, scan.predictions[state.run]];
+    const [truth, prediction] = [layer().truth, layer().predictions[state.run]];
     byId("viewer-level-text").textContent = byId("viewer-level").value;
     byId("viewer-width-text").textContent = byId("viewer-width").value;
     const volume = (mask) => `${mask.ml[state.slice].toFixed(2)} mL`;
     byId("viewer-status").textContent =
       `Slice ${state.slice + 1} of ${scan.slices}${scan.step > 1 ? ` (1 slice in ${scan.step} is shown)` : ""}: truth ${volume(truth)}, prediction ${volume(prediction)}`;
     canvas.setAttribute("aria-label", `CT slice ${state.slice + 1} of ${scan.slices} of scan ${scan.scan}; arrow keys change the slice`);
-    const shown = scan.results[state.run];
+    const shown = layer().results[state.run];
     const rows = [["Dice", shown.dice, 3, ""], ["HD95", shown.hd95_mm, 1, " mm"], ["Truth", shown.truth_ml, 2, " mL"], ["Predicted", shown.predicted_ml, 2, " mL"]];
     byId("viewer-numbers").replaceChildren(
       ...rows.filter(([, value]) => value !== null).flatMap(([name, value, digits, unit]) => {
@@ -173,16 +183,17 @@ const Viewer = (() => {
   function draw() {
     if (!state.unpacked) return;
     fit();
-    const scan = data.scans[state.scan];
+    const counts = layer();
+    const unpacked = state.unpacked.layers[state.layer];
     const context = canvas.getContext("2d");
     drawImage(context);
     const filled = byId("viewer-fill").checked;
     const masks = [
-      ["viewer-truth", state.unpacked.truth, scan.truth, "--truth"],
-      ["viewer-prediction", state.unpacked.predictions[state.run], scan.predictions[state.run], "--prediction"],
+      ["viewer-truth", unpacked.truth, counts.truth, "--truth"],
+      ["viewer-prediction", unpacked.predictions[state.run], counts.predictions[state.run], "--prediction"],
     ];
-    for (const [toggle, mask, counts, name] of masks) {
-      if (byId(toggle).checked) drawMask(context, mask, counts.voxels[state.slice], colourOf(name), filled);
+    for (const [toggle, mask, found, name] of masks) {
+      if (byId(toggle).checked) drawMask(context, mask, found.voxels[state.slice], colourOf(name), filled);
     }
     drawStrip();
     words();
@@ -196,6 +207,21 @@ const Viewer = (() => {
     slider.value = wanted;
     if (moved) draw();
     return moved;
+  }
+
+  /* The slice with the most of the truth, or (of a class that is absent) of the prediction. */
+  function largest() {
+    const [truth, prediction] = [layer().truth.voxels, layer().predictions[state.run].voxels];
+    const values = Math.max(...truth) > 0 ? truth : prediction;
+    return values.indexOf(Math.max(...values));
+  }
+
+  function showClass(index) {
+    state.layer = index;
+    byId("viewer-class").value = index;
+    const voxels = layer().truth.voxels[state.slice] + layer().predictions[state.run].voxels[state.slice];
+    if (!voxels) goTo(largest());
+    draw();
   }
 
   async function select(index) {
@@ -213,7 +239,7 @@ const Viewer = (() => {
       return;
     }
     slider.max = scan.slices - 1;
-    state.slice = scan.truth.voxels.indexOf(Math.max(...scan.truth.voxels));
+    state.slice = largest();
     slider.value = state.slice;
     draw();
     root.dataset.ready = String(index);
@@ -247,6 +273,9 @@ const Viewer = (() => {
     } else if (event.key.toLowerCase() in toggles) {
       byId(toggles[event.key.toLowerCase()]).click();
       event.preventDefault();
+    } else if (event.key.toLowerCase() === "c" && byId("viewer-class")) {
+      showClass((state.layer + 1) % byId("viewer-class").options.length);
+      event.preventDefault();
     }
   });
   canvas.addEventListener("pointermove", (event) => {
@@ -271,6 +300,9 @@ const Viewer = (() => {
   root.querySelectorAll("[data-scan]").forEach((tab) => tab.addEventListener("click", () => select(Number(tab.dataset.scan))));
   if (byId("viewer-run")) {
     byId("viewer-run").addEventListener("change", (event) => { state.run = Number(event.target.value); draw(); });
+  }
+  if (byId("viewer-class")) {
+    byId("viewer-class").addEventListener("change", (event) => showClass(Number(event.target.value)));
   }
   window.addEventListener("resize", draw);
   /* The middle one first: in the worst there may be nothing to see. */
