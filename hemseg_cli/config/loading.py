@@ -1,34 +1,35 @@
-"""Read, merge, check and write `hemseg.toml`."""
+"""Merge the layers of a configuration, and check the result."""
 
 import difflib
 import functools
 import json
 import os
-import re
-import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import tomli_w
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails, PydanticUndefined
+from pydantic_core import ErrorDetails
 
-from hemseg_cli.config.recipes import preset, preset_values
+from hemseg_cli.config.layers import (
+    Layer,
+    Tree,
+    existing_file,
+    file_layer,
+    from_assignment,
+    from_environment,
+    given_layer,
+    merge,
+)
+from hemseg_cli.config.recipes import preset
 from hemseg_cli.config.schema import Config
 from hemseg_cli.config.trust import check_trust
-from hemseg_cli.config.values import MOST_LEVELS, problem_of
 from hemseg_cli.core.errors import ConfigError
 from hemseg_cli.core.names import printable
 from hemseg_cli.core.urls import without_secrets
 
-DEFAULT_FILE = Path("hemseg.toml")
-_ENVIRONMENT_PREFIX = "HEMSEG_"
-_MOST_CHARACTERS = 1_000_000
 _MOST_PROBLEMS = 20
 _NOT_BY_MODEL = frozenset({"model", "factory", "recipe", "models"})
-Tree = dict[str, Any]
 
 
 def load(
@@ -51,18 +52,18 @@ def load(
     Precedence, highest first: `options`, `assignments`, `environ`, the file's table of the chosen
     model (`[train.models.NAME]`), the file's other keys, the recipe's preset, the default.
     """
-    path = _existing_file(file)
-    layers = [_file_layer(path)] if path is not None else []
+    path = existing_file(file)
+    layers = [file_layer(path)] if path is not None else []
     given = [
-        *_from_environment(os.environ if environ is None else environ),
-        *(_from_assignment(text) for text in assignments),
+        *from_environment(os.environ if environ is None else environ),
+        *(from_assignment(text) for text in assignments),
         # A path is text as in a file: `~` and variables in it are expanded alike.
         *(
             ("command line", key, str(value) if isinstance(value, Path) else value)
             for key, value in (options or {}).items()
         ),
     ]
-    layers += [_given_layer(*one) for one in given if one[2] is not None]
+    layers += [given_layer(*one) for one in given if one[2] is not None]
 
     tree, origin = _merged(layers)
     config = _check(_with_recipe(tree), origin)
@@ -79,30 +80,7 @@ def load(
     return config
 
 
-@dataclass(frozen=True)
-class _Layer:
-    """One source of settings: its values, and the place of each key for messages.
-
-    `clears`: an empty table takes away what lower layers state (`--set train.network={}`).
-    """
-
-    tree: Tree
-    place: Callable[[str], str]
-    clears: bool = False
-
-
-def _file_layer(path: Path) -> _Layer:
-    tree = _read_toml(path)
-    place = _line_finder(path)
-    _refuse_impossible(tree, place)
-    return _Layer(tree, place)
-
-
-def _given_layer(source: str, key: str, value: Any) -> _Layer:
-    return _Layer(_nested(key, value, source), lambda _key: source, clears=True)
-
-
-def _merged(layers: Sequence[_Layer]) -> tuple[Tree, dict[str, str]]:
+def _merged(layers: Sequence[Layer]) -> tuple[Tree, dict[str, str]]:
     """Merge the layers, lowest first, each with its table of the chosen model on top of itself.
 
     Returns the tree and the place of each dotted key.
@@ -114,12 +92,12 @@ def _merged(layers: Sequence[_Layer]) -> tuple[Tree, dict[str, str]]:
         values = layer.tree
         if not layer.clears and _chosen_model([values]) != chosen:
             values = _without_network(values)
-        _merge(tree, origin, values, layer.place, clears=layer.clears)
+        merge(tree, origin, values, layer.place, clears=layer.clears)
 
         table = _model_tables(values).get(chosen)
         if isinstance(table, dict):
             place = functools.partial(_place_in_table, layer.place, chosen)
-            _merge(tree, origin, {"train": table}, place, clears=True)
+            merge(tree, origin, {"train": table}, place, clears=True)
     return tree, origin
 
 
@@ -179,193 +157,6 @@ def validate_file(path: Path) -> Config:
     return load(path, environ={}, trust=None)
 
 
-def dump(config: Config) -> str:
-    """Write the whole configuration as TOML, without secrets in URLs.
-
-    Keys without a value are left out; tables of models are merged into `[train]` already.
-    """
-    return tomli_w.dumps(_public(config.model_dump(mode="json", exclude_none=True)))
-
-
-def plain(config: Config) -> Tree:
-    """Return the same as plain values, keys without a value as None."""
-    return cast(Tree, _public(config.model_dump(mode="json")))
-
-
-def _public(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _public(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_public(part) for part in value]
-    return without_secrets(value) if isinstance(value, str) else value
-
-
-def template() -> str:
-    """A `hemseg.toml` with every key at its default, each under its description.
-
-    Keys without a default are commented out, and so are those that a recipe sets: stated in the
-    file they would overrule it.
-    """
-    lines = [
-        "# hemseg.toml: every key with its default. Delete what you do not change; what the recipe",
-        "# sets is commented out.",
-    ]
-    for section, field in Config.model_fields.items():
-        lines += [
-            "",
-            f"# {field.description}",
-            *_template_section(section, cast(type[BaseModel], field.annotation)),
-        ]
-    return "\n".join(lines) + "\n"
-
-
-def _template_section(name: str, model: type[BaseModel]) -> Iterator[str]:
-    yield f"[{name}]"
-    tables = []
-    of_recipe = {
-        f"train.{key}": value
-        for key, value in preset_values(Config().train.recipe, Config().train.model).items()
-    }
-    for key, field in model.model_fields.items():
-        default = field.get_default(call_default_factory=True)
-        if isinstance(default, BaseModel):
-            tables.append((key, type(default), field.description))
-            continue
-        yield f"# {field.description}"
-        if f"{name}.{key}" in of_recipe:
-            yield "# " + " ".join(
-                tomli_w.dumps({key: of_recipe[f"{name}.{key}"]}, indent=0).split()
-            )
-        elif default is None or default is PydanticUndefined:
-            yield f"# {key} ="
-        elif isinstance(default, dict):
-            yield f"{key} = {{}}"
-        else:
-            plain = model.model_construct(**{key: default}).model_dump(
-                mode="json", include={key}, warnings=False
-            )[key]
-            yield tomli_w.dumps({key: plain}).strip()
-    for key, table, description in tables:
-        yield from ("", f"# {description}")
-        yield from _template_section(f"{name}.{key}", table)
-
-
-def _existing_file(file: Path | None) -> Path | None:
-    if file is None:
-        return DEFAULT_FILE if DEFAULT_FILE.is_file() else None
-    if not file.is_file():
-        raise ConfigError(
-            f"config file {file} does not exist", hint=f"hemseg config init {file}   writes one"
-        )
-    return file
-
-
-def _read_toml(path: Path) -> Tree:
-    try:
-        return _parsed(path.read_text(encoding="utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 text (byte {error.start})") from None
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise ConfigError(
-            f"{path} is not valid TOML: {error}", hint='strings need quotes, e.g. model = "unet"'
-        ) from None
-
-
-def _parsed(text: str) -> Tree:
-    """Parse TOML; ValueError for whatever is none, nested without end included."""
-    if len(text) > _MOST_CHARACTERS:
-        raise ValueError(f"more than {_MOST_CHARACTERS} characters")
-    try:
-        return tomllib.loads(text)
-    except RecursionError:
-        raise ValueError("tables or lists within each other without end") from None
-
-
-def _refuse_impossible(tree: Tree, place: Callable[[str], str]) -> None:
-    problem = problem_of(tree)
-    if problem is not None:
-        key, what = problem
-        raise ConfigError(f"{printable(key)[:80]}: {what} ({place(key)})")
-
-
-def _line_finder(path: Path) -> Callable[[str], str]:
-    """Return a function from a dotted key to `file:line`; tomllib keeps no positions."""
-    lines: dict[str, int] = {}
-    table = ""
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
-        if header := re.match(r"\s*\[+\s*([^\]]+?)\s*\]", line):
-            table = header[1].replace('"', "").replace(" ", "")
-            lines.setdefault(table, number)
-        elif key := re.match(r"\s*([A-Za-z0-9_.\"-]+)\s*=", line):
-            lines[f"{table}.{key[1]}".strip(".").replace('"', "")] = number
-
-    def place(key: str) -> str:
-        while key and key not in lines:
-            key = key.rpartition(".")[0]
-        return f"{path}:{lines[key]}" if key else str(path)
-
-    return place
-
-
-def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, str, Any]]:
-    for name, text in sorted(environ.items()):
-        if name.startswith(_ENVIRONMENT_PREFIX) and "__" in name:
-            key = name.removeprefix(_ENVIRONMENT_PREFIX).lower().replace("__", ".")
-            yield f"variable {name}", key, _scalar(text)
-
-
-def _from_assignment(text: str) -> tuple[str, str, Any]:
-    key, separator, value = text.partition("=")
-    if not separator or "." not in key:
-        raise ConfigError(
-            f"--set {text}: not of the form SECTION.KEY=VALUE",
-            hint="for example --set train.epochs=50",
-        )
-    return f"--set {text[:80]}", key.strip(), _scalar(value.strip())
-
-
-def _scalar(text: str) -> Any:
-    """Return a TOML value where the text is one (`3`, `true`, `[1, 2]`), else the text itself."""
-    try:
-        return _parsed(f"value = {text}")["value"]
-    except ValueError:
-        return text
-
-
-def _nested(key: str, value: Any, source: str) -> Tree:
-    parts = key.split(".")
-    if len(parts) > MOST_LEVELS:
-        raise ConfigError(f"{source}: more than {MOST_LEVELS} tables within each other")
-    for part in reversed(parts):
-        value = {part: value}
-    _refuse_impossible(value, lambda _key: source)
-    return cast(Tree, value)
-
-
-def _merge(
-    tree: Tree,
-    origin: dict[str, str],
-    layer: Tree,
-    place: Callable[[str], str],
-    prefix: str = "",
-    *,
-    clears: bool = False,
-) -> None:
-    """Lay the values of `layer` over `tree`; with `clears` an empty table empties what is there."""
-    for key, value in layer.items():
-        dotted = f"{prefix}{key}"
-        if isinstance(value, dict) and isinstance(tree.get(key, {}), dict):
-            origin.setdefault(dotted, place(dotted))
-            if clears and not value:
-                tree[key] = {}
-            _merge(tree.setdefault(key, {}), origin, value, place, f"{dotted}.", clears=clears)
-        else:
-            tree[key] = value
-            origin[dotted] = place(dotted)
-
-
 def _with_recipe(tree: Tree) -> Tree:
     """The user's layers on top of the preset of the recipe that they choose."""
     train = tree.get("train")
@@ -376,7 +167,7 @@ def _with_recipe(tree: Tree) -> Tree:
             str(chosen.get("recipe", defaults.recipe)), str(chosen.get("model", defaults.model))
         )
     }
-    _merge(layers, {}, tree, str)
+    merge(layers, {}, tree, str)
     return layers
 
 

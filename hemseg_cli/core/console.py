@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 from hemseg_cli.core.names import printable
 from hemseg_cli.core.streams import Stream, is_terminal
-from hemseg_cli.core.urls import without_secrets
+from hemseg_cli.core.urls import without_secrets, without_secrets_in
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -176,22 +176,11 @@ def result(payload: Mapping[str, Any], *tables: Table) -> None:
     take it (a full disk).
     """
     if _output.json:
-        plain = _without_secrets(payload)
+        plain = without_secrets_in(payload)
         print_text(json.dumps(plain, indent=2, default=str, allow_nan=False))
     else:
         for table in tables:
             print_table(table)
-
-
-def _without_secrets(value: Any) -> Any:
-    """Return the same plain values with the URLs in their texts cut down."""
-    if isinstance(value, str):
-        return without_secrets(value)
-    if isinstance(value, Mapping):
-        return {_without_secrets(key): _without_secrets(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_secrets(one) for one in value]
-    return value
 
 
 def print_table(table: Table) -> None:

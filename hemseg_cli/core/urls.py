@@ -1,6 +1,8 @@
 """Addresses as they may be stored and shown: without passwords, signatures and tokens."""
 
 import re
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
@@ -12,6 +14,17 @@ def without_secrets(text: str) -> str:
     User name and password stand before the host; signatures and tokens in the query or fragment.
     """
     return _URL.sub(lambda found: _plain_url(found[0]), text) if "://" in text else text
+
+
+def without_secrets_in(value: Any) -> Any:
+    """Return the same plain values (tables, lists, texts) with every URL in them cut down."""
+    if isinstance(value, str):
+        return without_secrets(value)
+    if isinstance(value, Mapping):
+        return {without_secrets_in(key): without_secrets_in(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_secrets_in(one) for one in value]
+    return value
 
 
 def _plain_url(url: str) -> str:

@@ -12,7 +12,6 @@ import hashlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from hemseg_cli.core import console
@@ -86,12 +85,7 @@ class RemoteZipSource:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self._reader.close()
 
     def _file(self, member: Member) -> Path:
