@@ -12,7 +12,14 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from hemseg_cli.evaluation.bootstrap import Bootstrap, Interval, group_sums, ratios, resampled_sums
+from hemseg_cli.evaluation.bootstrap import (
+    SIZE,
+    Bootstrap,
+    Interval,
+    group_sums,
+    ratios,
+    resampled_sums,
+)
 
 Floats = NDArray[np.float64]
 Draw = Callable[[np.random.Generator, int], Floats]
@@ -41,8 +48,8 @@ def difference_of_dice(random: np.random.Generator, count: int) -> Floats:
 DRAWS: dict[str, tuple[Draw, tuple[float, float] | None]] = {
     "dice_with_misses": (dice_with_misses, (0.0, 1.0)),
     "dice": (dice, (0.0, 1.0)),
-    "hd95_mm": (hd95_mm, None),
-    "abs_volume_error_ml": (abs_volume_error_ml, None),
+    "hd95_mm": (hd95_mm, SIZE),
+    "abs_volume_error_ml": (abs_volume_error_ml, SIZE),
     "difference_of_dice": (difference_of_dice, None),
 }
 SENSITIVITY = 0.85

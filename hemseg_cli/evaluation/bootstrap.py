@@ -9,6 +9,10 @@ patient was drawn, so that all resamples are one matrix product (Davison and Hin
   confidence quantile of |t| over the resamples, t being a resample's distance from the mean in its
   own standard errors (Davison and Hinkley 1997, section 5.2). The p value of `comparison` comes
   from the same t: the interval excludes 0 exactly where p < 1 - confidence.
+* log-studentised, in its place for sizes (distances, absolute errors: from 0 to any number): the
+  same on the logarithm of the mean (Davison and Hinkley 1997, section 5.2.2). Such numbers are
+  skewed to the right, and an interval symmetric about their mean ends too low: with 8 and 10
+  patients it holds the true mean in 90 %, this one in 92 % (`benchmarks/coverage.py`);
 * percentile, and BCa (Efron 1987), on request.
 
 Rates of counts take the exact interval of Clopper and Pearson at the effective number of lesions,
@@ -37,6 +41,9 @@ LEAST_PATIENTS = 5
 STUDENTISED_BELOW = 20
 """With fewer patients every interval of a mean is studentised, whatever method is asked for."""
 
+SIZE = (0.0, math.inf)
+"""The bounds of a distance or of an absolute error."""
+
 _DRAWN_AT_ONCE = 1 << 20  # numbers held at once
 _TIE = 1e-12
 
@@ -45,8 +52,8 @@ _TIE = 1e-12
 class Interval:
     """A mean or rate over `n` cases and its interval; NaN where undefined.
 
-    `method`: how the interval was made: studentised, percentile, bca, exact, published; "too few"
-    where there are not enough patients; "" where there is no value at all.
+    `method`: how the interval was made: studentised, log-studentised, percentile, bca, exact,
+    published; "too few" where there are not enough patients; "" where there is no value at all.
     """
 
     mean: Number
@@ -79,7 +86,8 @@ class Bootstrap:
         """Return the mean of `values` [n] and its interval.
 
         Cases of the same group (patient) are drawn together. NaN values are left out (and out of
-        `n`). `bounds`: the least and the largest value that the metric can take.
+        `n`). `bounds`: the least and the largest value that the metric can take; from 0 to infinity
+        for a size.
         """
         column = np.asarray(values, dtype=np.float64)
         columns = np.stack([column, np.ones(len(column))], axis=1)
@@ -94,7 +102,8 @@ class Bootstrap:
 
         # Where every case stands at the metric's limit, resamples have no spread at all. A mean of
         # numbers between two limits is no surer than a rate of yes and no.
-        if bounds is not None and _spread(sums) == 0 and estimate in bounds:
+        finite = bounds is not None and math.isfinite(bounds[1] - bounds[0])
+        if bounds is not None and finite and _spread(sums) == 0 and estimate in bounds:
             rate = (estimate - bounds[0]) / (bounds[1] - bounds[0])
             low, high = clopper_pearson(rate * len(sums), len(sums), self.confidence)
             width = bounds[1] - bounds[0]
@@ -103,6 +112,10 @@ class Bootstrap:
             )
 
         method: Method = "studentised" if len(sums) < STUDENTISED_BELOW else self.method
+        if method == "studentised" and bounds == SIZE and estimate > 0:
+            low, high = _log_studentised(sums, self)
+            return Interval(estimate, low, high, count, "log-studentised")
+
         if method == "studentised":
             half_width = studentised(sums, self).half_width
             low, high = estimate - half_width, estimate + half_width
@@ -187,11 +200,37 @@ def studentised(sums: Floats, bootstrap: Bootstrap) -> Studentised:
     observed = (mean / error) ** 2 * (1 - _TIE)
     p = float((np.count_nonzero(resampled >= observed) + 1) / (len(resampled) + 1))
 
-    # The largest t that still leaves p at 1 - confidence or above: the bound of the interval.
-    allowed = math.ceil((1 - bootstrap.confidence) * (len(resampled) + 1) - 1 - _TIE) - 1
-    limit = float(np.sort(resampled)[::-1][max(0, allowed)])
-    half_width = error * math.sqrt(limit / (1 - _TIE))
+    half_width = error * math.sqrt(_largest_allowed(resampled, bootstrap) / (1 - _TIE))
     return Studentised(mean, half_width if math.isfinite(half_width) else math.nan, p)
+
+
+def _log_studentised(sums: Floats, bootstrap: Bootstrap) -> tuple[float, float]:
+    """Return the bootstrap-t interval of a positive mean of patient sums [n, 2], on its logarithm.
+
+    By the delta method the standard error of the logarithm is the mean's over the mean.
+    """
+    mean = float(sums[:, 0].sum() / sums[:, 1].sum())
+    error = math.sqrt(_spread(sums)) / mean
+    if error == 0:
+        return mean, mean
+
+    drawn = resampled_sums(_moments(sums), bootstrap.samples, bootstrap.seed)
+    means, squared = drawn[:, 0] / drawn[:, 1], _squared_error(*drawn.T)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        resampled = (np.log(means / mean) * means) ** 2 / squared
+
+    # A resample without spread, or of zeros alone, is as far away as can be.
+    resampled[np.isnan(resampled)] = math.inf
+    reach = error * math.sqrt(_largest_allowed(resampled, bootstrap))
+    if not math.isfinite(reach):
+        return math.nan, math.nan
+    return mean * math.exp(-reach), mean * math.exp(reach)
+
+
+def _largest_allowed(squared_t: Floats, bootstrap: Bootstrap) -> float:
+    """Return the largest squared t that leaves p at 1 - confidence or above."""
+    allowed = math.ceil((1 - bootstrap.confidence) * (len(squared_t) + 1) - 1 - _TIE) - 1
+    return float(np.sort(squared_t)[::-1][max(0, allowed)])
 
 
 def clopper_pearson(hits: float, count: float, confidence: float) -> tuple[float, float]:

@@ -1,5 +1,6 @@
 """The tables that `hemseg evaluate` shows."""
 
+import math
 from collections.abc import Sequence
 
 from hemseg_cli.core.console import Table
@@ -66,8 +67,9 @@ def _metrics_table(name: str, summary: Summary) -> Table:
 
 
 CLASS_CONVENTION = (
-    "Each class by itself: means over the scans that have it, where a missed one counts 0; a scan "
-    "without it counts in specificity and in the false positives only."
+    "Each class by itself, as if it were the only hemorrhage: the metrics of its masks are means "
+    "over the scans that have it, where a missed one counts 0; a scan without it counts in errors "
+    "of volume, specificity and false positives."
 )
 
 
@@ -176,6 +178,8 @@ def _strata_table(name: str, summary: Summary) -> Table:
 
 
 def _estimate_text(found: Interval, metric: Metric) -> str:
+    if not math.isfinite(found.mean):
+        return format_number(found.mean, metric.digits)
     return f"{format_number(found.mean, metric.digits)} {interval_text(found, metric.digits)}"
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from hemseg_cli.evaluation.bootstrap import SIZE
 from hemseg_cli.evaluation.metrics import CaseMetrics, hd95_of
 
 if TYPE_CHECKING:
@@ -158,6 +159,7 @@ METRICS: tuple[Metric, ...] = (
         "(a tilted scan by its sheared geometry); mean over the scans with hemorrhage, a missed "
         "one counts with its scan's diagonal",
         lambda case: case.hd95_mm,
+        bounds=SIZE,
     ),
     Metric(
         "nsd_{tolerance}mm",
@@ -250,6 +252,7 @@ METRICS: tuple[Metric, ...] = (
         lambda case: abs(case.volume_error_ml),
         section="volumes",
         averaged_over="all",
+        bounds=SIZE,
     ),
     Metric(
         "relative_volume_difference",
@@ -271,6 +274,7 @@ METRICS: tuple[Metric, ...] = (
         "size of the relative volume difference; mean over the scans with hemorrhage",
         lambda case: abs(case.relative_volume_difference),
         section="volumes",
+        bounds=SIZE,
     ),
     Metric(
         "scan_sensitivity",

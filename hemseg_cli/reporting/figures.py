@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from hemseg_cli.evaluation.bootstrap import SIZE
 from hemseg_cli.evaluation.metric_table import Metric
 from hemseg_cli.reporting.chart import Figure, colour, plotly_text, short_name
 from hemseg_cli.reporting.class_tables import dice_by_class
@@ -141,7 +142,7 @@ def _distribution(runs: Sequence[RunResults], row: Metric) -> Figure | None:
     if not traces:
         return None
     x_axis: dict[str, Any] = {"title": {"text": title}}
-    if row.bounds is not None:
+    if row.bounds is not None and row.bounds != SIZE:
         x_axis["range"] = [row.bounds[0] - 0.02, row.bounds[1] + 0.02]
     else:
         x_axis["rangemode"] = "tozero"

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from hemseg_cli.evaluation.bootstrap import (
+    SIZE,
     Bootstrap,
     draw_counts,
     group_sums,
@@ -215,3 +216,42 @@ def test_coverage_is_near_the_confidence() -> None:
             found = Bootstrap(samples=300, seed=trial).mean(random.beta(5, 2, size=patients))
             inside[patients] += found.ci_low <= 5 / 7 <= found.ci_high
     assert all(0.92 <= count / 400 <= 0.99 for count in inside.values()), inside
+
+
+def test_a_size_takes_its_interval_on_the_logarithm() -> None:
+    values = np.array([0.4, 1.0, 1.5, 2.0, 9.0, 3.0])
+    found = Bootstrap().mean(values, bounds=SIZE)
+    assert found.method == "log-studentised"
+    # In factors it reaches as far up as down, and it scales with the unit.
+    assert found.mean / found.ci_low == pytest.approx(found.ci_high / found.mean)
+    in_tenths = Bootstrap().mean(values * 10, bounds=SIZE)
+    assert (in_tenths.ci_low, in_tenths.ci_high) == pytest.approx(
+        (10 * found.ci_low, 10 * found.ci_high)
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.0] * 6, (0.0, 0.0)),
+        ([2.5] * 6, (2.5, 2.5)),
+        ([0.0, 0.0, 0.0, 0.0, 0.0, 3.0], (math.nan, math.nan)),  # a third of resamples is all 0
+    ],
+)
+def test_sizes_without_spread_have_the_interval_that_is_known(
+    values: list[float], expected: tuple[float, float]
+) -> None:
+    found = Bootstrap().mean(values, bounds=SIZE)
+    assert (found.ci_low, found.ci_high) == pytest.approx(expected, nan_ok=True)
+
+
+def test_intervals_of_skewed_sizes_hold_their_mean_as_often_as_promised() -> None:
+    random = np.random.default_rng(3)
+    truth = math.exp(0.8**2 / 2)  # of a lognormal with sigma 0.8
+    draws = [random.lognormal(0, 0.8, 8) for _ in range(300)]
+
+    def coverage(bounds: tuple[float, float] | None) -> float:
+        found = [Bootstrap(seed=n).mean(draw, bounds=bounds) for n, draw in enumerate(draws)]
+        return float(np.mean([each.ci_low <= truth <= each.ci_high for each in found]))
+
+    assert coverage(SIZE) > max(0.90, coverage(None))
