@@ -83,9 +83,10 @@ def sliding_window(
     occupied: Tensor | None = None,
     pad_value: float | Sequence[float] = 0.0,
 ) -> Tensor:
-    """Return the probability of each voxel, float32 [i, j, k] on the image's device.
+    """Return the probability of each voxel, float32 on the image's device.
 
-    `network`: [n, c, i, j, k] -> logits [n, 1, i, j, k], in eval mode. `image`: float32 [c, i, j,
+    [i, j, k] of a network with one class, [classes, i, j, k] of one with several. `network`: [n, c,
+    i, j, k] -> logits [n, classes, i, j, k], in eval mode. `image`: float32 [c, i, j,
     k]; axes shorter than the window are padded with `pad_value` (one number, or one per channel) on
     both sides. `overlap`: share of a window that overlaps the next one, 0 to below 1. `device`:
     where the network stands (None: where the image is). `tta`: test-time augmentation, the
@@ -134,7 +135,7 @@ def run_windows(
     weighting: Weighting = "gaussian",
     pad_value: float | Sequence[float] = 0.0,
 ) -> Tensor:
-    """Return the probability of each voxel of `image` [c, i, j, k]: float32 [i, j, k].
+    """Return the probability of each voxel of `image` [c, i, j, k]: float32, as `sliding_window`.
 
     It is on the image's device, and 0 where no window lies. NonFiniteError where `options` ask for
     finite logits and they are not.
@@ -155,7 +156,7 @@ def run_windows(
         # A voxel that no window covers has weight 0 and must not become sigmoid(0) = 0.5.
         seen = weights > 0
         mean = total.div_(weights.clamp_(min=torch.finfo(torch.float32).tiny))
-        return mean.sigmoid_().mul_(seen).to(image.device)
+        return _of_classes(mean.sigmoid_().mul_(seen).to(image.device))
 
 
 def _one_window(
@@ -166,10 +167,15 @@ def _one_window(
     logits = _logits(network, [_view(image, window, fill)], options)[0]
     _refuse_non_finite(logits, options)
 
-    probability = torch.zeros(tuple(shape), dtype=torch.float32, device=image.device)
+    probability = torch.zeros((len(logits), *shape), dtype=torch.float32, device=image.device)
     seen = torch.sigmoid_(logits).to(image.device)
-    probability[window.inside(shape)] = seen[window.own(shape)]
-    return probability
+    probability[:, *window.inside(shape)] = seen[:, *window.own(shape)]
+    return _of_classes(probability)
+
+
+def _of_classes(probability: Tensor) -> Tensor:
+    """Drop the axis of the classes where there is one."""
+    return probability[0] if len(probability) == 1 else probability
 
 
 def _weighted_logits(
@@ -180,10 +186,10 @@ def _weighted_logits(
     weighting: Weighting,
     fill: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """The sum of the windows' weighted logits, and the sum of the weights, [i, j, k]."""
-    shape = image.shape[1:]
-    total = torch.zeros(tuple(shape), dtype=torch.float32, device=options.device)
-    weights = torch.zeros_like(total)
+    """The sum of the windows' weighted logits [classes, i, j, k], and of the weights [i, j, k]."""
+    shape = tuple(image.shape[1:])
+    weights = torch.zeros(shape, dtype=torch.float32, device=options.device)
+    total = weights.new_zeros((1, *shape))
 
     for some in _batches(windows, options.batch):
         weight = _weight(some[0].size, weighting, options.device)
@@ -191,7 +197,10 @@ def _weighted_logits(
 
         for window, logits in zip(some, _logits(network, views, options), strict=True):
             inside, own = window.inside(shape), window.own(shape)
-            total[inside] += logits.mul_(weight)[own]
+            # How many classes there are is known with the first window.
+            if len(total) < len(logits):
+                total = weights.new_zeros((len(logits), *shape))
+            total[:, *inside] += logits.mul_(weight)[:, *own]
             weights[inside] += weight[own]
 
     return total, weights
@@ -215,18 +224,19 @@ def _batches(windows: Sequence[WindowBox], batch: int) -> Iterator[list[WindowBo
 
 
 def _logits(network: Network, views: Sequence[Tensor], options: ForwardOptions) -> Tensor:
-    """The network's logits for each view, float32 [n, i, j, k]; with `tta` the mean over flips."""
+    """The network's logits for each view, float32 [n, classes, i, j, k].
+
+    With `tta` the mean over flips.
+    """
     inputs = (torch.stack(list(views)) if len(views) > 1 else views[0][None]).to(options.device)
     if options.channels_last:
         inputs = inputs.contiguous(memory_format=torch.channels_last_3d)
     if not options.tta:
-        answer: Tensor = network(inputs)[:, 0].float()
+        answer: Tensor = network(inputs).float()
         return answer
-    total = torch.zeros(
-        (inputs.shape[0], *inputs.shape[2:]), dtype=torch.float32, device=options.device
-    )
+    total = torch.zeros((), dtype=torch.float32, device=options.device)
     for axes in _TTA_FLIPS:
-        total += network(inputs.flip(axes)).float().flip(axes)[:, 0]
+        total = total + network(inputs.flip(axes)).float().flip(axes)
     return total.div_(len(_TTA_FLIPS))
 
 

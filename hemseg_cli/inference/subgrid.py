@@ -24,7 +24,7 @@ Subgrid = tuple[Range, Range, Range]
 class Probability:
     """Probabilities on a part of a scan's canonical grid of `shape`; outside of it they are 0.
 
-    `values`: float32 [i, j, k].
+    `values`: float32 [i, j, k], or [classes, i, j, k] where there are several.
     """
 
     values: NDArray[np.float32]
@@ -32,14 +32,20 @@ class Probability:
     shape: tuple[int, int, int]
 
     def full(self) -> NDArray[np.float32]:
-        """Return float32 [i, j, k] on the whole canonical grid."""
+        """Return the values on the whole canonical grid."""
         return self.embed(self.values)
 
     def embed(self, values: NDArray[Any]) -> NDArray[Any]:
         """Return values on the part, in zeros on the whole canonical grid."""
+        if values.ndim == 4:
+            return np.stack([self.embed(channel) for channel in values])
         whole = np.zeros(self.shape, dtype=values.dtype, order="F")
         whole[box_of(self.part)] = values
         return whole
+
+    def union(self) -> "Probability":
+        """Return the highest probability of any class, [i, j, k]."""
+        return replace(self, values=self.values.max(axis=0)) if self.values.ndim == 4 else self
 
 
 def box_of(part: Subgrid) -> tuple[slice, slice, slice]:
@@ -76,7 +82,7 @@ def prepare_subgrid(
 
 
 def restore_subgrid(values: NDArray[np.float32], grid: NetworkGrid, part: Subgrid) -> Probability:
-    """Bring probabilities [i, j, k] from a part of the network's grid to the scan's canonical grid.
+    """Bring probabilities [(classes,) i, j, k] from a part of the network's grid to the scan's canonical grid.
 
     They are given on the scan's voxels whose centres lie in the part.
     """
@@ -98,9 +104,11 @@ def restore_subgrid(values: NDArray[np.float32], grid: NetworkGrid, part: Subgri
         origin.append(_near_zero(low * old - first))
     i, j, k = inside
     shape = [high - low for low, high in inside]
-    own = resample(
-        values, grid.spacing_mm, grid.canonical_spacing_mm, shape, linear=True, origin_mm=origin
-    )
+    channels = [
+        resample(one, grid.spacing_mm, grid.canonical_spacing_mm, shape, linear=True, origin_mm=origin)
+        for one in (values if values.ndim == 4 else values[None])
+    ]
+    own = channels[0] if values.ndim == 3 else np.stack(channels)
     return Probability(own, (i, j, k), grid.canonical_shape)
 
 
@@ -118,7 +126,8 @@ def mean_and_deviation(
         (min(one.part[axis][0] for one in outputs), max(one.part[axis][1] for one in outputs))
         for axis in range(3)
     )
-    mean = np.zeros([stop - start for start, stop in (i, j, k)], dtype=np.float32)
+    extent = [stop - start for start, stop in (i, j, k)]
+    mean = np.zeros((*outputs[0].values.shape[:-3], *extent), dtype=np.float32)
     squares = np.zeros_like(mean)
 
     # Where a network has no window, its probability is 0 and counts as such.
@@ -127,8 +136,8 @@ def mean_and_deviation(
             (low - corner[0], high - corner[0])
             for (low, high), corner in zip(one.part, (i, j, k), strict=True)
         )
-        mean[box_of((a, b, c))] += one.values
-        squares[box_of((a, b, c))] += one.values**2
+        mean[(..., *box_of((a, b, c)))] += one.values
+        squares[(..., *box_of((a, b, c)))] += one.values**2
 
     mean /= np.float32(len(outputs))
     variance = np.maximum(squares / np.float32(len(outputs)) - mean**2, 0)

@@ -48,6 +48,7 @@ def dynunet(
     supervised_levels: int,
     residual: bool = False,
     dropout: float | None = None,
+    out_channels: int = 1,
 ) -> DeeplySupervisedDynUNet:
     """Build a network with one level per entry of `channels`, `strides` and `kernels`.
 
@@ -63,7 +64,7 @@ def dynunet(
     return DeeplySupervisedDynUNet(
         spatial_dims=3,
         in_channels=in_channels,
-        out_channels=1,
+        out_channels=out_channels,
         kernel_size=[_turned(size) for size in kernels],
         strides=[_turned(size) for size in strides],
         upsample_kernel_size=[_turned(size) for size in strides[1:]],

@@ -33,7 +33,8 @@ class ModelEntry:
     """Describe a model of one of the families: one row of `hemseg train --list`.
 
     `factory` (of the family of networks) is `module:callable`, called with `in_channels` and the
-    entries of `model_config`; it returns a network from [n, c, i, j, k] to logits [n, 1, i, j, k].
+    entries of `model_config`, with `out_channels` where there are several classes; it returns a
+    network from [n, c, i, j, k] to logits [n, classes, i, j, k].
     `parameters`: its size at one input channel and the default configuration, where it is known.
     `multiple` gives the numbers that the patch's sizes must be multiples of. `patch_key` names the
     argument that takes the patch, where a network takes one size only. `convolutional`: whether it
@@ -313,15 +314,20 @@ def _entry_of(name: str, factory: str, found: object) -> ModelEntry:
     )
 
 
-def full_config(name: str, overrides: Mapping[str, Any], patch: Sequence[int]) -> dict[str, Any]:
+def full_config(
+    name: str, overrides: Mapping[str, Any], patch: Sequence[int], classes: int = 1
+) -> dict[str, Any]:
     """The default configuration of a model with `overrides` (config table `train.network`).
 
-    With the patch [i, j, k] where the network is built for one size.
+    With the patch [i, j, k] where the network is built for one size, and as many output channels as
+    there are `classes`.
     """
     model = require_model(name)
     config = {**model.model_config, **overrides}
     if model.patch_key is not None:
         config[model.patch_key] = [int(n) for n in patch]
+    if classes > 1:
+        config["out_channels"] = classes
     return config
 
 

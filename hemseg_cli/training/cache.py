@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from hemseg_cli.core import console
 from hemseg_cli.core.cases import Case
+from hemseg_cli.core.classes import LabelClass, read_classes
 from hemseg_cli.core.errors import CaseError, HemsegError
 from hemseg_cli.core.executor import map_cases
 from hemseg_cli.imaging.label_values import read_label
@@ -40,6 +41,7 @@ from hemseg_cli.imaging.preprocess import (
     prepare_image,
     prepare_label,
 )
+from hemseg_cli.training.class_channels import ClassChannels, channels_of
 
 if TYPE_CHECKING:
     from hemseg_cli.config import Config
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
 
 StoredType = Literal["float16", "float32"]
 _FINGERPRINT_DIGITS = 12  # hexadecimal
-_LAYOUT = 2  # counted up when what is stored changes its meaning
+_LAYOUT = 3  # counted up when what is stored changes its meaning
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class PreparedCase:
     """One scan in the cache.
 
     Each array is a memory map that is opened when it is asked for and closed with its last view.
+    `value_voxels`: each value of the label with its number of voxels, ascending. `data_folder`: the
+    data set's. `channels`: what the values mean to the run.
     """
 
     scan: str
@@ -62,6 +66,9 @@ class PreparedCase:
     grid: NetworkGrid
     case: Case
     foreground_voxels: int
+    value_voxels: tuple[tuple[int, int], ...]
+    data_folder: Path
+    channels: ClassChannels = ClassChannels()
 
     @property
     def image(self) -> NDArray[Any]:
@@ -70,13 +77,29 @@ class PreparedCase:
 
     @property
     def label(self) -> NDArray[np.uint8]:
-        """Memory map, uint8 [i, j, k], 0 and 1."""
+        """Memory map, uint8 [i, j, k], with the values of the data set's classes."""
         return _map(self.folder / "label.npy")
 
     @property
     def foreground(self) -> NDArray[np.int32]:
-        """Flat indices into [i, j, k] of the hemorrhage's voxels."""
+        """Flat indices into [i, j, k] of the labelled voxels, by value and place."""
         return _map(self.folder / "foreground.npy")
+
+    def class_voxels(self, channel: int) -> int:
+        """Count the voxels of a class of the run; 0 where the data set does not label it."""
+        values = self.channels.values[channel] or ()
+        return sum(count for value, count in self.value_voxels if value in values)
+
+    def class_voxel(self, channel: int, number: int) -> int:
+        """Return the flat index of voxel `number`, from 0, of a class of the run."""
+        values, start = self.channels.values[channel] or (), 0
+        for value, count in self.value_voxels:
+            if value in values:
+                if number < count:
+                    return int(self.foreground[start + number])
+                number -= count
+            start += count
+        raise IndexError(number)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -91,6 +114,7 @@ class _Task:
     entry: Path
     preprocess: Preprocess
     stored_type: StoredType
+    values: tuple[int, ...]
 
 
 def preprocess_of(train: "TrainConfig") -> Preprocess:
@@ -104,11 +128,15 @@ def preprocess_of(train: "TrainConfig") -> Preprocess:
 
 
 def prepared_cases(
-    config: "Config", cases: Sequence[Case], preprocess: Preprocess
+    config: "Config",
+    cases: Sequence[Case],
+    preprocess: Preprocess,
+    classes: Sequence[LabelClass] | None = None,
 ) -> list[PreparedCase]:
     """The cases in the cache, in the order given.
 
-    Those that are not there yet are made, in parallel.
+    Those that are not there yet are made, in parallel. `classes`: those of the run (None: the data
+    set's own).
 
     HemsegError names every scan that could not be preprocessed; with `train.skip_bad_scans` they
     are left out with a warning, as long as some are left.
@@ -127,8 +155,17 @@ def prepared_cases(
     _report_failures(
         failures, skip=config.train.skip_bad_scans, some_left=len(failures) < len(cases)
     )
+    own = read_classes(config.data.directory)
+    channels = channels_of(classes or own, own)
     prepared = [
-        PreparedCase(task.case.scan, task.entry, **_read_grid(task.entry), case=task.case)
+        PreparedCase(
+            task.case.scan,
+            task.entry,
+            **_read_grid(task.entry),
+            case=task.case,
+            data_folder=config.data.folder,
+            channels=channels,
+        )
         for task in tasks
         if task.case.scan not in failures
     ]
@@ -181,13 +218,14 @@ def _tasks(
 ) -> tuple[list[_Task], dict[str, str]]:
     tasks, failures = [], {}
     folder = config.data.folder.resolve()  # a worker may stand in another folder
+    values = tuple(each.value for each in read_classes(config.data.directory))
     for case in cases:
         try:
             entry = cache / f"{case.scan}-{_input_fingerprint(folder, case)}"
         except CaseError as error:
             failures[case.scan] = error.message
             continue
-        tasks.append(_Task(case, folder, entry, preprocess, config.train.stored_type))
+        tasks.append(_Task(case, folder, entry, preprocess, config.train.stored_type, values))
     return tasks, failures
 
 
@@ -227,8 +265,13 @@ def _prepare(task: _Task) -> None:
         temporary.mkdir(parents=True)
         np.save(temporary / "image.npy", array.astype(task.stored_type, copy=False))
         np.save(temporary / "label.npy", mask)
-        np.save(temporary / "foreground.npy", np.flatnonzero(mask).astype(np.int32))
-        values = {**asdict(grid), "foreground_voxels": int(np.count_nonzero(mask))}
+        foreground, voxels = _by_value(mask)
+        np.save(temporary / "foreground.npy", foreground)
+        values = {
+            **asdict(grid),
+            "foreground_voxels": len(foreground),
+            "value_voxels": voxels,
+        }
         (temporary / "grid.json").write_text(json.dumps(values), encoding="utf-8")
         _replace(temporary, task.entry)
     except OSError as error:
@@ -238,6 +281,16 @@ def _prepare(task: _Task) -> None:
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _by_value(mask: NDArray[np.uint8]) -> tuple[NDArray[np.int32], list[tuple[int, int]]]:
+    """The flat indices of the labelled voxels, sorted by value, and the number for each value."""
+    flat = np.flatnonzero(mask).astype(np.int32)
+    values = mask.reshape(-1)[flat]
+    counts = np.bincount(values, minlength=1)
+    # A stable sort keeps the voxels of one value in order of place.
+    order = np.argsort(values, kind="stable")
+    return flat[order], [(int(value), int(counts[value])) for value in np.flatnonzero(counts)]
 
 
 def _replace(temporary: Path, entry: Path) -> None:
@@ -264,11 +317,13 @@ def _check_pair(task: _Task, image: Volume, label: Volume) -> None:
             f"image {task.case.image} has {bad} voxels that are not numbers (NaN or infinite)"
         )
     values = np.unique(label.array)
-    if not np.isin(values, (0, 1)).all():
+    if not np.isin(values, (0, *task.values)).all():
         shown = ", ".join(f"{value:g}" for value in values[:6])
+        wanted = ", ".join(str(value) for value in task.values[:-1])
+        wanted = f"0{', ' if wanted else ''}{wanted} and {task.values[-1]} alone"
         raise CaseError(
             f"label {task.case.label} has the values {shown}{' ...' if len(values) > 6 else ''}, "
-            "not 0 and 1 alone"
+            f"not {wanted}"
         )
 
 
@@ -317,12 +372,14 @@ def _map(file: Path) -> NDArray[Any]:
 
 
 def _read_grid(entry: Path) -> dict[str, Any]:
-    """The fields `grid` and `foreground_voxels` of a `PreparedCase`."""
+    """The fields of a `PreparedCase` that `grid.json` holds."""
     values = json.loads((entry / "grid.json").read_text(encoding="utf-8"))
     change, voxels = values.pop("reorientation"), int(values.pop("foreground_voxels"))
+    by_value = tuple((int(value), int(count)) for value, count in values.pop("value_voxels"))
     tuples = {key: tuple(value) for key, value in values.items()}
     reorientation = Reorientation(tuple(change["axes"]), tuple(change["flipped"]))
     return {
         "grid": NetworkGrid(**tuples, reorientation=reorientation),
         "foreground_voxels": voxels,
+        "value_voxels": by_value,
     }

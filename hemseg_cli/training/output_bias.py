@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 
-def set_output_bias(network: nn.Module, probability: float, shape: Sequence[int]) -> None:
+def set_output_bias(
+    network: nn.Module, probability: float, shape: Sequence[int], classes: int = 1
+) -> None:
     """Set the biases of the output layers so that the network answers about `probability`.
 
-    `shape`: an input [n, c, i, j, k].
+    `shape`: an input [n, c, i, j, k]; `classes`: the number of output channels.
 
     An output layer's bias is one that moves its output by exactly itself, whatever the
     architecture: its gradient there is the number of voxels. A network without one is left as it
@@ -24,7 +26,7 @@ def set_output_bias(network: nn.Module, probability: float, shape: Sequence[int]
     """
     parameters = dict(network.named_parameters())
     names = [
-        name for name, bias in parameters.items() if name.endswith("bias") and bias.numel() == 1
+        name for name, bias in parameters.items() if name.endswith("bias") and bias.numel() == classes
     ]
     biases = [parameters[name] for name in names]
     statistics = [(buffer, buffer.clone()) for buffer in network.buffers()]
@@ -34,7 +36,7 @@ def set_output_bias(network: nn.Module, probability: float, shape: Sequence[int]
         own = [
             name
             for name, slope in zip(names, gradients, strict=True)
-            if slope is not None and _is(float(slope), level.numel())
+            if slope is not None and all(_is(each, level.numel() / classes) for each in slope.tolist())
         ]
         with torch.no_grad():
             for number, name in enumerate(own):  # two where a residual connection ends the network
@@ -46,5 +48,5 @@ def set_output_bias(network: nn.Module, probability: float, shape: Sequence[int]
         buffer.copy_(before)
 
 
-def _is(slope: float, voxels: int) -> bool:
+def _is(slope: float, voxels: float) -> bool:
     return math.isclose(slope, voxels, rel_tol=1e-3)

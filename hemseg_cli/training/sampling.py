@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 Size = tuple[int, int, int]
 _VOXELS_A_DRAW = 64
 _MOST_DRAWS = 50
+_BACKGROUND = -1  # in place of a class: the patch is centred on background
 _ORDER_STREAM = 2**31  # an index that no patch has: the stream of the epoch's order
 
 
 class PatchDataset(Dataset[dict[str, Any]]):
     """The patches of one epoch.
 
-    An item is {"image": float32 [c, i, j, k], "label": float32 [1, i, j, k], "scan": str}.
+    An item is {"image": float32 [c, i, j, k], "label": float32 [classes, i, j, k], "scan": str}.
     """
 
     def __init__(
@@ -66,13 +67,14 @@ class PatchDataset(Dataset[dict[str, Any]]):
 
     def scan(self, index: int) -> str:
         """The scan that patch `index` is cut from."""
-        return self.cases[self._order[index]].scan
+        return self.cases[self._order[index][0]].scan
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Patch `index` of the epoch."""
         random = np.random.default_rng((self.seed, self.epoch, index))
-        case = self.cases[self._order[index]]
-        start = _patch_start(case, self.train, self.patch, random)
+        scan, centre = self._order[index]
+        case = self.cases[scan]
+        start = _patch_start(case, self.train, self.patch, random, centre)
         image, label = augmented_patch(
             case,
             start,
@@ -84,32 +86,57 @@ class PatchDataset(Dataset[dict[str, Any]]):
         )
         return {"image": image, "label": label, "scan": case.scan}
 
-    def _draw_order(self) -> list[int]:
+    def _draw_order(self) -> list[tuple[int, int | None]]:
+        """The scan of each patch, and the class that it is centred on (None: drawn per patch)."""
         random = np.random.default_rng((self.seed, self.epoch, _ORDER_STREAM))
+        if len(self.cases[0].channels.values) > 1:
+            return self._draw_by_class(random)
+
         if self.train.patch_order == "by_scan":
-            return [
-                int(scan)
-                for scan in np.repeat(
-                    random.permutation(len(self.cases)), self.train.patches_per_scan
-                )
-            ]
-        return [
-            int(scan)
-            for scan in random.permutation(
+            order = np.repeat(random.permutation(len(self.cases)), self.train.patches_per_scan)
+        else:
+            order = random.permutation(
                 np.repeat(np.arange(len(self.cases)), self.train.patches_per_scan)
             )
+        return [(int(scan), None) for scan in order]
+
+    def _draw_by_class(self, random: np.random.Generator) -> list[tuple[int, int | None]]:
+        """Centre as many patches on each class, however rare, and the others on background."""
+        count = len(self.cases) * self.train.patches_per_scan
+        classes = range(len(self.cases[0].channels.values))
+        scans_with = [
+            [n for n, case in enumerate(self.cases) if case.class_voxels(channel)]
+            for channel in classes
         ]
+        there = [channel for channel in classes if scans_with[channel]]
+
+        # The classes take turns, from a place that changes with the epoch.
+        first = int(random.integers(len(there)))
+        order: list[tuple[int, int | None]] = []
+        for number in range(round(count * self.train.foreground_share)):
+            channel = there[(first + number) % len(there)]
+            scans = scans_with[channel]
+            order.append((scans[int(random.integers(len(scans)))], channel))
+
+        rest = count - len(order)
+        scans = np.resize(random.permutation(len(self.cases)), rest).tolist()
+        order += [(int(scan), _BACKGROUND) for scan in scans]
+        return [order[int(n)] for n in random.permutation(count)]
 
 
 def _patch_start(
-    case: PreparedCase, train: "TrainConfig", patch: Size, random: np.random.Generator
+    case: PreparedCase,
+    train: "TrainConfig",
+    patch: Size,
+    random: np.random.Generator,
+    channel: int | None = None,
 ) -> Size:
     """The first voxel of a patch; negative where it begins in the padding."""
     room = [
         _room(shape, size, pad)
         for shape, size, pad in zip(case.shape, patch, train.pad_to, strict=True)
     ]
-    centre = _centre(case, train, patch, room, random)
+    centre = _centre(case, train, patch, room, random, channel)
     i, j, k = (
         int(np.clip(c - size // 2, low, high))
         for c, size, (low, high) in zip(centre, patch, room, strict=True)
@@ -133,13 +160,22 @@ def _centre(
     patch: Size,
     room: Sequence[tuple[int, int]],
     random: np.random.Generator,
+    channel: int | None,
 ) -> NDArray[np.int64]:
-    """Draw the voxel about which a patch is cut, before it is moved inside its `room`."""
-    if case.foreground_voxels and random.random() < train.foreground_share:
-        foreground = case.foreground
-        voxel = foreground[random.integers(len(foreground))]
+    """Draw the voxel about which a patch is cut, before it is moved inside its `room`.
+
+    `channel`: the class that it lies on; None: any, or background, as their share wants.
+    """
+    on_class = channel is not None and channel != _BACKGROUND
+    if on_class or (
+        channel is None and case.foreground_voxels and random.random() < train.foreground_share
+    ):
+        if channel is None:
+            voxel = int(case.foreground[random.integers(case.foreground_voxels)])
+        else:
+            voxel = case.class_voxel(channel, int(random.integers(case.class_voxels(channel))))
         reach = (train.jitter * np.array(patch) / 2).astype(int)
-        return np.array(np.unravel_index(int(voxel), case.shape)) + random.integers(
+        return np.array(np.unravel_index(voxel, case.shape)) + random.integers(
             -reach, reach + 1
         )
 

@@ -13,8 +13,9 @@ from torch import nn
 from hemseg_cli.config import Config
 from hemseg_cli.core import console
 from hemseg_cli.core.cases import Case
+from hemseg_cli.core.classes import HEMORRHAGE_ONLY, LabelClass, read_classes
 from hemseg_cli.core.devices import training_precision
-from hemseg_cli.core.errors import HemsegError
+from hemseg_cli.core.errors import HemsegError, UsageError
 from hemseg_cli.core.executor import default_workers
 from hemseg_cli.models.registry import build_network, check_patch, full_config, require_model
 from hemseg_cli.training.batches import (
@@ -45,18 +46,30 @@ _FLOAT32_BYTES = 4
 
 @dataclass(frozen=True)
 class TrainSetup:
-    """What is trained on: the patches of every epoch, the loss, and the scans of the val split."""
+    """What is trained on: the patches of every epoch, the loss, and the scans of the val split.
+
+    `classes`: one output channel each, by voxel value.
+    """
 
     loading: Loading
     plan: BatchPlan
     loss: Loss
     validation: Sequence[PreparedCase]
+    classes: tuple[LabelClass, ...] = HEMORRHAGE_ONLY
 
 
 def check_network(config: Config) -> None:
     """Raise UsageError for what the model cannot do, before anything is made."""
     train = config.train
-    model_config = full_config(train.model, train.network, train.patch)
+    classes = run_classes(config)
+    if train.recipe == "paper" and len(classes) > 1:
+        raise UsageError(
+            f"recipe paper trains on one class, and {config.data.dataset} has "
+            f"{', '.join(each.key for each in classes)}: the published setup has no losses, "
+            "sampling or scores for several",
+            hint="--recipe strong, or import the data set with --classes hemorrhage=1-N",
+        )
+    model_config = full_config(train.model, train.network, train.patch, len(classes))
     check_patch(train.model, model_config, train.patch)
     if train.micro_batch is not None:
         with torch.device("meta"):
@@ -104,7 +117,18 @@ def make_setup(
         )
 
     workers = loader_workers(config, device, processes)
-    return TrainSetup(Loading(patches_of, workers), plan, make_loss(train, processes), validated)
+    return TrainSetup(
+        Loading(patches_of, workers),
+        plan,
+        make_loss(train, processes),
+        validated,
+        run_classes(config),
+    )
+
+
+def run_classes(config: Config) -> tuple[LabelClass, ...]:
+    """The classes that a run tells apart: those of its data set."""
+    return read_classes(config.data.directory)
 
 
 def make_state(
@@ -113,14 +137,16 @@ def make_state(
     """Build a new network, from the seed alone, with its optimiser and schedule, on the device."""
     train = config.train
     preprocess = preprocess_of(train)
-    model_config = full_config(train.model, train.network, train.patch)
+    classes = setup.classes
+    model_config = full_config(train.model, train.network, train.patch, len(classes))
     precision = training_precision(train.precision, device)
 
     # The same weights in every process and on every device: drawn on the CPU, from the seed.
     torch.manual_seed(step_seed(train.seed))
     network = build_network(train.model, model_config, len(preprocess.windows))
     if train.output_bias > 0:
-        set_output_bias(network, train.output_bias, (1, len(preprocess.windows), *train.patch))
+        shape = (1, len(preprocess.windows), *train.patch)
+        set_output_bias(network, train.output_bias, shape, len(classes))
     network.to(device)
     if train.channels_last:
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
@@ -152,6 +178,7 @@ def make_state(
         patch=(i, j, k),
         model_config=model_config,
         predict=run_settings(config).to_dict(),
+        classes=classes,
     )
 
 
@@ -163,7 +190,7 @@ class FinestOutput(nn.Module):
         self.network = network
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return [n, 1, i, j, k]."""
+        """Return [n, classes, i, j, k]."""
         output = self.network(images)
         finest: torch.Tensor = output if isinstance(output, torch.Tensor) else output[0]
         return finest
@@ -216,7 +243,7 @@ def loader_workers(config: Config, device: torch.device, processes: Processes) -
     free = shared_memory_bytes()
     if not wanted or free is None:
         return wanted
-    patch_bytes = _FLOAT32_BYTES * (len(config.train.windows) + 1)
+    patch_bytes = _FLOAT32_BYTES * (len(config.train.windows) + len(run_classes(config)))
     for size in config.train.patch:
         patch_bytes *= size
     batch_bytes = patch_bytes * max(1, config.train.batch_size // processes.size)
@@ -238,10 +265,10 @@ def _prepare(
     config: Config, cases: Sequence[Case], processes: Processes
 ) -> dict[str, PreparedCase]:
     """Preprocess in the main process first; the others find the scans in the cache."""
-    preprocess = preprocess_of(config.train)
+    preprocess, classes = preprocess_of(config.train), run_classes(config)
     if processes.size > 1:
-        processes.broadcast(lambda: len(prepared_cases(config, cases, preprocess)))
-    return {case.scan: case for case in prepared_cases(config, cases, preprocess)}
+        processes.broadcast(lambda: len(prepared_cases(config, cases, preprocess, classes)))
+    return {case.scan: case for case in prepared_cases(config, cases, preprocess, classes)}
 
 
 def _check_validation(cases: Sequence[PreparedCase]) -> None:

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from hemseg_cli.config import Config
-from hemseg_cli.core.classes import HEMORRHAGE_ONLY, classes_to_plain
+from hemseg_cli.core.classes import HEMORRHAGE_ONLY, LabelClass, classes_to_plain
 from hemseg_cli.core.devices import training_precision
 from hemseg_cli.core.errors import FileFormatError, HemsegError
 from hemseg_cli.core.run_directory import RunDirectory
@@ -86,6 +86,7 @@ class TrainState:
         default_factory=dict
     )  # settings of prediction that the best epoch chose
     progress: Progress = field(default_factory=Progress)
+    classes: tuple[LabelClass, ...] = HEMORRHAGE_ONLY  # one output channel each
 
     def prediction_checkpoint(self) -> dict[str, Any]:
         """Make a checkpoint for prediction: the averaged weights and what rebuilds the network.
@@ -104,7 +105,7 @@ class TrainState:
             "dataset": self.config.data.dataset,
             "epoch": self.progress.epoch,
             "predict": dict(self.predict),
-            "classes": classes_to_plain(HEMORRHAGE_ONLY),
+            "classes": classes_to_plain(self.classes),
             "val_dice": self.progress.best_dice if self.progress.best_epoch else None,
         }
 

@@ -1,8 +1,8 @@
 """Validate on whole scans: sliding window, then scores on the grid that the user asked for."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,12 +39,16 @@ _AIR_TOLERANCE = 1e-3  # of normalised values, for their storage in float16
 
 @dataclass(frozen=True)
 class ValidatedCase:
-    """One scan: its Dice at probability 0.5, `loss` = 1 - soft Dice, and its true volume."""
+    """One scan: its Dice at probability 0.5, `loss` = 1 - soft Dice, and its true volume.
+
+    Of several classes the means over those that its data set labels; `by_class`: their Dice.
+    """
 
     scan: str
     dice: float
     loss: float
     truth_ml: float
+    by_class: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,14 @@ class Validation:
     def loss(self) -> float:
         """Mean of 1 - soft Dice."""
         return float(np.mean([case.loss for case in self.cases]))
+
+    def dice_by_class(self) -> dict[str, float]:
+        """Mean Dice of each class at probability 0.5, over the scans whose data set labels it."""
+        by_class: dict[str, list[float]] = {}
+        for case in self.cases:
+            for key, value in case.by_class.items():
+                by_class.setdefault(key, []).append(value)
+        return {key: float(np.mean(values)) for key, values in by_class.items()}
 
     def dice_by_stratum(self) -> dict[str, float]:
         """Mean Dice by column of the history, for each volume stratum that has a scan."""
@@ -121,7 +133,7 @@ def run_settings(config: Config) -> Settings:
 def _validate_case(
     state: TrainState, network: torch.nn.Module, case: "PreparedCase"
 ) -> NDArray[np.float32]:
-    """Predict one scan: the probability on the network's grid, float32 [i, j, k]."""
+    """Predict one scan: the probability on the network's grid, float32 [classes, i, j, k]."""
     settings, train = run_settings(state.config), state.config.train
     image = torch.from_numpy(np.array(case.image, dtype=np.float32))
 
@@ -130,8 +142,8 @@ def _validate_case(
     occupied = (image > torch.tensor(lowest).view(-1, 1, 1, 1) + _AIR_TOLERANCE).any(dim=0)
     box = box_of(occupied) if train.validation_crop else (slice(None),) * 3
 
-    probability = torch.zeros(image.shape[1:])
-    probability[box] = sliding_window(
+    probability = torch.zeros((len(state.classes), *image.shape[1:]))
+    probability[:, *box] = sliding_window(
         network,
         image[:, *box],
         patch=state.patch,
@@ -163,20 +175,23 @@ def _score_case(
     state: TrainState, case: "PreparedCase", probability: NDArray[np.float32]
 ) -> ValidatedCase:
     """Compare a probability on the network's grid with the label, on the grid that is asked for."""
-    if state.config.train.validation_grid == "native":
-        probability = restore_probability(probability, case.grid)
-        truth = _native_truth(state.config.data.folder, case.case)
-    else:
-        truth = np.asarray(case.label) > 0
+    native = state.config.train.validation_grid == "native"
+    label = _native_label(case.data_folder, case.case) if native else np.asarray(case.label)
 
-    overlap = float(probability[truth].sum())
-    both = float(probability.sum()) + float(truth.sum())
-    return ValidatedCase(
-        case.scan,
-        dice(probability >= DEFAULT_THRESHOLD, truth),
-        1.0 - 2.0 * overlap / both if both > 0 else 0.0,
-        _truth_ml(case),
-    )
+    # One Dice and one loss for each class that the scan's data set labels.
+    scores, losses = {}, []
+    masks = case.channels.masks(label)
+    for each, one, truth in zip(state.classes, probability, masks, strict=True):
+        if truth is None:
+            continue
+        found = restore_probability(one, case.grid) if native else one
+        overlap = float(found[truth].sum())
+        both = float(found.sum()) + float(truth.sum())
+        scores[each.key] = dice(found >= DEFAULT_THRESHOLD, truth)
+        losses.append(1.0 - 2.0 * overlap / both if both > 0 else 0.0)
+
+    means = float(np.mean(list(scores.values()))), float(np.mean(losses))
+    return ValidatedCase(case.scan, *means, _truth_ml(case), scores)
 
 
 def _truth_ml(case: "PreparedCase") -> float:
@@ -186,7 +201,7 @@ def _truth_ml(case: "PreparedCase") -> float:
     return case.foreground_voxels * float(np.prod(case.grid.spacing_mm)) / 1000
 
 
-def _native_truth(folder: Path, case: "Case") -> NDArray[np.bool_]:
+def _native_label(folder: Path, case: "Case") -> NDArray[Any]:
     shape, affine = read_header(folder / case.image)
     label = match_axes(read_label(folder / case.label), shape, affine, what=f"label {case.label}")
-    return np.asarray(label.array > 0)
+    return label.array

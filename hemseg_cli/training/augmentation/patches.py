@@ -15,6 +15,7 @@ from hemseg_cli.training.augmentation.spatial import (
     draw_plane_transform,
     plane_map,
 )
+from hemseg_cli.training.class_channels import UNKNOWN
 
 if TYPE_CHECKING:
     from hemseg_cli.config.schema import AugmentConfig
@@ -36,7 +37,7 @@ def augmented_patch(
 ) -> tuple[Tensor, Tensor]:
     """Cut and augment the patch that begins at voxel `start`.
 
-    Returns image [c, i, j, k] and label [1, i, j, k], float32. `padding`: one value per channel;
+    Returns image [c, i, j, k] and label [classes, i, j, k], float32. `padding`: one value per channel;
     `hu_per_unit`: the HU that one unit of each normalised channel stands for.
     """
     i, j, k = (bool(hit) for hit in random.random(3) < settings.mirror_p)
@@ -44,6 +45,7 @@ def augmented_patch(
     if transform is None:
         image = torch.from_numpy(cut(case.image, start, patch, padding, mirror=(i, j, k)))
         label = torch.from_numpy(cut(case.label[None], start, patch, (0.0,), mirror=(i, j, k)))
+        label = case.channels.split(label)
     else:
         image, label = _transformed(
             case, start, patch, transform, padding=padding, mirror=(i, j, k)
@@ -67,8 +69,13 @@ def _transformed(
     image = interpolation(cut(case.image, region, size, padding, mirror=slices))
     label = cut(case.label[None], region, size, (0.0,), mirror=slices)
     if not label.any():
-        return image, torch.zeros((1, *patch))
-    return image, (interpolation(label) >= 0.5).float()
+        return image, case.channels.split(torch.zeros((1, *patch)))
+
+    # Each class is interpolated as a mask of its own; an unknown one stays unknown.
+    masks = case.channels.split(torch.from_numpy(label))
+    turned = (interpolation(masks.numpy()) >= 0.5).float()
+    turned[[not known for known in case.channels.known]] = UNKNOWN
+    return image, turned
 
 
 def cut(
