@@ -309,6 +309,12 @@ class PredictConfig(Section):
             "probability from which a voxel is hemorrhage; none: as the run chose on validation"
         ),
     )
+    class_thresholds: tuple[Annotated[float, Field(gt=0, lt=1)], ...] | None = Field(
+        None,
+        description=(
+            "thresholds of several classes, in order of their values; none: as the run chose"
+        ),
+    )
     min_component_ml: float | None = Field(
         None,
         ge=0,

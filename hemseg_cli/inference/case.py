@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from hemseg_cli import __version__
 from hemseg_cli.config.schema import PredictConfig
+from hemseg_cli.core.classes import HEMORRHAGE_ONLY, write_classes
+from hemseg_cli.core.data_directory import DataDirectory
 from hemseg_cli.core.errors import CaseError
 from hemseg_cli.core.names import printable
 from hemseg_cli.imaging.head_mask import HeadMask, find_head
@@ -123,8 +125,11 @@ def compute_case(task: PredictionTask, ready: ReadCase | Claim) -> ComputedCase 
     settings = predictor.settings
 
     found = predictor.infer(scan.volume, ready.head)
-    mask = mask_of(found.probability, settings, scan.voxel_volume_mm3)
-    network_mask = None if found.own_grid is None else network_mask_of(found.own_grid, settings)
+    classes = predictor.classes
+    mask = mask_of(found.probability, settings, scan.voxel_volume_mm3, classes)
+    network_mask = None
+    if found.own_grid is not None:
+        network_mask = network_mask_of(found.own_grid, settings, classes)
 
     measured = measure(
         printable(task.source.name),
@@ -135,6 +140,7 @@ def compute_case(task: PredictionTask, ready: ReadCase | Claim) -> ComputedCase 
         deviation=found.deviation,
         threshold=settings.threshold,
         warnings=scan.warnings,
+        classes=classes,
     )
     found = replace(found, own_grid=None)  # its mask is all that is kept
     return ComputedCase(
@@ -154,10 +160,17 @@ def write_case(task: PredictionTask, computed: ComputedCase | Claim) -> Predicte
         computed.found.probability,
         measured,
         Algorithm(_model_names(task), __version__, task.settings_hash),
+        predictor_of(task).classes,
     )
 
     if task.config.previews:
-        write_preview(folder.preview(name), computed.scan.volume, computed.mask, measured.row)
+        write_preview(
+            folder.preview(name),
+            computed.scan.volume,
+            computed.mask,
+            measured.row,
+            classes=output.classes,
+        )
 
     if task.config.save_probabilities:
         write_probability(folder.probability(name), output)
@@ -165,6 +178,10 @@ def write_case(task: PredictionTask, computed: ComputedCase | Claim) -> Predicte
     keeps_network_mask = computed.network_mask is not None and folder.keeps_network_masks
     if computed.network_mask is not None and folder.keeps_network_masks:
         write_volume(folder.network_mask(name), computed.network_mask)
+
+    # Whoever reads a label map finds what its values mean beside it.
+    if output.classes != HEMORRHAGE_ONLY:
+        write_classes(DataDirectory(folder.path), output.classes)
 
     # NIfTI comes first in the list and is written last: where it stands, all the rest does.
     for row in reversed(chosen_formats(task.config.format)):

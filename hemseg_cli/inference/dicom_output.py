@@ -10,4 +10,4 @@ def write_segmentation(path: Path, output: CaseOutput) -> None:
     """Write the mask as DICOM SEG."""
     mask = output.scan.on_file_axes(output.mask).array
     with output.scan.slice_files() as slices:
-        write_seg(path, mask, slices, model=output.algorithm.name)
+        write_seg(path, mask, slices, model=output.algorithm.name, classes=output.classes)

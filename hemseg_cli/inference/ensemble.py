@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from hemseg_cli.config.schema import PredictConfig
 from hemseg_cli.core import console
+from hemseg_cli.core.classes import HEMORRHAGE_ONLY, LabelClass
 from hemseg_cli.core.devices import precision_for
 from hemseg_cli.core.errors import CaseError
 from hemseg_cli.imaging.head_mask import HeadMask
@@ -34,6 +35,7 @@ from hemseg_cli.inference.window_memory import most_voxels
 from hemseg_cli.inference.windows import WindowRule, covered, plan_windows, shifted, whole_grid
 from hemseg_cli.models.archive import read_models
 from hemseg_cli.models.checkpoint import network_of
+from hemseg_cli.models.checkpoint_settings import classes_of
 from hemseg_cli.models.registry import require_model
 
 # A window may shrink to this part of the training patch before the device counts as too small.
@@ -65,6 +67,10 @@ class ScanNetwork(Protocol):
     def settings(self) -> Settings:
         """How it predicts."""
 
+    @property
+    def classes(self) -> tuple[LabelClass, ...]:
+        """The classes that it tells apart, one channel each."""
+
     def infer(
         self, canonical: Volume, head: HeadMask, config: PredictConfig, device: torch.device
     ) -> NetworkOutput:
@@ -85,6 +91,7 @@ class EnsembleNetwork:
     rule: WindowRule
     settings: Settings
     padding: tuple[float, ...]
+    classes: tuple[LabelClass, ...] = HEMORRHAGE_ONLY
 
     def infer(
         self, canonical: Volume, head: HeadMask, config: PredictConfig, device: torch.device
@@ -233,4 +240,6 @@ def load_own_network(
         padding = (0.0,) * channels
 
     rule = WindowRule((i, j, k), multiple, resizable, most, settings.overlap)
-    return EnsembleNetwork(kind.name, network, preprocess, rule, settings, padding)
+    return EnsembleNetwork(
+        kind.name, network, preprocess, rule, settings, padding, classes_of(checkpoint)
+    )

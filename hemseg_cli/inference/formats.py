@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from hemseg_cli.core.classes import HEMORRHAGE_ONLY, LabelClass
 from hemseg_cli.core.errors import CaseError, HemsegError, UsageError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Algorithm:
 class CaseOutput:
     """All that there is to write of one scan; arrays are on its canonical axes.
 
-    `mask`: uint8 {0, 1} [i, j, k].
+    `mask`: uint8 [i, j, k] with the values of `classes`.
     """
 
     name: str
@@ -43,6 +44,7 @@ class CaseOutput:
     probability: "Probability"
     measured: "Measured"
     algorithm: Algorithm
+    classes: tuple[LabelClass, ...] = HEMORRHAGE_ONLY
 
 
 @dataclass(frozen=True)

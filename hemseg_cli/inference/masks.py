@@ -1,11 +1,13 @@
 """Make masks from probabilities, and write both on the input's own grid."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hemseg_cli.core.classes import HEMORRHAGE_ONLY, LabelClass
 from hemseg_cli.imaging.components import label_components
 from hemseg_cli.imaging.geometry import header_voxel_volume_mm3
 from hemseg_cli.imaging.nifti import Volume, write_volume
@@ -20,23 +22,57 @@ PROBABILITY_SLOPE = 1 / 255
 
 
 def mask_of(
-    probability: Probability, settings: Settings, voxel_volume_mm3: float
+    probability: Probability,
+    settings: Settings,
+    voxel_volume_mm3: float,
+    classes: Sequence[LabelClass] = HEMORRHAGE_ONLY,
 ) -> NDArray[np.uint8]:
-    """Return the mask on the scan's canonical grid, uint8 {0, 1} [i, j, k]."""
-    return probability.embed(_thresholded(probability.values, settings, voxel_volume_mm3))
+    """Return the label map on the scan's canonical grid, uint8 [i, j, k] with the classes' values.
+
+    Where classes overlap, a kind comes before its parent, and else the more probable one.
+    """
+    return probability.embed(_label_map(probability.values, settings, voxel_volume_mm3, classes))
 
 
-def network_mask_of(own_grid: Volume, settings: Settings) -> Volume:
+def network_mask_of(
+    own_grid: Volume, settings: Settings, classes: Sequence[LabelClass] = HEMORRHAGE_ONLY
+) -> Volume:
     """Return the mask on the network's own grid, which the published protocol scores."""
     voxel_mm3 = header_voxel_volume_mm3(own_grid.affine)
-    return Volume(_thresholded(own_grid.array, settings, voxel_mm3), own_grid.affine)
+    return Volume(_label_map(own_grid.array, settings, voxel_mm3, classes), own_grid.affine)
+
+
+def _label_map(
+    values: NDArray[np.float32],
+    settings: Settings,
+    voxel_volume_mm3: float,
+    classes: Sequence[LabelClass],
+) -> NDArray[np.uint8]:
+    if values.ndim == 3:
+        mask = _thresholded(values, settings.threshold, settings, voxel_volume_mm3)
+        return mask * np.uint8(classes[0].value)
+
+    result = np.zeros(values.shape[1:], dtype=np.uint8)
+    parents = {each.parent for each in classes}
+    # The parents first: what a kind of theirs claims is written over them.
+    for is_parent in (True, False):
+        highest = np.zeros(result.shape, dtype=np.float32)
+        for channel, each in enumerate(classes):
+            if (each.key in parents) is not is_parent:
+                continue
+            threshold = settings.threshold_of(channel)
+            mask = _thresholded(values[channel], threshold, settings, voxel_volume_mm3)
+            wins = mask.view(bool) & (values[channel] > highest)
+            result[wins] = each.value
+            highest[wins] = values[channel][wins]
+    return result
 
 
 def _thresholded(
-    values: NDArray[np.float32], settings: Settings, voxel_volume_mm3: float
+    values: NDArray[np.float32], threshold: float, settings: Settings, voxel_volume_mm3: float
 ) -> NDArray[np.uint8]:
     """The voxels from the threshold on, less the 26-connected components that are too small."""
-    mask = values >= np.float32(settings.threshold)
+    mask = values >= np.float32(threshold)
 
     if settings.min_component_ml > 0 and mask.any():
         labels, _ = label_components(mask)
@@ -55,7 +91,10 @@ def write_nifti_mask(path: Path, output: "CaseOutput") -> None:
 
 
 def write_probability(path: Path, output: "CaseOutput") -> None:
-    """Write the probabilities in 8 bits, 0 to 1 with a step of 0.004 by the header's scale."""
-    probability, scan = output.probability, output.scan
+    """Write the probabilities in 8 bits, 0 to 1 with a step of 0.004 by the header's scale.
+
+    Of several classes the highest one in each voxel.
+    """
+    probability, scan = output.probability.union(), output.scan
     stored = probability.embed(np.rint(probability.values * 255).astype(np.uint8))
     write_volume(path, scan.on_file_axes(stored), slope=PROBABILITY_SLOPE, like=scan.header)

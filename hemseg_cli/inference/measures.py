@@ -1,13 +1,14 @@
 """Measure a mask: the rows of `volumes.csv` (scans) and `lesions.csv` (lesions)."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hemseg_cli.core.classes import HEMORRHAGE_ONLY, LabelClass, union_classes
 from hemseg_cli.core.files import write_table
 from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.inference.confidence import confidence_of, review_reason
@@ -24,7 +25,8 @@ class ScanMeasures:
 
     `abc2_ml`: the sum of the lesions' ABC/2. `mean_hu`: of the whole mask, None where it is empty.
     `review`: whether a person should look, `review_reason` why. The other columns are explained in
-    `confidence`.
+    `confidence`. Of several classes all of this is of their union (`core.classes.union_classes`),
+    and `class_ml` holds the mL of each, by key: columns `<key>_ml`.
     """
 
     scan: str
@@ -38,11 +40,15 @@ class ScanMeasures:
     disagreement: float
     review: bool
     review_reason: str
+    class_ml: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class LesionRow:
-    """One row of `lesions.csv`; the centroid in RAS mm of the scan's own affine."""
+    """One row of `lesions.csv`; the centroid in RAS mm of the scan's own affine.
+
+    `label_class`: the key of its class where there are several, column `class`.
+    """
 
     scan: str
     lesion: int
@@ -52,14 +58,19 @@ class LesionRow:
     centroid_r_mm: float
     centroid_a_mm: float
     centroid_s_mm: float
+    label_class: str = ""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A scan's row of `volumes.csv`, and its lesions, largest first."""
+    """A scan's row of `volumes.csv`, and its lesions, largest first.
+
+    `by_class`: the lesions of each class by key, where there are several.
+    """
 
     row: ScanMeasures
     lesions: tuple[Lesion, ...]
+    by_class: dict[str, tuple[Lesion, ...]] = field(default_factory=dict)
 
 
 def measure(
@@ -72,11 +83,30 @@ def measure(
     deviation: Probability | None,
     threshold: float,
     warnings: Sequence[str] = (),
+    classes: Sequence[LabelClass] = HEMORRHAGE_ONLY,
 ) -> Measured:
-    """Measure one mask on the grid of `scan` (HU), both on canonical axes [i, j, k].
+    """Measure one label map on the grid of `scan` (HU), both on canonical axes [i, j, k].
 
-    `warnings`: what was said of the input.
+    `warnings`: what was said of the input. `classes`: of the label map; each is measured by itself
+    where there are several, and their union as a mask.
     """
+    by_class: dict[str, tuple[Lesion, ...]] = {}
+    if len(classes) > 1:
+        by_class = {
+            each.key: tuple(
+                find_lesions(
+                    (mask == each.value).view(np.uint8), scan, voxel_volume_mm3=voxel_volume_mm3
+                )
+            )
+            for each in classes
+        }
+        united = union_classes(classes)
+        mask = np.isin(mask, [each.value for each in united]).view(np.uint8)
+        channels = [n for n, each in enumerate(classes) if each in united]
+        probability = replace(probability, values=probability.values[channels]).union()
+        if deviation is not None:
+            deviation = replace(deviation, values=deviation.values[channels]).union()
+
     lesions = find_lesions(mask, scan, voxel_volume_mm3=voxel_volume_mm3)
     predicted_ml = sum(lesion.volume_ml for lesion in lesions)
     mean_hu = (
@@ -109,12 +139,19 @@ def measure(
         disagreement=confidence.disagreement,
         review=bool(reason),
         review_reason=reason,
+        class_ml={key: sum(one.volume_ml for one in found) for key, found in by_class.items()},
     )
-    return Measured(row, tuple(lesions))
+    return Measured(row, tuple(lesions), by_class)
 
 
 def lesion_rows(measured: Measured) -> list[LesionRow]:
-    """Return the rows of a scan's lesions, numbered from 1."""
+    """Return the rows of a scan's lesions, numbered from 1: class by class where there are several.
+
+    A lesion of a class is a component of that class alone: touching classes are two lesions.
+    """
+    lesions = [("", lesion) for lesion in measured.lesions]
+    if measured.by_class:
+        lesions = [(key, one) for key, found in measured.by_class.items() for one in found]
     return [
         LesionRow(
             measured.row.scan,
@@ -123,26 +160,41 @@ def lesion_rows(measured: Measured) -> list[LesionRow]:
             lesion.abc2_ml,
             lesion.mean_hu,
             *lesion.centroid_mm,
+            label_class=key,
         )
-        for number, lesion in enumerate(measured.lesions, 1)
+        for number, (key, lesion) in enumerate(lesions, 1)
     ]
 
 
 def write_volumes(path: Path, rows: Iterable[ScanMeasures]) -> None:
-    """Write `volumes.csv`, sorted by scan; `review` is yes or no."""
-    frame = _frame(ScanMeasures, sorted(rows, key=lambda row: row.scan))
+    """Write `volumes.csv`, sorted by scan; `review` is yes or no.
+
+    The mL of each of several classes, `<key>_ml`, follow those of their union.
+    """
+    ordered = sorted(rows, key=lambda row: row.scan)
+    frame = _frame(ScanMeasures, ordered).drop(columns="class_ml")
     frame["review"] = frame["review"].map({True: "yes", False: "no"})
+    place = list(frame.columns).index("predicted_ml")
+    keys = dict.fromkeys(key for row in ordered for key in row.class_ml)
+    for number, key in enumerate(keys, start=1):
+        values = [row.class_ml.get(key) for row in ordered]
+        frame.insert(place + number, f"{key}_ml", values)
     write_table(path, frame)
 
 
 def write_lesions(path: Path, rows: Iterable[LesionRow]) -> None:
-    """Write `lesions.csv`, sorted by scan and size."""
-    write_table(path, _frame(LesionRow, sorted(rows, key=lambda row: (row.scan, row.lesion))))
+    """Write `lesions.csv`, sorted by scan, class and size; `class` only where there are several."""
+    ordered = sorted(rows, key=lambda row: (row.scan, row.lesion))
+    frame = _frame(LesionRow, ordered)
+    keys = frame.pop("label_class")
+    if any(row.label_class for row in ordered):
+        frame.insert(2, "class", keys)
+    write_table(path, frame)
 
 
 def _frame(kind: type[ScanMeasures] | type[LesionRow], rows: Sequence[Any]) -> "pd.DataFrame":
     """The rows as a table with every column of their kind, also when there is none."""
     import pandas as pd  # slow to import
 
-    columns = [field.name for field in fields(kind)]
+    columns = [column.name for column in fields(kind)]
     return pd.DataFrame([asdict(row) for row in rows], columns=columns)

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from hemseg_cli.config.schema import PredictConfig
+from hemseg_cli.core.classes import HEMORRHAGE_ONLY, LabelClass
 from hemseg_cli.core.errors import CaseError
 from hemseg_cli.imaging.geometry import spacing_mm
 from hemseg_cli.imaging.head_mask import HeadMask
@@ -26,6 +27,7 @@ from hemseg_cli.inference.ensemble import NetworkOutput
 from hemseg_cli.inference.settings import Settings, chosen_settings
 from hemseg_cli.inference.subgrid import Probability
 from hemseg_cli.models.checkpoint import load_weights
+from hemseg_cli.models.checkpoint_settings import classes_of
 from hemseg_cli.models.nnunet_plans import read_settings
 
 
@@ -36,7 +38,10 @@ class NnunetModel:
     predictor: Any
 
     def probability(self, volume: Volume) -> NDArray[np.float32]:
-        """Probability of hemorrhage, float32 [i, j, k] on the volume's own grid."""
+        """Return the probability of each class on the volume's own grid, float32.
+
+        [i, j, k] of one class, [classes, i, j, k] of several.
+        """
         canonical, change = to_canonical(volume)
         x_mm, y_mm, z_mm = spacing_mm(canonical.affine)
         image = np.ascontiguousarray(
@@ -46,8 +51,16 @@ class NnunetModel:
             _, probabilities = self.predictor.predict_single_npy_array(
                 image[None], {"spacing": [z_mm, y_mm, x_mm]}, save_or_return_probabilities=True
             )
-        restored = np.asarray(probabilities[1], dtype=np.float32).transpose(2, 1, 0)[::-1, ::-1]
-        return np.ascontiguousarray(from_canonical(restored, change))
+        # nnU-Net's first channel is the background.
+        classes = [
+            np.ascontiguousarray(
+                from_canonical(
+                    np.asarray(one, dtype=np.float32).transpose(2, 1, 0)[::-1, ::-1], change
+                )
+            )
+            for one in probabilities[1:]
+        ]
+        return classes[0] if len(classes) == 1 else np.stack(classes)
 
 
 @dataclass(frozen=True)
@@ -57,6 +70,7 @@ class NnunetNetwork:
     name: str
     model: NnunetModel
     settings: Settings
+    classes: tuple[LabelClass, ...] = HEMORRHAGE_ONLY
 
     def infer(
         self, canonical: Volume, head: HeadMask, config: PredictConfig, device: torch.device
@@ -71,7 +85,7 @@ class NnunetNetwork:
         if not np.isfinite(values).all():
             raise CaseError(f"{self.name}: the network's output is not finite (NaN or infinite)")
 
-        i, j, k = values.shape
+        i, j, k = values.shape[-3:]
         return NetworkOutput(Probability(values, ((0, i), (0, j), (0, k)), (i, j, k)))
 
 
@@ -88,7 +102,7 @@ def load_nnunet_network(
     del memory_mb
     settings = chosen_settings(config, checkpoint.get("predict"))
     model = load_nnunet(checkpoint, settings, device)
-    return NnunetNetwork(str(checkpoint["model_name"]), model, settings)
+    return NnunetNetwork(str(checkpoint["model_name"]), model, settings, classes_of(checkpoint))
 
 
 def load_nnunet(

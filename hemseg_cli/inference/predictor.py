@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from hemseg_cli.config.schema import PredictConfig
+from hemseg_cli.core.classes import LabelClass
 from hemseg_cli.core.errors import UsageError
 from hemseg_cli.imaging.head_mask import HeadMask, find_head
 from hemseg_cli.imaging.nifti import Volume
@@ -53,20 +54,23 @@ class Predictor:
         HemsegError or FileFormatError naming a file that cannot be used.
         """
         target = torch_device(device)
-        return cls(
-            tuple(
-                network
-                for path in checkpoints
-                for network in load_networks(path, config, target, memory_mb)
-            ),
-            config,
-            target,
+        networks = tuple(
+            network
+            for path in checkpoints
+            for network in load_networks(path, config, target, memory_mb)
         )
+        _refuse_other_classes(networks)
+        return cls(networks, config, target)
 
     @property
     def settings(self) -> Settings:
         """How the networks predict together: threshold and smallest component of the mask."""
         return joint_settings([network.settings for network in self.networks])
+
+    @property
+    def classes(self) -> tuple[LabelClass, ...]:
+        """The classes that all of the networks tell apart, one channel each."""
+        return self.networks[0].classes
 
     def infer(self, canonical: Volume, head: HeadMask | None = None) -> EnsembleOutput:
         """Return what the networks find in one scan in HU on canonical axes.
@@ -83,9 +87,13 @@ class Predictor:
         )
 
     def probability(self, volume: Volume) -> NDArray[np.float32]:
-        """Return the networks' mean probability, float32 [i, j, k] on the volume's own grid."""
+        """Return the networks' mean probability, float32 [i, j, k] on the volume's own grid.
+
+        Of several classes the highest one in each voxel.
+        """
         canonical, change = to_canonical(volume)
-        return np.asarray(from_canonical(self.infer(canonical).probability.full(), change))
+        found = self.infer(canonical).probability.union()
+        return np.asarray(from_canonical(found.full(), change))
 
     def notes(self) -> list[str]:
         """Name each network that runs in windows smaller than its training patch, for memory."""
@@ -96,6 +104,30 @@ class Predictor:
             if isinstance(network, EnsembleNetwork)
             and network.rule.most_voxels < np.prod(network.rule.patch)
         ]
+
+
+def _refuse_other_classes(networks: Sequence[ScanNetwork]) -> None:
+    """UsageError where the networks of an ensemble tell other classes apart."""
+    for network in networks[1:]:
+        ours, theirs = (
+            [(each.value, each.key) for each in one.classes] for one in (networks[0], network)
+        )
+        if ours != theirs:
+            shown = (", ".join(f"{key}={value}" for value, key in one) for one in (ours, theirs))
+            raise UsageError(
+                f"{networks[0].name} predicts {next(shown)}, {network.name} {next(shown)}: "
+                "an ensemble needs one set of classes",
+                hint="name runs that were trained on the same classes",
+            )
+
+    # A user's thresholds are one for each class.
+    given = networks[0].settings.class_thresholds
+    if given and len(given) != len(networks[0].classes):
+        raise UsageError(
+            f"predict.class_thresholds has {len(given)} numbers, {networks[0].name} predicts "
+            f"{len(networks[0].classes)} classes",
+            hint="one threshold for each class, in order of value",
+        )
 
 
 def _mean_on_own_grid(outputs: Sequence[Volume | None]) -> Volume | None:

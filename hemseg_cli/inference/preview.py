@@ -1,11 +1,13 @@
 """Draw one picture per scan: slices through the lesions, the mask's contour, mL, a scale bar."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hemseg_cli.core.classes import HEMORRHAGE_ONLY, LabelClass
 from hemseg_cli.core.files import atomic_path
 from hemseg_cli.imaging.geometry import spacing_mm
 from hemseg_cli.imaging.nifti import Volume
@@ -24,14 +26,21 @@ _CONTOUR = (255, 76, 64)
 _TEXT, _FAINT, _ALERT = (240, 240, 240), (160, 166, 173), (255, 196, 84)
 
 
-def write_preview(path: Path, scan: Volume, mask: NDArray[np.uint8], row: ScanMeasures) -> None:
+def write_preview(
+    path: Path,
+    scan: Volume,
+    mask: NDArray[np.uint8],
+    row: ScanMeasures,
+    *,
+    classes: Sequence[LabelClass] = HEMORRHAGE_ONLY,
+) -> None:
     """Write a PNG of up to six axial slices from foot to head, as radiology shows them.
 
     The patient's right is on the left, anterior on top.
 
-    `scan`: HU on canonical axes; `mask`: on the same grid. The slices are spread over
-    those with hemorrhage, the
-    largest among them (without hemorrhage: over the middle of the scan).
+    `scan`: HU on canonical axes; `mask`: on the same grid, with the values of `classes`, whose
+    colours several are drawn in. The slices are spread over those with hemorrhage, the largest
+    among them (without hemorrhage: over the middle of the scan).
     """
     from PIL import Image
 
@@ -42,9 +51,12 @@ def write_preview(path: Path, scan: Volume, mask: NDArray[np.uint8], row: ScanMe
             mask[:, :, k],
             spacing_mm(scan.affine)[:2],
             caption=f"slice {k + 1} of {mask.shape[2]}",
+            colours=_colours(classes),
         )
         picture.paste(tile, (_TILE * (number % _COLUMNS), _HEADER + _TILE * (number // _COLUMNS)))
     _write_header(picture, row)
+    if len(classes) > 1:
+        _write_legend(picture, classes, set(np.unique(mask).tolist()))
     with atomic_path(path) as temporary:
         picture.save(temporary, format="PNG", optimize=False, compress_level=3)
 
@@ -68,8 +80,38 @@ def chosen_slices(mask: NDArray[np.uint8], count: int) -> list[int]:
     return [int(k) for k in np.unique(spread)]
 
 
+def _colours(classes: Sequence[LabelClass]) -> dict[int, tuple[int, int, int]]:
+    """The colour of each value's contour; the one class of a mask has the contour's own."""
+    if len(classes) == 1:
+        return {classes[0].value: _CONTOUR}
+    return {each.value: each.colour for each in classes}
+
+
+def _write_legend(picture: "Image", classes: Sequence[LabelClass], found: set[int]) -> None:
+    """Name the classes in their colours at the right of the header; those not found are faint."""
+    from PIL import ImageDraw
+
+    draw = ImageDraw.Draw(picture)
+    right = picture.width - 10
+    for each in reversed(classes):
+        width = round(draw.textlength(each.key, font=_font(13)))
+        draw.text(
+            (right - width, 36),
+            each.key,
+            fill=_TEXT if each.value in found else _FAINT,
+            font=_font(13),
+        )
+        draw.rectangle([right - width - 16, 39, right - width - 6, 49], fill=each.colour)
+        right -= width + 28
+
+
 def _tile(
-    hu: NDArray[Any], mask: NDArray[np.uint8], pixel_mm: tuple[float, float], *, caption: str
+    hu: NDArray[Any],
+    mask: NDArray[np.uint8],
+    pixel_mm: tuple[float, float],
+    *,
+    caption: str,
+    colours: Mapping[int, tuple[int, int, int]],
 ) -> "Image":
     from PIL import Image, ImageDraw
 
@@ -83,18 +125,13 @@ def _tile(
         .resize((width, height), Image.Resampling.BICUBIC)
         .convert("RGB")
     )
-    large = (
-        np.asarray(
-            Image.fromarray(_as_seen(mask * np.uint8(255))).resize(
-                (width, height), Image.Resampling.BILINEAR
-            )
-        )
-        >= 128
-    )
-    colours = np.array(slice_picture)
-    colours[_edge(large)] = _CONTOUR
+    pixels = np.array(slice_picture)
+    for value, colour in colours.items():
+        shown = (mask == value) * np.uint8(255)
+        large = Image.fromarray(_as_seen(shown)).resize((width, height), Image.Resampling.BILINEAR)
+        pixels[_edge(np.asarray(large) >= 128)] = colour
     tile = Image.new("RGB", (_TILE, _TILE))
-    tile.paste(Image.fromarray(colours), ((_TILE - width) // 2, (_TILE - height) // 2))
+    tile.paste(Image.fromarray(pixels), ((_TILE - width) // 2, (_TILE - height) // 2))
     draw = ImageDraw.Draw(tile)
     draw.text((8, 6), caption, fill=_FAINT, font=_font(13))
     draw.text((8, _TILE // 2 - 8), "R", fill=_FAINT, font=_font(15))

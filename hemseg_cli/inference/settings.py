@@ -20,7 +20,8 @@ class Settings:
 
     `overlap` is a share of the window, `threshold` a probability, `min_component_ml` in mL.
     `crop`: only the box of the head is computed; `window`: the training patch, or the largest in
-    plane that memory allows; `precision`: arithmetic of the network.
+    plane that memory allows; `precision`: arithmetic of the network. `class_thresholds`: one for
+    each of several classes, in order of value; none: `threshold` for all.
     """
 
     overlap: float = 0.25
@@ -31,10 +32,17 @@ class Settings:
     crop: bool = True
     window: Literal["largest", "patch"] = "largest"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    class_thresholds: tuple[float, ...] = ()
+
+    def threshold_of(self, channel: int) -> float:
+        """Return the threshold of a class, by its place in order of value."""
+        return self.class_thresholds[channel] if self.class_thresholds else self.threshold
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, as a checkpoint's `predict` holds them."""
-        return asdict(self)
+        values = asdict(self)
+        values["class_thresholds"] = list(self.class_thresholds)
+        return {key: value for key, value in values.items() if value != []}
 
 
 PUBLISHED = Settings(crop=False, window="patch", precision="float32")
@@ -54,6 +62,10 @@ def chosen_settings(config: PredictConfig, stored: Mapping[str, Any] | None) -> 
             values[field.name] = user
         elif stored and stored.get(field.name) is not None:
             values[field.name] = _checked(field.name, stored[field.name])
+
+    # A threshold that the user names holds for every class.
+    if config.threshold is not None and config.class_thresholds is None:
+        values.pop("class_thresholds", None)
     return Settings(**values)
 
 
@@ -67,6 +79,16 @@ def joint_settings(settings: Sequence[Settings]) -> Settings:
         settings[0],
         threshold=sum(one.threshold for one in settings) / count,
         min_component_ml=sum(one.min_component_ml for one in settings) / count,
+        class_thresholds=_mean_thresholds(settings),
+    )
+
+
+def _mean_thresholds(settings: Sequence[Settings]) -> tuple[float, ...]:
+    """The mean threshold of each class; none where no network has thresholds of its own."""
+    classes = max(len(one.class_thresholds) for one in settings)
+    return tuple(
+        sum(one.threshold_of(channel) for one in settings) / len(settings)
+        for channel in range(classes)
     )
 
 

@@ -82,9 +82,9 @@ def prepare_subgrid(
 
 
 def restore_subgrid(values: NDArray[np.float32], grid: NetworkGrid, part: Subgrid) -> Probability:
-    """Bring probabilities [(classes,) i, j, k] from a part of the network's grid to the scan's canonical grid.
+    """Bring probabilities from a part of the network's grid to the scan's canonical grid.
 
-    They are given on the scan's voxels whose centres lie in the part.
+    [i, j, k], or [classes, i, j, k]. They are given on the scan's voxels whose centres lie in the part.
     """
     origin, inside = [], []
     for (start, stop), old, new, extent, whole, shift in zip(
@@ -104,8 +104,9 @@ def restore_subgrid(values: NDArray[np.float32], grid: NetworkGrid, part: Subgri
         origin.append(_near_zero(low * old - first))
     i, j, k = inside
     shape = [high - low for low, high in inside]
+    steps = grid.spacing_mm, grid.canonical_spacing_mm
     channels = [
-        resample(one, grid.spacing_mm, grid.canonical_spacing_mm, shape, linear=True, origin_mm=origin)
+        resample(one, *steps, shape, linear=True, origin_mm=origin)
         for one in (values if values.ndim == 4 else values[None])
     ]
     own = channels[0] if values.ndim == 3 else np.stack(channels)

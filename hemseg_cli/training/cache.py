@@ -41,7 +41,7 @@ from hemseg_cli.imaging.preprocess import (
     prepare_image,
     prepare_label,
 )
-from hemseg_cli.training.class_channels import ClassChannels, channels_of
+from hemseg_cli.training.class_channels import ONE_CLASS, ClassChannels, channels_of
 
 if TYPE_CHECKING:
     from hemseg_cli.config import Config
@@ -68,7 +68,7 @@ class PreparedCase:
     foreground_voxels: int
     value_voxels: tuple[tuple[int, int], ...]
     data_folder: Path
-    channels: ClassChannels = ClassChannels()
+    channels: ClassChannels = ONE_CLASS
 
     @property
     def image(self) -> NDArray[Any]:

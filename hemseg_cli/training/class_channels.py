@@ -46,6 +46,10 @@ class ClassChannels:
         return [None if values is None else np.isin(label, values) for values in self.values]
 
 
+ONE_CLASS = ClassChannels()
+"""One class of voxel value 1, as HemSeg's labels have it."""
+
+
 def channels_of(run: Sequence[LabelClass], data_set: Sequence[LabelClass]) -> ClassChannels:
     """Match the classes of a data set with those of a run, by key.
 

@@ -24,12 +24,17 @@ COLUMNS = (
 
 
 def write_history(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write all rows; None is an empty cell, floats keep every digit."""
+    """Write all rows; None is an empty cell, floats keep every digit.
+
+    Of a training on several classes the mean Dice of each, `val_dice_<key>`, stands behind.
+    """
+    others = dict.fromkeys(key for row in rows for key in row if key not in COLUMNS)
+    columns = (*COLUMNS, *others)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer.writerow(columns)
     for row in rows:
         writer.writerow(
-            ["" if row.get(column) is None else repr(row[column]) for column in COLUMNS]
+            ["" if row.get(column) is None else repr(row[column]) for column in columns]
         )
     write_text(path, text.getvalue())

@@ -277,6 +277,7 @@ def _end_epoch(
         "skipped": progress.skipped,
         "patches_per_s": round(rate, 3),
         **(validation.dice_by_stratum() if validation is not None else {}),
+        **(_class_columns(state, validation) if validation is not None else {}),
     }
     progress.history.append(row)
     progress.begin_epoch()
@@ -286,6 +287,13 @@ def _end_epoch(
     time_is_up = time_was_up or (validation is not None and _time_is_up(state))
     progress.finished = progress.epoch >= train.epochs or time_is_up or out_of_patience
     return EpochDone(row, validation, best)
+
+
+def _class_columns(state: TrainState, validation: Validation) -> dict[str, float]:
+    """The mean Dice of each class as columns of the history; none for one class."""
+    if len(state.classes) == 1:
+        return {}
+    return {f"val_dice_{key}": value for key, value in validation.dice_by_class().items()}
 
 
 def _fraction(state: TrainState, batches: int) -> float:

@@ -15,7 +15,7 @@ import torch
 from hemseg_cli.config import Config
 from hemseg_cli.config.schema import TrainConfig
 from hemseg_cli.core.cases import Case
-from hemseg_cli.core.classes import HEMORRHAGE_ONLY, classes_to_plain
+from hemseg_cli.core.classes import LabelClass, classes_to_plain, read_classes
 from hemseg_cli.core.errors import FileFormatError, HemsegError
 from hemseg_cli.core.executor import default_workers
 from hemseg_cli.core.run_directory import RunDirectory
@@ -23,7 +23,12 @@ from hemseg_cli.inference.nnunet import quiet_stdout
 from hemseg_cli.models.checkpoint import write_checkpoint
 from hemseg_cli.models.nnunet_plans import require_nnunet
 from hemseg_cli.training.history import write_history
-from hemseg_cli.training.nnunet_dataset import Workspace, plan_and_preprocess, write_dataset
+from hemseg_cli.training.nnunet_dataset import (
+    Workspace,
+    dataset_json,
+    plan_and_preprocess,
+    write_dataset,
+)
 
 Row = dict[str, Any]
 
@@ -67,15 +72,17 @@ def train_nnunet(
     settings = config.train.nnunet
     workers = default_workers() if config.compute.workers is None else config.compute.workers
     workspace = Workspace(run.path / "nnunet")
+    classes = read_classes(config.data.directory)
+    dataset_json(classes)  # refuses values with a gap before anything is written
     # The planner measures its network with as many threads as it would take for augmentation, which
     # may not be none.
     workspace.use(workers=max(1, workers))
     with quiet_stdout(str(workspace.log)):
-        write_dataset(workspace, config.data.folder, train=train, val=val)
+        write_dataset(workspace, config.data.folder, train=train, val=val, classes=classes)
         plans = plan_and_preprocess(workspace, settings, workers=max(1, workers))
         workspace.use(workers=workers)
         torch.manual_seed(config.train.seed)
-        trainer = _trainer(plans, config.train, device)
+        trainer = _trainer(plans, config.train, device, classes)
         progress = NnunetProgress() if state is None else _restore(trainer, run, state)
         trainer.on_train_start()
     while not is_done(config.train, progress) and not should_stop():
@@ -91,16 +98,19 @@ def train_nnunet(
         _close_loaders(trainer)
 
 
-def _trainer(plans: Mapping[str, Any], train: TrainConfig, device: torch.device) -> Any:
+def _trainer(
+    plans: Mapping[str, Any],
+    train: TrainConfig,
+    device: torch.device,
+    classes: Sequence[LabelClass],
+) -> Any:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-
-    from hemseg_cli.training.nnunet_dataset import DATASET_JSON
 
     trainer = nnUNetTrainer(
         {**plans, "continue_training": False},
         train.nnunet.configuration,
         0,
-        dict(DATASET_JSON),
+        dataset_json(classes),
         device,
     )
     trainer.num_epochs = train.epochs
@@ -181,7 +191,7 @@ def _save(
         "in_channels": 1,
         "step": trainer.current_epoch * trainer.num_iterations_per_epoch,
         "epoch": trainer.current_epoch,
-        "classes": classes_to_plain(HEMORRHAGE_ONLY),
+        "classes": classes_to_plain(read_classes(config.data.directory)),
         "dataset": config.data.dataset,
         "predict": {"overlap": settings.overlap, "tta": settings.mirror, "weighting": "gaussian"},
     }

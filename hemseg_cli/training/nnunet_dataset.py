@@ -10,18 +10,33 @@ from typing import Any
 
 from hemseg_cli.config.schema import NnunetConfig
 from hemseg_cli.core.cases import Case
-from hemseg_cli.core.errors import CaseError
+from hemseg_cli.core.classes import HEMORRHAGE_ONLY, LabelClass
+from hemseg_cli.core.errors import CaseError, HemsegError
 from hemseg_cli.core.files import write_text
 from hemseg_cli.imaging.nifti import Volume, read_header, read_volume, write_volume
 from hemseg_cli.imaging.orientation import to_canonical
 
 DATASET_ID = 1
 DATASET_NAME = "Dataset001_hemseg"
-DATASET_JSON = {
-    "channel_names": {"0": "CT"},
-    "labels": {"background": 0, "hemorrhage": 1},
-    "file_ending": ".nii.gz",
-}
+
+
+def dataset_json(classes: Sequence[LabelClass]) -> dict[str, Any]:
+    """Return nnU-Net's description of the data set; its labels count from 1 without a gap.
+
+    HemsegError where the classes' values do not: nnU-Net reads the label files as they are.
+    """
+    values = [each.value for each in classes]
+    if values != list(range(1, len(values) + 1)):
+        shown = ", ".join(f"{each.key}={each.value}" for each in classes)
+        raise HemsegError(
+            f"nnU-Net takes label values 1, 2, 3 ... without a gap; the data set has {shown}",
+            hint="hemseg import SOURCE --classes KEY=1,KEY=2   gives them such values",
+        )
+    return {
+        "channel_names": {"0": "CT"},
+        "labels": {"background": 0, **{each.key: each.value for each in classes}},
+        "file_ending": ".nii.gz",
+    }
 
 
 @dataclass(frozen=True)
@@ -58,7 +73,12 @@ class Workspace:
 
 
 def write_dataset(
-    workspace: Workspace, folder: Path, *, train: Sequence[Case], val: Sequence[Case]
+    workspace: Workspace,
+    folder: Path,
+    *,
+    train: Sequence[Case],
+    val: Sequence[Case],
+    classes: Sequence[LabelClass] = HEMORRHAGE_ONLY,
 ) -> None:
     """Write raw images, labels, `dataset.json` and our split.
 
@@ -80,7 +100,7 @@ def write_dataset(
     # With the files named nnU-Net does not look for them with a pool of forked processes, which our
     # signal handlers would outlive.
     named = {scan: {"images": [image], "label": label} for scan, (image, label) in files.items()}
-    dataset = {**DATASET_JSON, "numTraining": len(files), "dataset": named}
+    dataset = {**dataset_json(classes), "numTraining": len(files), "dataset": named}
     splits = [{"train": [case.scan for case in train], "val": [case.scan for case in val]}]
     write_text(workspace.raw / "dataset.json", json.dumps(dataset, indent=2))
     write_text(workspace.preprocessed / "splits_final.json", json.dumps(splits, indent=2))

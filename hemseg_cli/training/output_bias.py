@@ -26,7 +26,9 @@ def set_output_bias(
     """
     parameters = dict(network.named_parameters())
     names = [
-        name for name, bias in parameters.items() if name.endswith("bias") and bias.numel() == classes
+        name
+        for name, bias in parameters.items()
+        if name.endswith("bias") and bias.numel() == classes
     ]
     biases = [parameters[name] for name in names]
     statistics = [(buffer, buffer.clone()) for buffer in network.buffers()]
@@ -36,7 +38,8 @@ def set_output_bias(
         own = [
             name
             for name, slope in zip(names, gradients, strict=True)
-            if slope is not None and all(_is(each, level.numel() / classes) for each in slope.tolist())
+            if slope is not None
+            and all(_is(each, level.numel() / classes) for each in slope.tolist())
         ]
         with torch.no_grad():
             for number, name in enumerate(own):  # two where a residual connection ends the network

@@ -175,9 +175,7 @@ def _centre(
         else:
             voxel = case.class_voxel(channel, int(random.integers(case.class_voxels(channel))))
         reach = (train.jitter * np.array(patch) / 2).astype(int)
-        return np.array(np.unravel_index(voxel, case.shape)) + random.integers(
-            -reach, reach + 1
-        )
+        return np.array(np.unravel_index(voxel, case.shape)) + random.integers(-reach, reach + 1)
 
     if train.background_centres == "tissue":
         return _tissue_voxel(case, random)

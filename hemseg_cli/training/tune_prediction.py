@@ -20,12 +20,17 @@ from numpy.typing import NDArray
 
 from hemseg_cli.config import Config
 from hemseg_cli.core.cases import Case
+from hemseg_cli.core.classes import read_classes
+from hemseg_cli.evaluation.metrics import dice
 from hemseg_cli.imaging.components import component_of
 from hemseg_cli.imaging.geometry import header_voxel_volume_mm3
+from hemseg_cli.imaging.label_values import read_label
 from hemseg_cli.imaging.nifti import read_volume
+from hemseg_cli.imaging.orientation import match_axes, to_canonical
 from hemseg_cli.inference.predictor import Predictor
 from hemseg_cli.inference.settings import Settings
 from hemseg_cli.models.checkpoint import read_checkpoint, write_checkpoint
+from hemseg_cli.training.class_channels import channels_of
 
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
 # A change has to gain this much mean Dice, or a small val split would choose by noise.
@@ -61,6 +66,8 @@ class TunedSettings:
 
 def count_passes(config: Config) -> int:
     """How often `tune_prediction` predicts each scan."""
+    if len(read_classes(config.data.directory)) > 1:
+        return 1
     return 1 + len(_inference_options(config))
 
 
@@ -81,6 +88,9 @@ def tune_prediction(
     start, default_seconds = time.monotonic(), 0.0
     current = _predictor(checkpoint, config, None, device).settings
     dice_before = dice_now = np.zeros(0)
+    if len(_predictor(checkpoint, config, None, device).classes) > 1:
+        yield from _tune_class_thresholds(checkpoint, config, cases, device)
+        return
     for option, cost in (({}, 1.0), *_inference_options(config)):
         if option and default_seconds * cost > seconds - (time.monotonic() - start):
             continue
@@ -98,6 +108,51 @@ def tune_prediction(
         if _is_better(table[:, best], dice_now):
             current, dice_now = rivals[best], table[:, best]
     yield TunedSettings(current, float(dice_before.mean()), float(dice_now.mean()), len(cases))
+
+
+def _tune_class_thresholds(
+    checkpoint: Path, config: Config, cases: Sequence[Case], device: torch.device
+) -> Generator[TunedSettings | None, None, None]:
+    """Choose a threshold for each of several classes, on the scans that have or miss the class.
+
+    The other settings stay: the masks of several classes are compared at one pass over the scans.
+    """
+    predictor = _predictor(checkpoint, config, None, device)
+    settings = predictor.settings
+    usual = [settings.threshold_of(channel) for channel in range(len(predictor.classes))]
+    channels = channels_of(predictor.classes, read_classes(config.data.directory))
+
+    table = np.full((len(cases), len(usual), 1 + len(THRESHOLDS)), np.nan)
+    for number, case in enumerate(cases):
+        scan = read_volume(config.data.folder / case.image)
+        label = match_axes(
+            read_label(config.data.folder / case.label), scan.array.shape, scan.affine
+        )
+        canonical, _ = to_canonical(scan)
+        masks = channels.masks(to_canonical(label)[0].array)
+        found = predictor.infer(canonical).probability.full()
+        for channel, truth in enumerate(masks):
+            if truth is not None:
+                table[number, channel] = [
+                    dice(found[channel] >= np.float32(rival), truth)
+                    for rival in (usual[channel], *THRESHOLDS)
+                ]
+        yield None
+
+    chosen, before, after = [], [], []
+    for channel, threshold in enumerate(usual):
+        known = table[:, channel][~np.isnan(table[:, channel, 0])]
+        best = int(known.mean(axis=0).argmax()) if len(known) else 0
+        is_better = best > 0 and _is_better(known[:, best], known[:, 0])
+        chosen.append(THRESHOLDS[best - 1] if is_better else threshold)
+        before.append(float(known[:, 0].mean()) if len(known) else math.nan)
+        after.append(float(known[:, best if is_better else 0].mean()) if len(known) else math.nan)
+
+    if config.predict.threshold is None and config.predict.class_thresholds is None:
+        settings = replace(settings, class_thresholds=tuple(chosen))
+    else:
+        after = before
+    yield TunedSettings(settings, float(np.nanmean(before)), float(np.nanmean(after)), len(cases))
 
 
 def store_settings(checkpoint: Path, settings: Settings) -> None:

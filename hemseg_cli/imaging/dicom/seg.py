@@ -17,6 +17,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from hemseg_cli import __version__
+from hemseg_cli.core.classes import HEMORRHAGE_ONLY, LabelClass
 from hemseg_cli.core.errors import CaseError, FileFormatError, HemsegError
 from hemseg_cli.core.files import atomic_path
 from hemseg_cli.imaging.dicom.elements import quiet_pydicom
@@ -44,12 +45,20 @@ def require_highdicom() -> None:
         raise HemsegError("--format dicom-seg needs highdicom", hint=INSTALL_HINT)
 
 
-def write_seg(path: Path, mask: NDArray[np.uint8], slices: Sequence[Path], *, model: str) -> None:
+def write_seg(
+    path: Path,
+    mask: NDArray[np.uint8],
+    slices: Sequence[Path],
+    *,
+    model: str,
+    classes: Sequence[LabelClass] = HEMORRHAGE_ONLY,
+) -> None:
     """Write the mask [i, j, k] of the series whose k-th slice is the file `slices[k]`, atomically.
 
-    `model`: the name of what made it, for the description. The same mask of the same files gives
-    the same identifiers. Raises CaseError where mask and slices do not fit, HemsegError without the
-    extra, FileFormatError naming a slice that cannot be read.
+    `mask` holds the values of `classes`: one segment each, numbered from 1 in their order. `model`:
+    the name of what made it, for the description. The same mask of the same files gives the same
+    identifiers. Raises CaseError where mask and slices do not fit, HemsegError without the extra,
+    FileFormatError naming a slice that cannot be read.
     """
     require_highdicom()
     if mask.shape[2] != len(slices):
@@ -59,14 +68,14 @@ def write_seg(path: Path, mask: NDArray[np.uint8], slices: Sequence[Path], *, mo
     with quiet_pydicom():
         sources = [_source(file) for file in slices]
         _give_thickness(sources)
-        frames = np.ascontiguousarray(mask.transpose(2, 1, 0))
+        frames = np.ascontiguousarray(_segment_numbers(mask, classes).transpose(2, 1, 0))
         if frames.shape[1:] != (sources[0].Rows, sources[0].Columns):
             raise CaseError(
                 f"the mask is {frames.shape[1:]}, the slices "
                 f"{(sources[0].Rows, sources[0].Columns)}",
                 hint=_HINT,
             )
-        segmentation = _segmentation(frames, sources, model)
+        segmentation = _segmentation(frames, sources, model, classes)
         with atomic_path(path) as temporary:
             segmentation.save_as(temporary, enforce_file_format=True)
 
@@ -127,23 +136,52 @@ def _give_thickness(sources: Sequence[Dataset]) -> None:
         source.SliceThickness = source.SliceThickness or round(distance_mm, 4) or 1.0
 
 
-def _segmentation(frames: NDArray[np.uint8], sources: Sequence[Dataset], model: str) -> Any:
+def _segment_numbers(mask: NDArray[np.uint8], classes: Sequence[LabelClass]) -> NDArray[np.uint8]:
+    """Replace the values of the classes by the numbers of their segments."""
+    number_of = np.zeros(256, dtype=np.uint8)
+    for number, each in enumerate(classes, start=1):
+        number_of[each.value] = number
+    return np.asarray(number_of[mask])
+
+
+def _description(number: int, label_class: LabelClass, model: str, *, alone: bool) -> Any:
+    """Describe one segment; the one class of a mask without classes is hemorrhage."""
     import highdicom
-    from highdicom.seg import Segmentation, SegmentDescription
+    from highdicom.color import CIELabColor
     from pydicom.sr.codedict import codes
 
-    description = SegmentDescription(
-        segment_number=1,
-        segment_label="Intracerebral hemorrhage",
+    kind, label = codes.SCT.Hemorrhage, "Intracerebral hemorrhage"
+    if not alone:
+        label = (label_class.name or label_class.key)[:64]
+        if label_class.snomed:
+            kind = highdicom.sr.CodedConcept(label_class.snomed, "SCT", label)
+    return highdicom.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=label,
         segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
-        segmented_property_type=codes.SCT.Hemorrhage,
+        segmented_property_type=kind,
         algorithm_type="AUTOMATIC",
         algorithm_identification=highdicom.AlgorithmIdentificationSequence(
             name=f"hemseg {model}"[:64],
             family=codes.DCM.ArtificialIntelligence,
             version=__version__,
         ),
+        display_color=CIELabColor.from_rgb(*label_class.colour),
     )
+
+
+def _segmentation(
+    frames: NDArray[np.uint8],
+    sources: Sequence[Dataset],
+    model: str,
+    classes: Sequence[LabelClass],
+) -> Any:
+    from highdicom.seg import Segmentation
+
+    alone = tuple(classes) == HEMORRHAGE_ONLY
+    descriptions = [
+        _description(number, each, model, alone=alone) for number, each in enumerate(classes, 1)
+    ]
     seed = [
         sources[0].SeriesInstanceUID,
         model,
@@ -154,7 +192,7 @@ def _segmentation(frames: NDArray[np.uint8], sources: Sequence[Dataset], model: 
         source_images=list(sources),
         pixel_array=frames,
         segmentation_type="BINARY",
-        segment_descriptions=[description],
+        segment_descriptions=descriptions,
         series_instance_uid=generate_uid(entropy_srcs=["series", *seed]),
         series_number=900,
         sop_instance_uid=generate_uid(entropy_srcs=["instance", *seed]),

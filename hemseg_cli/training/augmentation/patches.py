@@ -37,7 +37,7 @@ def augmented_patch(
 ) -> tuple[Tensor, Tensor]:
     """Cut and augment the patch that begins at voxel `start`.
 
-    Returns image [c, i, j, k] and label [classes, i, j, k], float32. `padding`: one value per channel;
+    Returns image [c, i, j, k] and label [classes, i, j, k], float32. `padding`: one per channel;
     `hu_per_unit`: the HU that one unit of each normalised channel stands for.
     """
     i, j, k = (bool(hit) for hit in random.random(3) < settings.mirror_p)

@@ -1,10 +1,13 @@
 import importlib.util
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pydicom import dcmread
 
+from hemseg_cli.core.classes import PREDEFINED
 from hemseg_cli.core.errors import CaseError
 from hemseg_cli.dataset.phantom.dataset import make_phantom
 from hemseg_cli.imaging.dicom.seg import valid_uid, write_seg
@@ -126,3 +129,50 @@ def test_mask_that_does_not_fit_the_slices_is_refused(
             tmp_path / "seg.dcm", np.zeros((4, 4, shape[2]), dtype=np.uint8), files, model="unet"
         )
     assert not (tmp_path / "seg.dcm").exists()
+
+
+def test_each_class_is_a_segment_with_code_and_colour(
+    series: list[tuple[float, list[Path], tuple[int, ...], list[str]]], tmp_path: Path
+) -> None:
+    import highdicom
+
+    _, files, shape, _ = series[0]
+    classes = PREDEFINED[1:6]
+    # Values as a data set may have them: neither from 1 nor without gaps. One class is absent.
+    values = [class_.value for class_ in classes[:-1]]
+    mask = np.random.default_rng(5).choice([0, *values], shape).astype(np.uint8)
+    write_seg(tmp_path / "seg.dcm", mask, files, model="unet", classes=classes)
+
+    read = highdicom.seg.segread(tmp_path / "seg.dcm")
+    assert read.number_of_segments == 5
+    for number, class_ in enumerate(classes, start=1):
+        description = read.get_segment_description(number)
+        assert description.segment_label == class_.name
+        assert description.segmented_property_type.value == class_.snomed
+        lab = highdicom.color.CIELabColor.from_dicom_value(
+            description.RecommendedDisplayCIELabValue
+        )
+        assert np.allclose(lab.to_rgb(), class_.colour, atol=3)
+
+    pixels = read.get_pixels_by_source_instance(
+        [valid_uid(dcmread(file, stop_before_pixels=True).SOPInstanceUID) for file in files],
+        combine_segments=False,
+        ignore_spatial_locations=True,
+    )
+    for number, class_ in enumerate(classes):
+        assert np.array_equal(pixels[..., number].transpose(2, 1, 0), mask == class_.value)
+
+
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dicom3tools is not installed")
+def test_five_segments_pass_the_validator(
+    series: list[tuple[float, list[Path], tuple[int, ...], list[str]]], tmp_path: Path
+) -> None:
+    _, files, shape, _ = series[0]
+    mask = np.random.default_rng(5).integers(0, 7, shape).astype(np.uint8)
+    mask[mask == 1] = 0
+    write_seg(tmp_path / "seg.dcm", mask, files, model="unet", classes=PREDEFINED[1:6])
+    answer = subprocess.run(
+        ["dciodvfy", str(tmp_path / "seg.dcm")], capture_output=True, text=True, check=False
+    )
+    errors = [line for line in answer.stderr.splitlines() if line.startswith("Error")]
+    assert errors == []
