@@ -84,7 +84,8 @@ def prepare_subgrid(
 def restore_subgrid(values: NDArray[np.float32], grid: NetworkGrid, part: Subgrid) -> Probability:
     """Bring probabilities from a part of the network's grid to the scan's canonical grid.
 
-    [i, j, k], or [classes, i, j, k]. They are given on the scan's voxels whose centres lie in the part.
+    [i, j, k], or [classes, i, j, k]. They are given on the scan's voxels whose centres lie in the
+    part.
     """
     origin, inside = [], []
     for (start, stop), old, new, extent, whole, shift in zip(
