@@ -26,6 +26,7 @@ from hemseg_cli.commands import (
     export,
     fetch_labels,
     import_,
+    models,
     predict,
     report,
     train,
@@ -60,6 +61,7 @@ app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("report")(report.report)
 app.command("export")(export.export)
+app.command("models")(models.models)
 app.command("doctor")(doctor.doctor)
 app.command("clean")(clean.clean)
 app.add_typer(config.group, name="config")

@@ -87,7 +87,7 @@ Split = Annotated[
 Runs = Annotated[
     list[str] | None,
     typer.Option(
-        "--run", metavar="RUN", help="Run name or folder; repeatable (default: the newest)."
+        "--run", metavar="RUN", help="Run, folder or model.zip; repeatable (default: the newest)."
     ),
 ]
 

@@ -98,6 +98,9 @@ class RunsConfig(Section):
     """`[runs]`."""
 
     root: Folder = Field(Path("runs"), description="folder of the run directories")
+    models: Folder | None = Field(
+        None, description="folder of the downloaded models; none: the user's own"
+    )
 
 
 class DataConfig(Section):

@@ -23,6 +23,7 @@ _PATH_KEYS = (
     "data.root",
     "data.cache",
     "runs.root",
+    "runs.models",
     "convert.dicom",
     "convert.out",
     "fetch.source",

@@ -1,6 +1,7 @@
 """Find the checkpoint files that `--run` names.
 
-It names a run, a run with folds, the runs of all folds, or several of these.
+It names a run, a run with folds, the runs of all folds, a model archive on this disk or on a
+server, or several of these.
 """
 
 import glob
@@ -15,6 +16,7 @@ from hemseg_cli.core.run_directory import RunDirectory, open_run
 from hemseg_cli.models.archive import is_archive
 from hemseg_cli.models.families import NETWORK
 from hemseg_cli.models.registry import MODELS, allow_factory
+from hemseg_cli.models.remote import fetch_model, is_remote
 
 _ENSEMBLE = "-ensemble"
 
@@ -68,6 +70,9 @@ def _find(config: Config, name: str | None) -> _Found:
 
     A model archive is its own checkpoint, and its run is named after it.
     """
+    if name is not None and is_remote(name):
+        archive = fetch_model(config, name)
+        return _Found(archive.name, [RunDirectory(config.runs.root / archive.name)], [archive.file])
     if name is not None and is_archive(Path(name)) and Path(name).is_file():
         run = RunDirectory(config.runs.root / Path(name).stem)
         return _Found(run.name, [run], [Path(name)])

@@ -146,6 +146,21 @@ def read_card(path: Path) -> dict[str, str]:
     return {name: members[name].decode("utf-8", "replace") for name in _OPTIONAL if name in members}
 
 
+def read_stated_settings(path: Path) -> list[CheckpointSettings]:
+    """Read the settings of an archive's networks without their weights.
+
+    HemsegError or FileFormatError as `read_archive`.
+    """
+    members = _checked_members(path)
+    networks = _json(path, _SETTINGS, members[_SETTINGS]).get("networks")
+    if not isinstance(networks, list) or not all(isinstance(one, dict) for one in networks):
+        raise FileFormatError(f"{path}: {_SETTINGS} lists no networks", hint=_HINT)
+    return [
+        _settings(path, {key: value for key, value in one.items() if key != "aliases"})
+        for one in networks
+    ]
+
+
 def _network(path: Path, name: str, stated: object, data: bytes) -> dict[str, Any]:
     """One network of an archive: its settings, and its weights from the member of that name."""
     from safetensors import SafetensorError

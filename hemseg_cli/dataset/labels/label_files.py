@@ -17,7 +17,7 @@ from hemseg_cli.dataset.labels.published import (
     parse_source_json,
 )
 from hemseg_cli.dataset.slices.download import download, download_small, verify
-from hemseg_cli.dataset.slices.http import (
+from hemseg_cli.core.http import (
     HttpError,
     HttpSettings,
     check_url,

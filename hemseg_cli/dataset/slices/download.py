@@ -11,7 +11,7 @@ from hemseg_cli.core import console
 from hemseg_cli.core.errors import FileFormatError, HemsegError
 from hemseg_cli.core.files import atomic_path
 from hemseg_cli.dataset.labels.published import HashedFile
-from hemseg_cli.dataset.slices.http import (
+from hemseg_cli.core.http import (
     Client,
     HttpSettings,
     announced_bytes,

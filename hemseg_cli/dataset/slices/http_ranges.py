@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from hemseg_cli.core import console
 from hemseg_cli.core.errors import CaseError, HemsegError
-from hemseg_cli.dataset.slices.http import (
+from hemseg_cli.core.http import (
     Client,
     HttpError,
     HttpSettings,

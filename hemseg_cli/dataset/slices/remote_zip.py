@@ -17,7 +17,7 @@ from typing import Any, Self
 from hemseg_cli.core import console
 from hemseg_cli.core.errors import CaseError, FileFormatError, HemsegError
 from hemseg_cli.core.files import write_bytes
-from hemseg_cli.dataset.slices.http import shown
+from hemseg_cli.core.http import shown
 from hemseg_cli.dataset.slices.http_ranges import RangeReader, RangeSettings
 from hemseg_cli.dataset.slices.kept_index import KeptIndex
 from hemseg_cli.dataset.slices.zip_index import ZIP_DAMAGE, Member, SliceIndex, data_start, unpack

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hemseg_cli.core.errors import FileFormatError, HemsegError, UsageError
 from hemseg_cli.dataset.labels.published import HashedFile
 from hemseg_cli.dataset.slices.download import download, download_small, verify
-from hemseg_cli.dataset.slices.http import (
+from hemseg_cli.core.http import (
     HttpError,
     HttpSettings,
     announced_bytes,

@@ -23,7 +23,7 @@ from hemseg_cli.config import Config
 from hemseg_cli.core import console
 from hemseg_cli.core.errors import HemsegError, UsageError
 from hemseg_cli.core.names import printable
-from hemseg_cli.dataset.slices.connections import GuardedAdapter, guard_of
+from hemseg_cli.core.connections import GuardedAdapter, guard_of
 
 REDIRECT_HOSTS = (
     "raw.githubusercontent.com",
@@ -124,7 +124,7 @@ def check_url(url: str) -> None:
     ):
         raise UsageError(
             f"{shown(url)}: only https:// is downloaded from",
-            hint="download it by hand and give --source FILE",
+            hint="download it by hand and name the file instead",
         )
 
 
