@@ -21,9 +21,9 @@ from requests.auth import AuthBase
 from hemseg_cli import __version__
 from hemseg_cli.config import Config
 from hemseg_cli.core import console
+from hemseg_cli.core.connections import GuardedAdapter, guard_of
 from hemseg_cli.core.errors import HemsegError, UsageError
 from hemseg_cli.core.names import printable
-from hemseg_cli.core.connections import GuardedAdapter, guard_of
 
 REDIRECT_HOSTS = (
     "raw.githubusercontent.com",

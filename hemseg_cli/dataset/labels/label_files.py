@@ -8,6 +8,14 @@ from pathlib import Path
 
 from hemseg_cli.config import Config
 from hemseg_cli.core.errors import HemsegError, UsageError
+from hemseg_cli.core.http import (
+    HttpError,
+    HttpSettings,
+    check_url,
+    http_settings,
+    is_url,
+    shown,
+)
 from hemseg_cli.dataset.labels.published import (
     BASE_URL,
     PUBLISHED,
@@ -17,14 +25,6 @@ from hemseg_cli.dataset.labels.published import (
     parse_source_json,
 )
 from hemseg_cli.dataset.slices.download import download, download_small, verify
-from hemseg_cli.core.http import (
-    HttpError,
-    HttpSettings,
-    check_url,
-    http_settings,
-    is_url,
-    shown,
-)
 
 _NOT_FOUND = 404
 

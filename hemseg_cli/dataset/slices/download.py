@@ -10,7 +10,6 @@ from pathlib import Path
 from hemseg_cli.core import console
 from hemseg_cli.core.errors import FileFormatError, HemsegError
 from hemseg_cli.core.files import atomic_path
-from hemseg_cli.dataset.labels.published import HashedFile
 from hemseg_cli.core.http import (
     Client,
     HttpSettings,
@@ -19,6 +18,7 @@ from hemseg_cli.core.http import (
     read_body,
     shown,
 )
+from hemseg_cli.dataset.labels.published import HashedFile
 
 _MOST_SMALL_BYTES = 2**20
 _OTHER_SOURCE = "run the same command again, or give --source FILE"

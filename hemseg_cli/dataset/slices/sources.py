@@ -82,8 +82,8 @@ def open_source(config: Config) -> SliceSource:
 
 def _remote_source(dicom: str, config: Config) -> SliceSource:
     # requests is slow to import: a folder or a local zip does without it.
-    from hemseg_cli.dataset.slices import kaggle
     from hemseg_cli.core.http import http_settings
+    from hemseg_cli.dataset.slices import kaggle
     from hemseg_cli.dataset.slices.http_ranges import RangeSettings
     from hemseg_cli.dataset.slices.remote_zip import RemoteZipSource
 

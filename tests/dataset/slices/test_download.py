@@ -12,8 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hemseg_cli.core.errors import FileFormatError, HemsegError, UsageError
-from hemseg_cli.dataset.labels.published import HashedFile
-from hemseg_cli.dataset.slices.download import download, download_small, verify
 from hemseg_cli.core.http import (
     HttpError,
     HttpSettings,
@@ -22,6 +20,8 @@ from hemseg_cli.core.http import (
     content_range,
     shown,
 )
+from hemseg_cli.dataset.labels.published import HashedFile
+from hemseg_cli.dataset.slices.download import download, download_small, verify
 from tests.dataset.loopback import Site, running
 
 DATA = bytes(range(256)) * 40
