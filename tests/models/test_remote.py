@@ -65,7 +65,7 @@ def test_other_file_is_refused_with_both_hashes_and_not_kept(config: Config, sit
 def test_kept_archive_that_was_changed_is_refused(config: Config, site: Site) -> None:
     model = fetch_model(config, f"{site.url('model.zip')}#sha256={SHA256}")
     model.file.write_bytes(ARCHIVE + b"!")
-    with pytest.raises(FileFormatError, match="delete|refused"):
+    with pytest.raises(FileFormatError, match="refused"):
         fetch_model(config, site.url("model.zip"))
 
 
