@@ -25,6 +25,15 @@ if TYPE_CHECKING:
     import nibabel
     import SimpleITK
 
+    from hemseg_cli.dataset.conversion.result import ConvertResult
+    from hemseg_cli.dataset.imports.result import ImportResult
+    from hemseg_cli.dataset.labels.fetch_result import FetchResult
+    from hemseg_cli.evaluation.evaluate import EvaluationResult
+    from hemseg_cli.inference.predict_result import PredictResult
+    from hemseg_cli.reporting.report import ReportResult
+    from hemseg_cli.training.folds import FoldsResult
+    from hemseg_cli.training.train import TrainResult
+
 __all__ = [
     "Config",
     "HemsegError",
@@ -58,7 +67,7 @@ def load_config(file: AnyPath | None = None, settings: Mapping[str, Any] | None 
 
 def fetch_labels(
     *, config: AnyConfig = None, settings: Mapping[str, Any] | None = None, force: bool = False
-) -> Any:
+) -> "FetchResult":
     """Download, verify and lay out labels, manifest and splits, as `hemseg fetch-labels`.
 
     Example:
@@ -77,7 +86,7 @@ def convert(
     settings: Mapping[str, Any] | None = None,
     scans: Sequence[str] | None = None,
     force: bool = False,
-) -> Any:
+) -> "ConvertResult":
     """Convert DICOM slices to one NIfTI per scan, as `hemseg convert --dicom`.
 
     Example:
@@ -99,7 +108,7 @@ def import_dataset(
     classes: str | None = None,
     config: AnyConfig = None,
     settings: Mapping[str, Any] | None = None,
-) -> Any:
+) -> "ImportResult":
     """Import labelled scans of another layout as the data set `name`, as `hemseg import`.
 
     Example:
@@ -120,7 +129,7 @@ def train(
     settings: Mapping[str, Any] | None = None,
     run: str | None = None,
     resume: bool = False,
-) -> Any:
+) -> "TrainResult | FoldsResult":
     """Train one system into a run directory, or all folds, as `hemseg train`.
 
     Example:
@@ -144,7 +153,7 @@ def predict(
     config: AnyConfig = None,
     settings: Mapping[str, Any] | None = None,
     force: bool = False,
-) -> Any:
+) -> "PredictResult":
     """Write masks, volumes and previews of files and folders, or of a split, as `hemseg predict`.
 
     Example:
@@ -170,7 +179,7 @@ def evaluate(
     config: AnyConfig = None,
     settings: Mapping[str, Any] | None = None,
     allow_missing: bool = False,
-) -> Any:
+) -> "EvaluationResult":
     """Score the masks of runs, or of a folder against a folder of labels, as `hemseg evaluate`.
 
     Example:
@@ -194,7 +203,7 @@ def report(
     out: AnyPath | None = None,
     config: AnyConfig = None,
     settings: Mapping[str, Any] | None = None,
-) -> Any:
+) -> "ReportResult":
     """Write the page, Markdown and CSV files of runs, as `hemseg report`.
 
     Example:
@@ -255,7 +264,7 @@ class Model:
 
         Example:
             >>> settings = {"compute.device": "cpu"}
-        >>> model = Model.load("model.zip", settings=settings)  # doctest: +SKIP
+            >>> model = Model.load("model.zip", settings=settings)  # doctest: +SKIP
 
         """
         from hemseg_cli.inference.checkpoints import find_models
