@@ -95,13 +95,13 @@ def _stages(config: "Config", seed: int) -> list[_Stage]:
     return [
         _Stage(
             "phantom",
-            "draws head CTs with hemorrhages as RSNA-shaped DICOM slices",
+            "draws head CTs as RSNA-shaped DICOM slices",
             "(the demo's own)",
             lambda: _phantom(seed),
         ),
         _Stage(
             "fetch-labels",
-            "verifies and lays out the labels, writes the case table",
+            "verifies and lays out labels and case table",
             "hemseg fetch-labels",
             lambda: _fetch(config),
         ),
@@ -119,13 +119,13 @@ def _stages(config: "Config", seed: int) -> list[_Stage]:
         ),
         _Stage(
             "predict",
-            "masks, volumes and previews of the test split",
+            "masks and volumes of the test split",
             "hemseg predict",
             lambda: _predict(config),
         ),
         _Stage(
             "evaluate",
-            "Dice, IoU, HD95, volumes, with bootstrap intervals",
+            "Dice, IoU, HD95, volumes, with intervals",
             "hemseg evaluate",
             lambda: _evaluate(config),
         ),
@@ -134,7 +134,7 @@ def _stages(config: "Config", seed: int) -> list[_Stage]:
 
 
 def _run(stage: _Stage, number: int) -> Any:
-    console.say(f"{number}/7  {stage.typed:22} {stage.does}")
+    console.say(f"{number}/7  {stage.typed:19} {stage.does}")
     start = time.monotonic()
     result = stage.work()
     # Every result of a stage says by `failed` whether scans were left out (core.result.Result).

@@ -166,7 +166,11 @@ def _shown(message: str) -> str:
 
 
 def _print_line(message: str, style: str = "") -> None:
-    _stderr().print(_shown(message), style=style, markup=False, highlight=False, soft_wrap=True)
+    console = _stderr()
+    # A file keeps each line whole, to be searched; a terminal would break it within a word.
+    width = console.width if is_terminal(sys.stderr) else _UNBOUNDED_COLUMNS
+    for line in _wrapped(_shown(message), width):
+        console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def result(payload: Mapping[str, Any], *tables: Table) -> None:
@@ -207,12 +211,23 @@ def print_table(table: Table) -> None:
 
 def _draw_prose(console: "Console", text: str, style: str) -> None:
     """Print a title or caption, broken between words alone: a path can be copied whole."""
+    for line in _wrapped(_shown(text), console.width) if text else []:
+        console.print(_plain(line, style), soft_wrap=True)
+
+
+def _wrapped(text: str, width: int) -> Iterator[str]:
+    """Yield the lines of the text, broken between words, each part indented as its line."""
     import textwrap
 
-    for line in printable(text).split("\n") if text else []:
-        wrapped = textwrap.wrap(line, console.width, break_long_words=False, break_on_hyphens=False)
-        for part in wrapped or [""]:
-            console.print(_plain(part, style), soft_wrap=True)
+    for line in text.split("\n"):
+        indent = line[: len(line) - len(line.lstrip())]
+        yield from textwrap.wrap(
+            line,
+            width,
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        ) or [""]
 
 
 def _column_widths(

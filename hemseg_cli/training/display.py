@@ -82,7 +82,8 @@ class Display:
                     dice=f"{row['val_dice']:.4f}",
                     best=f"{progress.best_dice:.4f} (epoch {progress.best_epoch})",
                 )
-            console.say(epoch_text(row, self._state.config.train.epochs))
+            train = self._state.config.train
+            console.say(epoch_text(row, None if train.max_minutes else train.epochs))
         if self._board is not None:
             for key, value in row.items():
                 if key.startswith(("train_", "val_", "lr")) and value is not None:
@@ -120,9 +121,12 @@ def tensorboard(run: RunDirectory) -> Iterator[Any]:
         yield writer
 
 
-def epoch_text(row: Mapping[str, Any], epochs: int) -> str:
-    """One line about an epoch: `epoch 5/300  Dice 0.8120 (best so far)  loss 0.4211 ...`."""
-    parts = [f"epoch {row['epoch']}/{epochs}"]
+def epoch_text(row: Mapping[str, Any], epochs: int | None) -> str:
+    """One line about an epoch: `epoch 5/300  Dice 0.8120 (best so far)  loss 0.4211 ...`.
+
+    `epochs`: of the whole training; None where minutes end it.
+    """
+    parts = [f"epoch {row['epoch']}/{epochs}" if epochs else f"epoch {row['epoch']}"]
     if row["val_dice"] is not None:
         parts.append(f"Dice {row['val_dice']:.4f}{' (best so far)' if row['best'] else ''}")
     if row["train_loss"] is not None:
