@@ -49,6 +49,18 @@ _Run = Annotated[
     str | None,
     typer.Option("--run", metavar="NAME", help="Name of the run (default: <model>-<UTC time>)."),
 ]
+_From = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="RUN|model.zip",
+        help="Start from its weights (learning rate a tenth, if not set).",
+    ),
+]
+_Freeze = Annotated[
+    str | None,
+    typer.Option("--freeze", metavar="encoder", help="Leave the encoder's weights as they are."),
+]
 _Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of everything random.")]
 
 
@@ -65,6 +77,8 @@ def train(
     folds: _Folds = None,
     resume: _Resume = False,
     run: _Run = None,
+    start_from: _From = None,
+    freeze: _Freeze = None,
     seed: _Seed = None,
     device: options.Device = None,
     workers: options.Workers = None,
@@ -76,6 +90,8 @@ def train(
     keys: dict[str, Any] = {
         "train.model": model,
         "train.recipe": recipe,
+        "train.start_from": start_from,
+        "train.freeze": freeze,
         "train.epochs": epochs,
         "train.max_minutes": max_minutes,
         "train.fold": int(fold) if fold is not None and fold.isdigit() else fold,

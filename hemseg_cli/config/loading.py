@@ -29,6 +29,7 @@ from hemseg_cli.core.names import printable
 from hemseg_cli.core.urls import without_secrets
 
 _MOST_PROBLEMS = 20
+_FINE_TUNING_RATE = 0.1  # of the recipe's learning rate
 _NOT_BY_MODEL = frozenset({"model", "factory", "recipe", "models"})
 
 
@@ -162,11 +163,13 @@ def _with_recipe(tree: Tree) -> Tree:
     train = tree.get("train")
     chosen = train if isinstance(train, dict) else {}
     defaults = Config().train
-    layers: Tree = {
-        "train": preset(
-            str(chosen.get("recipe", defaults.recipe)), str(chosen.get("model", defaults.model))
-        )
-    }
+    table = preset(
+        str(chosen.get("recipe", defaults.recipe)), str(chosen.get("model", defaults.model))
+    )
+    # Trained weights are changed with care; a rate that the user states stands above this.
+    if chosen.get("start_from") is not None:
+        table["lr"] = float(table.get("lr", defaults.lr)) * _FINE_TUNING_RATE
+    layers: Tree = {"train": table}
     merge(layers, {}, tree, str)
     return layers
 

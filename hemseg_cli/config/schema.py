@@ -396,6 +396,14 @@ class TrainConfig(Section):
         description="your own network, module:callable, called with in_channels and train.network; "
         "takes the place of train.model",
     )
+    start_from: str | None = Field(
+        None,
+        description="run or model archive whose weights the training starts from; lr is then a "
+        "tenth unless it is set",
+    )
+    freeze: Literal["encoder"] | None = Field(
+        None, description="weights that stay as they are: encoder; none: all are trained"
+    )
     recipe: Literal["strong", "paper"] = Field(
         "strong", description="preset of every other number: strong, or the published setup"
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from hemseg_cli.config import Config, dump
+from hemseg_cli.config import Config, dump, validate_file
 from hemseg_cli.core import console
 from hemseg_cli.core.errors import HemsegError, UsageError
 from hemseg_cli.core.files import remove_leftovers, write_text
@@ -40,6 +40,10 @@ class FoundRun:
         """Whether every epoch is done; its prediction settings may still have to be tuned."""
         return bool(self.last["progress"]["finished"])
 
+    def is_extended_by(self, config: Config) -> bool:
+        """Whether the run is finished, and more epochs are asked for than it was trained for."""
+        return config.train.epochs > int(self.last["config"]["train"]["epochs"])
+
     def is_tuned(self) -> bool:
         """Whether the settings of prediction have been chosen, or are not to be."""
         if self.last["config"]["train"].get("tune") == "none":
@@ -62,7 +66,7 @@ def find_run(config: Config, name: str | None, *, resume: bool) -> FoundRun | No
     # A run that is being trained is refused with the other's process id, not read half-way.
     with directory.lock():
         last = load_last(directory)
-    check_resumable(directory, last, config)
+    check_resumable(directory, last, config, longer=resume)
     return FoundRun(directory, last)
 
 
@@ -77,8 +81,8 @@ def finished_error(
         )
     return HemsegError(
         f"run {run.name} is finished: {epochs} epochs, best epoch {best_epoch}",
-        hint=f"hemseg predict --run {run.name}   uses it; a longer training is a new run with more "
-        "--epochs",
+        hint=f"hemseg predict --run {run.name}   uses it; "
+        "--resume --epochs MORE   trains it longer",
     )
 
 
@@ -117,9 +121,15 @@ def write_setup(
     run: RunDirectory, config: Config, device: torch.device, processes: Processes, *, resumed: bool
 ) -> None:
     """Write the configuration of a new run, and add this start to its environment."""
-    if not resumed:
+    # A run that is extended has more epochs from here on.
+    if not resumed or _epochs_of(run) not in (None, config.train.epochs):
         write_text(run.config_file, dump(config))
     write_environment(run.environment_file, environment(device, processes=processes.size))
+
+
+def _epochs_of(run: RunDirectory) -> int | None:
+    """The epochs that the run's configuration states, if it has one."""
+    return validate_file(run.config_file).train.epochs if run.config_file.is_file() else None
 
 
 class Saver:

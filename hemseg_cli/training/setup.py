@@ -3,9 +3,9 @@
 import functools
 import importlib.util
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -28,6 +28,7 @@ from hemseg_cli.training.batches import (
 from hemseg_cli.training.cache import PreparedCase, prepared_cases, preprocess_of
 from hemseg_cli.training.distributed import Processes
 from hemseg_cli.training.ema import WeightMean
+from hemseg_cli.training.fine_tuning import freeze_encoder, take_weights
 from hemseg_cli.training.losses import Loss, make_loss
 from hemseg_cli.training.micro_batch import micro_batch
 from hemseg_cli.training.output_bias import set_output_bias
@@ -132,9 +133,16 @@ def run_classes(config: Config) -> tuple[LabelClass, ...]:
 
 
 def make_state(
-    config: Config, setup: TrainSetup, device: torch.device, processes: Processes
+    config: Config,
+    setup: TrainSetup,
+    device: torch.device,
+    processes: Processes,
+    start: Mapping[str, Any] | None = None,
 ) -> TrainState:
-    """Build a new network, from the seed alone, with its optimiser and schedule, on the device."""
+    """Build a new network with its optimiser and schedule, on the device.
+
+    From the seed alone, or from the weights of the checkpoint `start`.
+    """
     train = config.train
     preprocess = preprocess_of(train)
     classes = setup.classes
@@ -147,6 +155,10 @@ def make_state(
     if train.output_bias > 0:
         shape = (1, len(preprocess.windows), *train.patch)
         set_output_bias(network, train.output_bias, shape, len(classes))
+    if start is not None:
+        take_weights(network, start, classes)
+    if train.freeze is not None:
+        freeze_encoder(network, train.model)
     network.to(device)
     if train.channels_last:
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]

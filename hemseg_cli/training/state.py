@@ -209,8 +209,13 @@ def load_last(run: RunDirectory) -> dict[str, Any]:
     return state
 
 
-def check_resumable(run: RunDirectory, state: Mapping[str, Any], config: Config) -> None:
-    """Raise HemsegError if the run is of another model or configuration, naming each key."""
+def check_resumable(
+    run: RunDirectory, state: Mapping[str, Any], config: Config, *, longer: bool = False
+) -> None:
+    """Raise HemsegError if the run is of another model or configuration, naming each key.
+
+    `longer`: more epochs are none.
+    """
     name = str(state["model_name"])
     if name != config.train.model:
         raise HemsegError(
@@ -218,7 +223,10 @@ def check_resumable(run: RunDirectory, state: Mapping[str, Any], config: Config)
             f"not of train.model = {config.train.model}",
             hint=f"hemseg train --resume --run {run.name} --model {name}",
         )
-    check_same_config(run, state["config"], config)
+    then = state["config"]
+    if longer and config.train.epochs > int(then["train"]["epochs"]):
+        then = {**then, "train": {**then["train"], "epochs": config.train.epochs}}
+    check_same_config(run, then, config)
 
 
 def check_same_config(run: RunDirectory, then: Mapping[str, Any], config: Config) -> None:

@@ -15,6 +15,7 @@ from hemseg_cli.inference.predictor import torch_device
 from hemseg_cli.models.registry import model_to_train
 from hemseg_cli.training.display import Display, tensorboard
 from hemseg_cli.training.distributed import Processes, process_group
+from hemseg_cli.training.fine_tuning import read_start
 from hemseg_cli.training.loop import EpochDone, StepDone, run_epochs
 from hemseg_cli.training.saving import (
     FoundRun,
@@ -132,7 +133,7 @@ def train_network(
 
         # Every process reads the state that it resumes from; a refusal is the same in all.
         found = _find_run(config, run, processes, resume=resume)
-        if found is not None and found.finished:
+        if found is not None and found.finished and not found.is_extended_by(config):
             return _complete(
                 found, config, cases, device, processes, resume=resume, keep=keep_finished
             )
@@ -141,7 +142,8 @@ def train_network(
         if found is None:
             warn_of_contamination(config, cases)
         setup = make_setup(config, cases, device, processes)
-        state = make_state(config, setup, device, processes)
+        start = read_start(config) if found is None else None
+        state = make_state(config, setup, device, processes, start)
         if found is not None:
             _restore(state, found)
             directory = found.directory
@@ -210,6 +212,9 @@ def _complete(
 def _restore(state: TrainState, found: FoundRun) -> None:
     state.restore(found.last)
     progress = state.progress
+    if progress.finished:
+        # More epochs than the run had: the schedule goes on as that of the longer training.
+        progress.finished, progress.stale = False, 0
     console.say(
         f"resuming run {found.directory.name} in epoch {progress.epoch + 1} "
         f"after {progress.batch} batches"
