@@ -84,6 +84,12 @@ Split = Annotated[
     str | None,
     typer.Option("--split", metavar="train|val|test", help="Split to work on (default: test)."),
 ]
+DataSet = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset", metavar="NAME", help="Another data set than the run's own, below data.root."
+    ),
+]
 Runs = Annotated[
     list[str] | None,
     typer.Option(

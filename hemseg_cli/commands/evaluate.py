@@ -52,6 +52,7 @@ def evaluate(
     *,
     runs: options.Runs = None,
     split: options.Split = None,
+    dataset: options.DataSet = None,
     bootstrap: _Bootstrap = None,
     confidence: _Confidence = None,
     protocol: _Protocol = None,
@@ -69,6 +70,7 @@ def evaluate(
     config = common.config(
         {
             "evaluate.split": split,
+            "data.dataset": dataset,
             "evaluate.bootstrap": bootstrap,
             "evaluate.confidence": confidence,
             "evaluate.protocol": protocol,

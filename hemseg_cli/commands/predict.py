@@ -59,6 +59,7 @@ def predict(
     runs: options.Runs = None,
     checkpoint: _Checkpoint = None,
     split: options.Split = None,
+    dataset: options.DataSet = None,
     overlap: _Overlap = None,
     tta: _Tta = None,
     out: _Out = None,
@@ -79,6 +80,7 @@ def predict(
         {
             "predict.checkpoint": checkpoint,
             "predict.split": split,
+            "data.dataset": dataset,
             "predict.overlap": overlap,
             "predict.tta": tta,
             "predict.format": output_format,

@@ -30,12 +30,13 @@ def report(
         bool, typer.Option("--latex", help="The tables for a paper too (report.tex).")
     ] = False,
     split: options.Split = None,
+    dataset: options.DataSet = None,
 ) -> Result:
     """Write one self-contained HTML page, a Markdown file and CSV files.
 
     Of one run, or of several side by side.
     """
-    config = common.config({"report.split": split})
+    config = common.config({"report.split": split, "data.dataset": dataset})
 
     from hemseg_cli.reporting.report import report as make_report
 

@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import re
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,15 +14,34 @@ from hemseg_cli.core.files import file_lock, read_text, temporary_path
 from hemseg_cli.core.names import first_few, printable
 
 LATEST = "latest"
+_EXTERNAL = "external"
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _MOST_RUNS_NAMED = 20
 
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """The names inside `runs/<name>/`; nothing is created by asking for one."""
+    """The names inside `runs/<name>/`; nothing is created by asking for one.
+
+    `external`: the data set that predictions and evaluations are of, "" for the one that the run
+    was trained on.
+    """
 
     path: Path
+    external: str = ""
+
+    def on(self, dataset: str) -> "RunDirectory":
+        """Return the same run with its results on another data set."""
+        return replace(self, external=dataset)
+
+    def external_evaluations(self) -> list[tuple[str, str]]:
+        """Return (data set, split) of each evaluation on another data set."""
+        found = (self.path / "evaluation" / _EXTERNAL).glob("*/*/summary.json")
+        return sorted((file.parent.parent.name, file.parent.name) for file in found)
+
+    def _results(self, kind: str, split: str) -> Path:
+        folder = self.path / kind
+        return (folder / _EXTERNAL / self.external if self.external else folder) / split
 
     @property
     def name(self) -> str:
@@ -60,7 +79,7 @@ class RunDirectory:
 
     def predictions(self, split: str) -> Path:
         """The folder of a split's masks."""
-        return self.path / "predictions" / split
+        return self._results("predictions", split)
 
     def prediction_file(self, split: str, scan: str) -> Path:
         """The mask of one scan."""
@@ -76,11 +95,11 @@ class RunDirectory:
 
     def evaluation_cases_file(self, split: str) -> Path:
         """Metrics, one row per scan."""
-        return self.path / "evaluation" / split / "cases.csv"
+        return self._results("evaluation", split) / "cases.csv"
 
     def evaluation_summary_file(self, split: str) -> Path:
         """Means, intervals, strata, warnings."""
-        return self.path / "evaluation" / split / "summary.json"
+        return self._results("evaluation", split) / "summary.json"
 
     @property
     def report_html(self) -> Path:

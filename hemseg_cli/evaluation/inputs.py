@@ -15,7 +15,7 @@ from hemseg_cli.core.classes import LabelClass, read_classes
 from hemseg_cli.core.data_directory import DataDirectory
 from hemseg_cli.core.errors import FileFormatError, HemsegError
 from hemseg_cli.core.names import first_few
-from hemseg_cli.core.run_directory import open_run
+from hemseg_cli.core.run_directory import RunDirectory, open_run
 from hemseg_cli.evaluation.class_pairs import ClassPairs, class_warnings, pair_classes
 from hemseg_cli.evaluation.scoring import CaseFiles
 
@@ -60,13 +60,15 @@ def run_inputs(config: Config, name: str | None, *, allow_missing: bool) -> Eval
     split = config.evaluate.split
     trained = config_of_run(config, run.config_file)
     data = data_of_run(config, trained)
+    run = run_on_data(run, data, trained)
     table = read_cases(data.cases_file)
     chosen = cases_in_split(table, split)
     masks = _masks(run.predictions(split)) if run.predictions(split).is_dir() else {}
     if not masks:
         raise HemsegError(
             f"run {run.path} has no predictions of split {split}",
-            hint=f"hemseg predict --run {run.name} --split {split}   makes them",
+            hint=f"hemseg predict --run {run.name} --split {split}"
+            f"{f' --dataset {run.external}' if run.external else ''}   makes them",
         )
     _refuse_missing(
         [case.scan for case in chosen], masks, run.predictions(split), allow_missing=allow_missing
@@ -213,6 +215,11 @@ def data_of_run(config: Config, trained: Config) -> DataConfig:
     return moved if moved.cases_file.is_file() else data
 
 
+def run_on_data(run: RunDirectory, data: DataConfig, trained: Config) -> RunDirectory:
+    """Return the run with its results on `data`: apart where that is not its own data set."""
+    return run.on(data.dataset) if data.dataset != trained.data.dataset else run
+
+
 def refuse_different_splits(inputs: Sequence[EvaluationInputs]) -> None:
     """HemsegError where the splits of several runs do not hold the same scans."""
     first = inputs[0]
@@ -226,8 +233,7 @@ def refuse_different_splits(inputs: Sequence[EvaluationInputs]) -> None:
         if counts:
             raise HemsegError(
                 f"split {first.split} of {first.name} and of {other.name} differ: {counts}",
-                hint="score both on one data set: --set data.dataset=NAME, after predicting it "
-                "with both",
+                hint="score both on one data set: --dataset NAME, after predicting it with both",
             )
 
 

@@ -70,6 +70,8 @@ def predict(
     run = ensemble_run(config, models)
     found, trained_on, data_set = _inputs(config, models, inputs)
 
+    if data_set != trained_on:
+        run = run.on(data_set)
     folder = _folder(config, run, inputs, out)
     remove_leftovers(folder.path)
     if not inputs and len(models.runs) > 1 and out is None:

@@ -199,6 +199,8 @@ def _sections(
         yield "strata", "Strata"
     if "classes" in tables:
         yield "classes", "Classes"
+    if "external" in tables:
+        yield "external", "External"
     yield "scans", "Scans"
     if "loss" in figures or "val_dice" in figures:
         yield "training", "Training"

@@ -12,13 +12,14 @@ from hemseg_cli.core.cases import read_cases
 from hemseg_cli.core.errors import HemsegError, UsageError
 from hemseg_cli.core.files import remove_leftovers, write_text
 from hemseg_cli.core.run_directory import RunDirectory, open_run
-from hemseg_cli.evaluation.inputs import data_of_run
+from hemseg_cli.evaluation.inputs import data_of_run, run_on_data
 from hemseg_cli.reporting import content
 from hemseg_cli.reporting.class_tables import classes_table, confusion_table
 from hemseg_cli.reporting.comparison import comparison_tables
+from hemseg_cli.reporting.external_table import external_table, external_warnings
 from hemseg_cli.reporting.figures import figures
 from hemseg_cli.reporting.page import Page, render
-from hemseg_cli.reporting.results import RunResults, choose_split, read_run
+from hemseg_cli.reporting.results import RunResults, choose_split, evaluated_splits, read_run
 from hemseg_cli.reporting.tables import (
     ReportTable,
     escape_markdown,
@@ -101,11 +102,12 @@ def report(
         else [open_run(config.runs.root)]
     )
     _refuse_twice(directories)
+    directories = [_on_data(config, run) for run in directories]
     split = choose_split(directories, config.report.split)
     results = [read_run(run, split) for run in directories]
     html, markdown, csv_folder = _output_files(directories, out)
     tables = [table for table in _tables(config, results) if table is not None]
-    warnings = content.warnings(results)
+    warnings = [*content.warnings(results), *external_warnings(results)]
     viewer = _viewer(config, results)
     page = Page(
         title=config.report.title,
@@ -168,6 +170,7 @@ def _tables(config: Config, results: Sequence[RunResults]) -> list[ReportTable |
         content.strata_table(results),
         classes_table(results),
         confusion_table(results),
+        external_table(results),
         content.cases_table(results),
         content.history_table(results),
     ]
@@ -196,6 +199,16 @@ def _viewer_matrix(config: Config, shown: int) -> int:
     """Return how wide the viewer's slices may be, pixels: less where there are many scans."""
     wanted = config.report.viewer_matrix
     return min(wanted, _MATRIX_OF_MANY) if shown > _MANY_SCANS else wanted
+
+
+def _on_data(config: Config, run: RunDirectory) -> RunDirectory:
+    """Return the run on the data set that the user states, where it was scored on that."""
+    if not run.config_file.is_file():
+        return run
+
+    trained = config_of_run(config, run.config_file)
+    elsewhere = run_on_data(run, data_of_run(config, trained), trained)
+    return elsewhere if evaluated_splits(elsewhere) else run
 
 
 def _refuse_twice(directories: Sequence[RunDirectory]) -> None:

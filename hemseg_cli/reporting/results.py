@@ -48,7 +48,10 @@ class CaseResult:
 
 @dataclass(frozen=True)
 class RunResults:
-    """One run as the report shows it: the summary and the table of its cases, and its records."""
+    """One run as the report shows it: the summary and the table of its cases, and its records.
+
+    `external`: its summaries on other data sets than its own.
+    """
 
     run: RunDirectory
     split: str
@@ -58,6 +61,7 @@ class RunResults:
     config_text: str = ""
     environment: Mapping[str, Any] = field(default_factory=dict)
     history: tuple[Mapping[str, float | None], ...] = ()
+    external: tuple[Summary, ...] = ()
 
     @property
     def name(self) -> str:
@@ -181,10 +185,7 @@ def read_run(run: RunDirectory, split: str) -> RunResults:
 
     FileFormatError names file, line and column of what cannot be read.
     """
-    summary_file = run.evaluation_summary_file(split)
-    summary = Summary.from_dict(
-        _read_json(summary_file, "hemseg evaluate   writes it anew"), place=str(summary_file)
-    )
+    summary = _read_summary(run, split)
     config = without_secrets(read_text(run.config_file)) if run.config_file.is_file() else ""
     environment = _read_json(run.environment_file) if run.environment_file.is_file() else {}
     return RunResults(
@@ -196,7 +197,17 @@ def read_run(run: RunDirectory, split: str) -> RunResults:
         config_text=config,
         environment=_stripped(environment),
         history=tuple(_read_history(run.history_file)) if run.history_file.is_file() else (),
+        external=tuple(
+            _read_summary(run.on(dataset), part)
+            for dataset, part in run.external_evaluations()
+            if dataset != run.external
+        ),
     )
+
+
+def _read_summary(run: RunDirectory, split: str) -> Summary:
+    file = run.evaluation_summary_file(split)
+    return Summary.from_dict(_read_json(file, "hemseg evaluate   writes it anew"), place=str(file))
 
 
 def _stripped(value: Any) -> Any:

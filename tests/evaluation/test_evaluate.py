@@ -369,6 +369,7 @@ def test_run_of_another_data_set_that_trained_on_these_scans_is_contaminated(
     (bigger / "cases.csv").write_text(table)
     run = place.run("a", truth)
     run.config_file.write_text(f'[data]\nroot = "{place.root / "data"}"\ndataset = "bigger"\n')
+    shutil.copytree(run.predictions("test"), run.on("toy").predictions("test"))
     warnings = evaluate(place.config()).runs[0].summary.to_dict()["warnings"]
     assert len(cases) == 5
     assert any(
@@ -497,6 +498,7 @@ def test_runs_on_different_splits_do_not_compare(place: Workplace) -> None:
     place.run("a", truth)
     run = place.run("b", truth)
     run.config_file.write_text(f'[data]\nroot = "{place.root / "data"}"\ndataset = "other"\n')
+    shutil.copytree(run.predictions("test"), run.on("toy").predictions("test"))
     config = place.config().model_copy(update={"data": type(place.config().data)()})
     with pytest.raises(
         HemsegError, match=r"split test of a and of b differ: 1 scans are only in a's \(scan3\)"
