@@ -498,7 +498,6 @@ def test_runs_on_different_splits_do_not_compare(place: Workplace) -> None:
     place.run("a", truth)
     run = place.run("b", truth)
     run.config_file.write_text(f'[data]\nroot = "{place.root / "data"}"\ndataset = "other"\n')
-    shutil.copytree(run.predictions("test"), run.on("toy").predictions("test"))
     config = place.config().model_copy(update={"data": type(place.config().data)()})
     with pytest.raises(
         HemsegError, match=r"split test of a and of b differ: 1 scans are only in a's \(scan3\)"
@@ -688,6 +687,7 @@ def test_run_trained_on_one_data_set_and_scored_on_another_says_both(place: Work
     shutil.copytree(place.root / "data" / "toy", place.root / "data" / "other")
     run = place.run("a", truth)
     run.config_file.write_text(f'[data]\nroot = "{place.root / "data"}"\ndataset = "other"\n')
+    shutil.copytree(run.predictions("test"), run.on("toy").predictions("test"))
     result = evaluate(place.config())
     summary = result.runs[0].summary
     assert (summary.dataset, summary.trained_on) == ("toy", "other")
