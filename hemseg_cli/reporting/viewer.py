@@ -161,6 +161,7 @@ def _scan(
             "image": {"rows": small.shape[1], "columns": small.shape[2], "data": pack_hu(small)},
             "mask": {"rows": hu.shape[1], "columns": hu.shape[2]},
             "factor": factor,
+            "width_mm": hu.shape[2] * x_mm,
             "aspect": (hu.shape[2] * x_mm) / (hu.shape[1] * y_mm),
             "missing": missing,
             **layers[0],

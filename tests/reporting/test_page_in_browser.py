@@ -160,6 +160,82 @@ def test_the_wheel_moves_through_the_slices_and_at_the_end_the_page(opened: Open
     assert opened.page.input_value("#viewer-slice") == "0"
 
 
+@pytest.mark.parametrize("turned", [53, 100, 240])
+def test_one_notch_of_the_wheel_is_one_slice(opened: Opened, turned: int) -> None:
+    opened.page.locator("#viewer-slice").fill("6")
+    opened.page.hover("#viewer-canvas")
+    for left in ("5", "4"):
+        opened.page.mouse.wheel(0, turned)
+        opened.wait_until(lambda left=left: opened.page.input_value("#viewer-slice") == left)
+        opened.page.wait_for_timeout(50)
+    assert opened.page.input_value("#viewer-slice") == "4"
+
+
+def test_the_slice_zooms_moves_and_comes_back(opened: Opened) -> None:
+    opened.page.locator("#viewer-slice").fill("4")
+    whole, seen = opened.picture(), opened.pixels(255, 154, 60)
+    opened.page.focus("#viewer-canvas")
+    for _ in range(4):
+        opened.page.keyboard.press("+")
+    near = opened.picture()
+    # The bleed is larger on the canvas, and its outline with it.
+    assert opened.pixels(255, 154, 60) > 1.4 * seen
+
+    box = opened.page.locator("#viewer-canvas").bounding_box()
+    opened.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    opened.page.mouse.down()
+    opened.page.mouse.move(box["x"] + box["width"] / 2 + 30, box["y"] + box["height"] / 2)
+    opened.page.mouse.up()
+    assert opened.picture() not in (near, whole)
+
+    opened.page.keyboard.press("0")
+    assert opened.picture() == whole
+
+
+def test_a_distance_is_measured_in_mm(opened: Opened) -> None:
+    script = "JSON.parse(document.getElementById('viewer-scan-1').textContent).width_mm"
+    width_mm = float(opened.page.evaluate(script))
+    # The scan is 64 pixels of 1.5 mm wide, cropped to its head of 0.85 of that and a margin.
+    assert 0.85 * 96 <= width_mm <= 96
+    opened.page.click("[data-scan='1']")
+    opened.page.wait_for_selector("#viewer[data-ready='1']")
+    opened.page.check("#viewer-measure")
+    box = opened.page.locator("#viewer-canvas").bounding_box()
+    opened.page.mouse.move(box["x"] + box["width"] * 0.25, box["y"] + box["height"] / 2)
+    opened.page.mouse.down()
+    opened.page.mouse.move(box["x"] + box["width"] * 0.75, box["y"] + box["height"] / 2)
+    opened.page.mouse.up()
+    shown = opened.page.text_content("#viewer-distance")
+    assert float(shown.removesuffix(" mm")) == pytest.approx(width_mm / 2, rel=0.02)
+    opened.page.uncheck("#viewer-measure")
+    assert opened.page.text_content("#viewer-distance") == ""
+
+
+def test_two_fingers_zoom_and_one_still_scrolls(browser: Any, place: Workplace) -> None:
+    result = report(place.config, runs=["b"])
+    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True)
+    opened = Opened(context.new_page(), result.html)
+    opened.page.wait_for_selector("#viewer[data-ready]")
+    canvas = opened.page.locator("#viewer-canvas")
+    canvas.scroll_into_view_if_needed()
+    assert canvas.evaluate("canvas => canvas.style.touchAction") == "pan-y"
+    whole, box = opened.picture(), canvas.bounding_box()
+    middle = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+
+    touch = context.new_cdp_session(opened.page)
+    for kind, apart in (("Start", 20), ("Move", 30), ("Move", 45), ("Move", 60)):
+        points = [{"x": middle[0] + way * apart, "y": middle[1], "id": way} for way in (0, 1)]
+        points[0]["x"] = middle[0] - apart
+        touch.send(
+            "Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": points}
+        )
+    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    opened.wait_until(lambda: opened.picture() != whole)
+    assert canvas.evaluate("canvas => canvas.style.touchAction") == "none"
+    assert opened.said == []
+    context.close()
+
+
 def test_toggles_draw_and_hide_truth_and_prediction(opened: Opened) -> None:
     truth, prediction = (46, 196, 255), (255, 154, 60)
     opened.page.locator("#viewer-slice").fill("4")

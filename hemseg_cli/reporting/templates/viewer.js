@@ -10,6 +10,11 @@ const Viewer = (() => {
   const strip = byId("viewer-strip");
   const slider = byId("viewer-slice");
   const state = { scan: 0, run: 0, layer: 0, slice: 0, unpacked: null };
+  /* What is seen: the canvas shows 1 / zoom of the slice from (x, y) on, in shares of its sides. */
+  const view = { zoom: 1, x: 0, y: 0 };
+  const mostZoom = 12;
+  /* A distance that was drawn: its two ends as shares of the slice's sides, or none. */
+  let measured = null;
   const cache = new Map();
   const mostUnpacked = 4;
 
@@ -93,7 +98,7 @@ const Viewer = (() => {
       context.globalAlpha = 1;
     } else {
       context.strokeStyle = colour;
-      context.lineWidth = 1.6 * (window.devicePixelRatio || 1);
+      context.lineWidth = (1.6 * (window.devicePixelRatio || 1)) / view.zoom;
       context.lineCap = "round";
       context.stroke();
     }
@@ -186,6 +191,10 @@ const Viewer = (() => {
     const counts = layer();
     const unpacked = state.unpacked.layers[state.layer];
     const context = canvas.getContext("2d");
+    const { width, height } = canvas;
+    context.setTransform(
+      view.zoom, 0, 0, view.zoom, -view.x * width * view.zoom, -view.y * height * view.zoom,
+    );
     drawImage(context);
     const filled = byId("viewer-fill").checked;
     const masks = [
@@ -195,8 +204,59 @@ const Viewer = (() => {
     for (const [toggle, mask, found, name] of masks) {
       if (byId(toggle).checked) drawMask(context, mask, found.voxels[state.slice], colourOf(name), filled);
     }
+    drawDistance(context);
     drawStrip();
     words();
+  }
+
+  function lengthMm([from, to]) {
+    const scan = data.scans[state.scan];
+    const across = (to.x - from.x) * scan.width_mm;
+    const down = ((to.y - from.y) * scan.width_mm) / scan.aspect;
+    return Math.hypot(across, down);
+  }
+
+  function drawDistance(context) {
+    byId("viewer-distance").textContent = measured ? `${lengthMm(measured).toFixed(1)} mm` : "";
+    if (!measured) return;
+    const [from, to] = measured;
+    context.beginPath();
+    context.moveTo(from.x * canvas.width, from.y * canvas.height);
+    context.lineTo(to.x * canvas.width, to.y * canvas.height);
+    context.strokeStyle = "#ffe14d";
+    context.lineWidth = (2 * (window.devicePixelRatio || 1)) / view.zoom;
+    context.stroke();
+  }
+
+  /* Where on the slice a pointer is, as shares of the slice's sides. */
+  function placeOf(event) {
+    const box = canvas.getBoundingClientRect();
+    return {
+      x: view.x + (event.clientX - box.left) / box.width / view.zoom,
+      y: view.y + (event.clientY - box.top) / box.height / view.zoom,
+    };
+  }
+
+  /* Show the slice from (x, y) on at this zoom, never beyond its edges. */
+  function setView(zoom, x, y) {
+    view.zoom = Math.min(mostZoom, Math.max(1, zoom));
+    const most = 1 - 1 / view.zoom;
+    view.x = Math.min(most, Math.max(0, x));
+    view.y = Math.min(most, Math.max(0, y));
+    /* Where the whole slice is seen, a finger that moves up and down scrolls the page. */
+    canvas.style.touchAction = view.zoom > 1 ? "none" : "pan-y";
+    draw();
+  }
+
+  /* Zoom by a factor; what lies at `place` stays where it is. */
+  function zoomBy(factor, place) {
+    const zoom = Math.min(mostZoom, Math.max(1, view.zoom * factor));
+    const kept = view.zoom / zoom;
+    setView(zoom, place.x - (place.x - view.x) * kept, place.y - (place.y - view.y) * kept);
+  }
+
+  function middle() {
+    return { x: view.x + 0.5 / view.zoom, y: view.y + 0.5 / view.zoom };
   }
 
   function goTo(slice) {
@@ -227,6 +287,9 @@ const Viewer = (() => {
   async function select(index) {
     load(index);
     state.scan = index;
+    Object.assign(view, { zoom: 1, x: 0, y: 0 });
+    canvas.style.touchAction = "pan-y";
+    measured = null;
     const scan = data.scans[index];
     root.querySelectorAll("[data-scan]").forEach((tab) => tab.setAttribute("aria-pressed", String(Number(tab.dataset.scan) === index)));
     state.unpacked = null;
@@ -252,22 +315,74 @@ const Viewer = (() => {
 
   let turned = 0;
   canvas.addEventListener("wheel", (event) => {
-    if (event.ctrlKey) return;
-    turned += event.deltaMode === 0 ? event.deltaY / 40 : event.deltaY;
-    const steps = Math.trunc(turned);
-    turned -= steps;
+    if (event.ctrlKey) { /* also two fingers on a touch pad */
+      zoomBy(Math.exp(-event.deltaY / 200), placeOf(event));
+      event.preventDefault();
+      return;
+    }
     /* At either end the page scrolls on. */
     const last = data.scans[state.scan].slices - 1;
     const atEnd = event.deltaY > 0 ? state.slice === 0 : state.slice === last;
     if (!atEnd) event.preventDefault();
-    if (steps) goTo(state.slice - Math.sign(steps) * Math.min(3, Math.abs(steps)));
+    /* One notch of a wheel is one slice, however far it says that it turned; a touch pad, which
+       reports a few pixels at a time, takes 40 of them. */
+    const isNotch = event.deltaMode !== 0 || Math.abs(event.deltaY) >= 40;
+    turned = isNotch ? Math.sign(event.deltaY) : turned + event.deltaY / 40;
+    const step = Math.trunc(turned);
+    turned -= step;
+    if (step) goTo(state.slice - Math.sign(step));
   }, { passive: false });
+
+  /* One pointer draws a distance or moves the zoomed slice, two pinch. */
+  const pointers = new Map();
+  const apart = () => {
+    const [one, other] = [...pointers.values()];
+    return Math.hypot(one.clientX - other.clientX, one.clientY - other.clientY);
+  };
+  canvas.addEventListener("pointerdown", (event) => {
+    if (!state.unpacked || event.button !== 0) return;
+    pointers.set(event.pointerId, event);
+    canvas.setPointerCapture(event.pointerId);
+    if (pointers.size === 1 && byId("viewer-measure").checked) {
+      measured = [placeOf(event), placeOf(event)];
+      draw();
+    }
+  });
+  canvas.addEventListener("pointermove", (event) => {
+    const before = pointers.get(event.pointerId);
+    if (!before) return;
+    if (pointers.size === 2) {
+      const were = apart();
+      pointers.set(event.pointerId, event);
+      const [one, other] = [...pointers.values()].map(placeOf);
+      const between = { x: (one.x + other.x) / 2, y: (one.y + other.y) / 2 };
+      if (were > 0) zoomBy(apart() / were, between);
+      return;
+    }
+    pointers.set(event.pointerId, event);
+    if (byId("viewer-measure").checked && measured) {
+      measured[1] = placeOf(event);
+      draw();
+    } else if (view.zoom > 1) {
+      const [from, to] = [placeOf(before), placeOf(event)];
+      setView(view.zoom, view.x - (to.x - from.x), view.y - (to.y - from.y));
+    }
+  });
+  for (const name of ["pointerup", "pointercancel"]) {
+    canvas.addEventListener(name, (event) => pointers.delete(event.pointerId));
+  }
+  canvas.addEventListener("dblclick", () => setView(1, 0, 0));
   canvas.addEventListener("keydown", (event) => {
     const last = data.scans[state.scan].slices - 1;
     const moves = { ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1, PageUp: 5, PageDown: -5, Home: -last, End: last };
-    const toggles = { t: "viewer-truth", p: "viewer-prediction", f: "viewer-fill" };
+    const toggles = { t: "viewer-truth", p: "viewer-prediction", f: "viewer-fill", d: "viewer-measure" };
+    const zooms = { "+": 1.25, "=": 1.25, "-": 0.8, "0": 0 };
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.key in moves) {
+    if (event.key in zooms) {
+      if (zooms[event.key]) zoomBy(zooms[event.key], middle());
+      else setView(1, 0, 0);
+      event.preventDefault();
+    } else if (event.key in moves) {
       goTo(state.slice + moves[event.key]);
       event.preventDefault();
     } else if (event.key.toLowerCase() in toggles) {
@@ -281,9 +396,9 @@ const Viewer = (() => {
   canvas.addEventListener("pointermove", (event) => {
     const scan = data.scans[state.scan];
     if (!state.unpacked) return;
-    const box = canvas.getBoundingClientRect();
-    const column = Math.floor((((event.clientX - box.left) / box.width) * scan.mask.columns) / scan.factor);
-    const row = Math.floor((((event.clientY - box.top) / box.height) * scan.mask.rows) / scan.factor);
+    const place = placeOf(event);
+    const column = Math.floor((place.x * scan.mask.columns) / scan.factor);
+    const row = Math.floor((place.y * scan.mask.rows) / scan.factor);
     const grey = state.unpacked.grey[(state.slice * scan.image.rows + row) * scan.image.columns + column];
     const edge = grey === 0 ? "≤ " : grey === 255 ? "≥ " : "";
     byId("viewer-probe").textContent = grey === undefined ? "" : `${edge}${Math.round(huLow + (grey * (huHigh - huLow)) / 255)} HU`;
@@ -295,6 +410,10 @@ const Viewer = (() => {
   });
   slider.addEventListener("input", () => goTo(Number(slider.value)));
   for (const id of ["viewer-truth", "viewer-prediction", "viewer-fill"]) byId(id).addEventListener("change", draw);
+  byId("viewer-measure").addEventListener("change", () => {
+    measured = null;
+    draw();
+  });
   for (const id of ["viewer-level", "viewer-width"]) byId(id).addEventListener("input", draw);
   root.querySelectorAll("[data-window]").forEach((button) => button.addEventListener("click", () => setWindow(button.dataset.window)));
   root.querySelectorAll("[data-scan]").forEach((tab) => tab.addEventListener("click", () => select(Number(tab.dataset.scan))));
