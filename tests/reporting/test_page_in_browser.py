@@ -226,9 +226,7 @@ def test_two_fingers_zoom_and_one_still_scrolls(browser: Any, place: Workplace) 
     for kind, apart in (("Start", 20), ("Move", 30), ("Move", 45), ("Move", 60)):
         points = [{"x": middle[0] + way * apart, "y": middle[1], "id": way} for way in (0, 1)]
         points[0]["x"] = middle[0] - apart
-        touch.send(
-            "Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": points}
-        )
+        touch.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": points})
     touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
     opened.wait_until(lambda: opened.picture() != whole)
     assert canvas.evaluate("canvas => canvas.style.touchAction") == "none"
