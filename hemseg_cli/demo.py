@@ -51,7 +51,7 @@ class DemoResult:
             ["what", "where"],
             [
                 ["report", str(self.page)],
-                ["try again by hand", f"cd {self.folder}; hemseg evaluate --bootstrap 5000"],
+                ["next", f"cd {self.folder}; hemseg evaluate --bootstrap 5000"],
             ],
         )
         return [*self.evaluate.tables(), done]
