@@ -92,14 +92,7 @@ def measure(
     """
     by_class: dict[str, tuple[Lesion, ...]] = {}
     if len(classes) > 1:
-        by_class = {
-            each.key: tuple(
-                find_lesions(
-                    (mask == each.value).view(np.uint8), scan, voxel_volume_mm3=voxel_volume_mm3
-                )
-            )
-            for each in classes
-        }
+        by_class = _lesions_by_class(mask, scan, voxel_volume_mm3, classes)
         united = union_classes(classes)
         mask = np.isin(mask, [each.value for each in united]).view(np.uint8)
         channels = [n for n, each in enumerate(classes) if each in united]
@@ -108,12 +101,10 @@ def measure(
             deviation = replace(deviation, values=deviation.values[channels]).union()
 
     lesions = find_lesions(mask, scan, voxel_volume_mm3=voxel_volume_mm3)
-    predicted_ml = sum(lesion.volume_ml for lesion in lesions)
-    mean_hu = (
-        sum(lesion.mean_hu * lesion.volume_ml for lesion in lesions) / predicted_ml
-        if lesions
-        else None
-    )
+    predicted_ml = sum(one.volume_ml for one in lesions)
+    mean_hu = None
+    if lesions:
+        mean_hu = sum(lesion.mean_hu * lesion.volume_ml for lesion in lesions) / predicted_ml
     confidence = confidence_of(
         probability.values,
         mask[box_of(probability.part)],
@@ -142,6 +133,17 @@ def measure(
         class_ml={key: sum(one.volume_ml for one in found) for key, found in by_class.items()},
     )
     return Measured(row, tuple(lesions), by_class)
+
+
+def _lesions_by_class(
+    mask: NDArray[np.uint8], scan: Volume, voxel_volume_mm3: float, classes: Sequence[LabelClass]
+) -> dict[str, tuple[Lesion, ...]]:
+    """Find the lesions of each class of a label map, by the class's key."""
+    found = {}
+    for each in classes:
+        own = (mask == each.value).view(np.uint8)
+        found[each.key] = tuple(find_lesions(own, scan, voxel_volume_mm3=voxel_volume_mm3))
+    return found
 
 
 def lesion_rows(measured: Measured) -> list[LesionRow]:
