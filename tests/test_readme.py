@@ -42,7 +42,7 @@ patch = [32, 32, 8]
 patches_per_scan = 1
 batch_size = 2
 folds = 3
-tune = "mask"
+choose = "mask"
 validation_cases = 1
 [train.models.dynunet]
 network = { channels = [4, 8, 8], strides = [[1,1,1],[2,2,1],[2,2,2]], \

@@ -47,7 +47,7 @@ _PAPER: Preset = {
     "validation_every": 2,
     "validation_grid": "network",
     "validation_crop": False,
-    "tune": "none",
+    "choose": "none",
     "loss": {
         "dice": 1.0,
         "cross_entropy": 0.0,
@@ -99,7 +99,7 @@ _STRONG: Preset = {
     "precision": "auto",
     "validation_every": 5,
     "validation_grid": "native",
-    "tune": "all",
+    "choose": "all",
     "loss": {
         "dice": 1.0,
         "cross_entropy": 1.0,

@@ -480,7 +480,7 @@ class TrainConfig(Section):
     validation_weighting: Literal["gaussian", "constant"] = Field(
         "constant", description="weights of overlapping windows in validation"
     )
-    tune: Literal["none", "mask", "all"] = Field(
+    choose: Literal["none", "mask", "all"] = Field(
         "all",
         description=(
             "settings of prediction chosen on the val split: none; threshold and smallest "
@@ -489,7 +489,7 @@ class TrainConfig(Section):
             "training is done and as a tenth of its time allows (all)"
         ),
     )
-    tune_cases: int | None = Field(
+    choose_cases: int | None = Field(
         24,
         ge=1,
         description="scans of the val split, of all volumes, on which they are compared; none: all",

@@ -46,7 +46,7 @@ class FoundRun:
 
     def is_tuned(self) -> bool:
         """Whether the settings of prediction have been chosen, or are not to be."""
-        if self.last["config"]["train"].get("tune") == "none":
+        if self.last["config"]["train"].get("choose") == "none":
             return True
         return bool(read_checkpoint(self.directory.checkpoint("best")).get("tuned"))
 

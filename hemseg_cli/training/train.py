@@ -151,7 +151,7 @@ def train_network(
             directory = processes.broadcast(lambda: new_run(config, run))
         with written_run(directory, config, device, processes):
             _train_to_the_end(directory, state, setup, processes)
-            if processes.is_main and config.train.tune != "none":
+            if processes.is_main and config.train.choose != "none":
                 _tune_prediction(directory, config, cases, device, seconds=state.progress.seconds)
 
     return _result(directory, config, vars(state.progress))
@@ -267,7 +267,7 @@ def _tune_prediction(
     `seconds`: how long the training took; a share of it is for this.
     """
     best = run.checkpoint("best")
-    sample = sample_by_volume(cases.val[: config.train.validation_cases], config.train.tune_cases)
+    sample = sample_by_volume(cases.val[: config.train.validation_cases], config.train.choose_cases)
     total = len(sample) * count_passes(config)
     with (
         stop_requests() as request,

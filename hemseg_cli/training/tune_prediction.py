@@ -36,7 +36,7 @@ THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
 # A change has to gain this much mean Dice, or a small val split would choose by noise.
 SMALLEST_DICE_GAIN = 0.005
 MIN_COMPONENTS_ML = (0.0, 0.05, 0.1, 0.25, 0.5)
-# Tried where `train.tune` is "all", cheapest first; and how many times the time of the default
+# Tried where `train.choose` is "all", cheapest first; and how many times the time of the default
 # each takes.
 _INFERENCE_OPTIONS: tuple[tuple[dict[str, Any], float], ...] = (
     ({"weighting": "gaussian"}, 1.0),
@@ -162,7 +162,7 @@ def store_settings(checkpoint: Path, settings: Settings) -> None:
 
 
 def _inference_options(config: Config) -> list[tuple[dict[str, Any], float]]:
-    if config.train.tune != "all":
+    if config.train.choose != "all":
         return []
     return [
         (option, cost)

@@ -92,7 +92,7 @@ def test_four_processes_take_the_default_batch_and_train_what_one_does(
 ) -> None:
     # 12 patches: three whole batches of four.
     common = ("train.patches_per_scan=4", "train.precision=float32", "train.epochs=1", *settings)
-    common = (*common, "train.tune=none")
+    common = (*common, "train.choose=none")
     four = small_config(place, *common, "train.batch_size=2")
     file = str(write_config(place, four))
     assert json.loads(run_processes(4, "train", "--config", file, "--run", "four", "--json"))

@@ -122,7 +122,7 @@ def test_600_scans_are_trained_with_256_file_descriptors(tmp_path: Path) -> None
         cases.append(case)
     write_cases(folder / "cases.csv", cases)
     config = small_config(
-        tmp_path, "train.patches_per_scan=1", "train.batch_size=100", "train.tune=none"
+        tmp_path, "train.patches_per_scan=1", "train.batch_size=100", "train.choose=none"
     )
 
     def limit_files() -> None:

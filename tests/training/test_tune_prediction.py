@@ -110,7 +110,7 @@ def test_mirrored_copies_are_chosen_where_they_help(
     config = config_in(tmp_path)
     chosen = tuned_by(make_run(tmp_path), config, cases_in(config, 1))
     assert (chosen.settings.tta, chosen.dice_before, chosen.dice) == (True, 0.0, 1.0)
-    mask_only = config_in(tmp_path, train=TrainConfig(tune="mask"))
+    mask_only = config_in(tmp_path, train=TrainConfig(choose="mask"))
     assert not tuned_by(make_run(tmp_path), mask_only, cases_in(config, 1)).settings.tta
 
 
