@@ -85,6 +85,13 @@ def _segresnet_multiple(config: Mapping[str, Any]) -> Size:
 _NETS = "monai.networks.nets"
 _CHANNELS = [32, 64, 128, 256, 512]
 _TWOS = [2, 2, 2, 2]
+# Slices of 5 mm: no pooling across them for three levels.
+_DYNUNET = {
+    "channels": [32, 64, 128, 256, 320, 320],
+    "strides": [[1, 1, 1], [2, 2, 1], [2, 2, 1], [2, 2, 1], [2, 2, 2], [2, 2, 2]],
+    "kernels": [[3, 3, 1], [3, 3, 1], [3, 3, 1], [3, 3, 3], [3, 3, 3], [3, 3, 3]],
+    "supervised_levels": 3,
+}
 
 MODELS: dict[str, ModelEntry] = {
     entry.name: entry
@@ -185,12 +192,16 @@ MODELS: dict[str, ModelEntry] = {
             source="MONAI DynUNet, nnU-Net's topology for 5 mm slices, deep supervision",
             factory="hemseg_cli.models.dynunet:dynunet",
             parameters=30_169_348,
-            model_config={
-                "channels": [32, 64, 128, 256, 320, 320],
-                "strides": [[1, 1, 1], [2, 2, 1], [2, 2, 1], [2, 2, 1], [2, 2, 2], [2, 2, 2]],
-                "kernels": [[3, 3, 1], [3, 3, 1], [3, 3, 1], [3, 3, 3], [3, 3, 3], [3, 3, 3]],
-                "supervised_levels": 3,
-            },
+            model_config=_DYNUNET,
+            multiple=_product_of_strides,
+        ),
+        ModelEntry(
+            name="dynunet-res",
+            title="DynUNet, residual",
+            source="MONAI DynUNet of the same topology, residual blocks",
+            factory="hemseg_cli.models.dynunet:dynunet",
+            parameters=30_398_948,
+            model_config={**_DYNUNET, "residual": True},
             multiple=_product_of_strides,
         ),
         ModelEntry(

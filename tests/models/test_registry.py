@@ -31,6 +31,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "supervised_levels": 1,
     },
 }
+SMALL["dynunet-res"] = SMALL["dynunet"]
 NETWORKS = [name for name, model in MODELS.items() if model.factory]
 
 
@@ -188,3 +189,13 @@ def test_registry_imports_nothing_heavy() -> None:
         ).stdout.strip()
         == "[]"
     )
+
+
+def test_residual_dynunet_is_monais_with_residual_blocks() -> None:
+    from monai.networks.blocks.dynunet_block import UnetResBlock
+
+    network = build_network("dynunet-res", SMALL["dynunet-res"], 1)
+    blocks = [module for module in network.modules() if isinstance(module, UnetResBlock)]
+    assert len(blocks) >= 3  # one a level
+    plain = build_network("dynunet", SMALL["dynunet"], 1)
+    assert not any(isinstance(module, UnetResBlock) for module in plain.modules())
