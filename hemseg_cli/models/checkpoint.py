@@ -17,6 +17,7 @@ from torch import nn
 
 from hemseg_cli.core.errors import FileFormatError, HemsegError
 from hemseg_cli.core.files import atomic_path
+from hemseg_cli.core.names import printable
 from hemseg_cli.models.checkpoint_settings import FORMAT, CheckpointSettings, read_settings
 from hemseg_cli.models.registry import build_network
 from hemseg_cli.models.weights import check_finite
@@ -98,7 +99,7 @@ def load_weights(network: nn.Module, checkpoint: Mapping[str, Any]) -> None:
         network.load_state_dict(checkpoint["model"])
     except (RuntimeError, AttributeError, TypeError) as error:
         lines = str(error).splitlines()
-        detail = lines[1].strip()[:200] if len(lines) > 1 else lines[0]
+        detail = printable((lines[1] if len(lines) > 1 else lines[0]).strip()[:200])
         raise FileFormatError(
             f"the weights are not those of {checkpoint['model_name']}: {detail}",
             hint="the checkpoint belongs to another model or configuration",
@@ -141,7 +142,8 @@ def _check_whole(path: Path) -> None:
         raise FileFormatError(f"{path} is no checkpoint: {error}", hint=_HINT) from None
     if damaged is not None:
         raise FileFormatError(
-            f"{path} is damaged: the checksum of {damaged} does not hold", hint=_HINT
+            f"{path} is damaged: the checksum of {printable(damaged[:80])} does not hold",
+            hint=_HINT,
         )
 
 

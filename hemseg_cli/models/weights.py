@@ -9,6 +9,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from hemseg_cli.core.errors import FileFormatError, HemsegError
+from hemseg_cli.core.names import printable
 from hemseg_cli.models.registry import MODELS, build_network
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def check_shapes(network: nn.Module, weights: Mapping[str, torch.Tensor], name: 
         key for key in sorted(expected.keys() | given.keys()) if expected.get(key) != given.get(key)
     )
     raise FileFormatError(
-        f"the weights are not those of {name}: {key} is {given.get(key)}, "
+        f"the weights are not those of {name}: {printable(key[:80])} is {given.get(key)}, "
         f"expected {expected.get(key)}"
     )
 
@@ -121,14 +122,16 @@ def check_finite(weights: Mapping[str, Any]) -> None:
         if not isinstance(key, str) or not isinstance(value, torch.Tensor):
             raise FileFormatError(f"the weight {str(key)[:80]!r} is no tensor")
         if value.layout != torch.strided or value.is_quantized or value.is_meta:
-            raise FileFormatError(f"the weight {key} is no plain tensor")
+            raise FileFormatError(f"the weight {printable(key[:80])} is no plain tensor")
 
         # A view with repeated strides would stand for more numbers than the file holds.
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-            raise FileFormatError(f"the weight {key} is larger than what the file holds of it")
+            raise FileFormatError(
+                f"the weight {printable(key[:80])} is larger than what the file holds of it"
+            )
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise FileFormatError(
-                f"the weight {key} holds numbers that are not finite",
+                f"the weight {printable(key[:80])} holds numbers that are not finite",
                 hint="the training diverged: train again with a lower train.lr",
             )
 

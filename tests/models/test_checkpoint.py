@@ -9,8 +9,14 @@ import torch
 
 from hemseg_cli.core.errors import FileFormatError, HemsegError
 from hemseg_cli.models import checkpoint
-from hemseg_cli.models.checkpoint import network_of, read_checkpoint, write_checkpoint
+from hemseg_cli.models.checkpoint import (
+    load_weights,
+    network_of,
+    read_checkpoint,
+    write_checkpoint,
+)
 from hemseg_cli.models.registry import build_network
+from hemseg_cli.models.weights import check_finite, check_shapes
 
 CONFIG = {"channels": [4, 8], "strides": [2], "num_res_units": 0}
 
@@ -132,3 +138,20 @@ def test_full_disk_leaves_the_old_file_and_says_so(
         write_checkpoint(file, values(build_network("unet", CONFIG, 1), epoch=4))
     assert read_checkpoint(file)["epoch"] == 3
     assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
+
+
+@pytest.mark.parametrize(
+    "fault", [torch.tensor([float("nan")]), torch.zeros(1).expand(9), torch.eye(2).to_sparse()]
+)
+def test_names_of_weights_reach_no_terminal_raw(fault: torch.Tensor) -> None:
+    network = build_network("unet", CONFIG, 1)
+    weights = {"\x1b]0;owned\x07\nhead" + "x" * 1000: fault, **network.state_dict()}
+    with pytest.raises(FileFormatError, match="the weight") as caught:
+        check_finite(weights)
+    with pytest.raises(FileFormatError, match="not those of") as other:
+        load_weights(network, values(network, model=weights))
+    with pytest.raises(FileFormatError, match="not those of") as third:
+        check_shapes(network, weights, "unet")
+    for error in (caught, other, third):
+        assert error.value.message.replace("\n", "").isprintable()
+        assert len(error.value.message) < 400
