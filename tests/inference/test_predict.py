@@ -89,6 +89,26 @@ def test_split_is_predicted_without_any_label(work: Path) -> None:
     assert (folder / "preview/a.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_another_data_set_has_predictions_of_its_own(work: Path) -> None:
+    """Scans of two data sets may have one id: neither's masks are taken for the other's."""
+    for name, seed in (("hemseg-200", 0), ("other", 1)):
+        write_volume(work / f"data/{name}/test/image/a.nii.gz", scan(seed=seed))
+        case = Case("a", split="test", image="test/image/a.nii.gz")
+        write_cases(work / f"data/{name}/cases.csv", [case])
+
+    (work / "runs/run/config.toml").write_text(
+        f"[data]\nroot = '{work / 'data'}'\ndataset = 'hemseg-200'\n"
+    )
+    own = config_in(work, predict=QUIET)
+    stated = own.data.model_copy(update={"dataset": "other"})
+    stated.model_fields_set.add("dataset")
+    predict(own)
+    result = predict(own.model_copy(update={"data": stated}))
+    assert (result.trained_on, result.data_set) == ("hemseg-200", "other")
+    assert result.folder == work / "runs/run/predictions/external/other/test"
+    assert (work / "runs/run/predictions/test/a.nii.gz").is_file()
+
+
 @pytest.mark.parametrize("known", [False, True])
 def test_oblique_input_is_measured_by_its_header_unless_a_sidecar_knows_better(
     work: Path, known: bool
