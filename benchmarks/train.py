@@ -42,9 +42,9 @@ from hemseg_cli.core.errors import HemsegError
 from hemseg_cli.evaluation.evaluate import evaluate
 from hemseg_cli.inference.predict import predict
 from hemseg_cli.models.registry import build_network, full_config
+from hemseg_cli.training.data_sets import data_set_cases
 from hemseg_cli.training.distributed import Processes
 from hemseg_cli.training.loop import StepDone, run_epochs
-from hemseg_cli.training.scans import training_cases
 from hemseg_cli.training.setup import make_setup, make_state
 from hemseg_cli.training.train import train
 
@@ -165,7 +165,7 @@ def _published_epoch(options: argparse.Namespace, folder: Path) -> dict[str, Any
 def _own_epoch(options: argparse.Namespace, folder: Path, precision: str) -> dict[str, Any]:
     config, device = _epoch_config(options, folder, precision), torch.device(options.device)
     started = time.perf_counter()
-    setup = make_setup(config, training_cases(config), device, Processes())
+    setup = make_setup(config, data_set_cases(config), device, Processes())
     prepare_s = time.perf_counter() - started
     events = run_epochs(make_state(config, setup, device, Processes()), setup, Processes())
     marks: list[float] = []

@@ -61,6 +61,13 @@ _Freeze = Annotated[
     str | None,
     typer.Option("--freeze", metavar="encoder", help="Leave the encoder's weights as they are."),
 ]
+_AllowContamination = Annotated[
+    bool | None,
+    typer.Option(
+        "--allow-contamination",
+        help="Train on several data sets also where one has test scans of another.",
+    ),
+]
 _Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of everything random.")]
 
 
@@ -79,6 +86,7 @@ def train(
     run: _Run = None,
     start_from: _From = None,
     freeze: _Freeze = None,
+    allow_contamination: _AllowContamination = None,
     seed: _Seed = None,
     device: options.Device = None,
     workers: options.Workers = None,
@@ -92,6 +100,7 @@ def train(
         "train.recipe": recipe,
         "train.start_from": start_from,
         "train.freeze": freeze,
+        "data.allow_contamination": allow_contamination,
         "train.epochs": epochs,
         "train.max_minutes": max_minutes,
         "train.fold": int(fold) if fold is not None and fold.isdigit() else fold,

@@ -113,9 +113,24 @@ class DataConfig(Section):
         description="hemseg-200, hemseg-500, or the name of a data set of your own below data.root",
     )
 
+    train_on: tuple[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")], ...] = Field(
+        (),
+        description="data sets that are trained on together, each with the classes that it labels; "
+        "the first is the one that the run works on; none: dataset alone",
+    )
+    allow_contamination: bool = Field(
+        False, description="train on several data sets also where one has test scans of another"
+    )
     cache: Path | None = Field(
         None, description="folder of the preprocessed scans; none: .cache in the data set"
     )
+
+    @model_validator(mode="after")
+    def _first_is_the_data_set(self) -> "DataConfig":
+        """Let the first of several data sets be the one that everything else reads."""
+        if self.train_on and "dataset" not in self.model_fields_set:
+            object.__setattr__(self, "dataset", self.train_on[0])  # frozen, and not yet given out
+        return self
 
     @property
     def folder(self) -> Path:

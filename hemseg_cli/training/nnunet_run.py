@@ -5,7 +5,7 @@ from typing import Any
 
 from hemseg_cli.config import Config, validate_file
 from hemseg_cli.core import console
-from hemseg_cli.core.errors import HemsegError
+from hemseg_cli.core.errors import HemsegError, UsageError
 from hemseg_cli.core.run_directory import RunDirectory, mark_latest, open_run
 from hemseg_cli.inference.predictor import torch_device
 from hemseg_cli.models.checkpoint import read_checkpoint
@@ -23,6 +23,11 @@ def train_nnunet_run(
     config: Config, *, run: str | None, resume: bool, keep_finished: bool = False
 ) -> TrainResult:
     """Train nnU-Net into a run directory, or go on where it stopped (`Family.train`)."""
+    if len(config.data.train_on) > 1:
+        raise UsageError(
+            "nnU-Net trains on one data set: its trainer has no mask for partial labels",
+            hint="another --model, or data.train_on with one name",
+        )
     cases = training_cases(config)
     device = torch_device(config.compute.device)
     directory, state = _begun(config, run, resume=resume)

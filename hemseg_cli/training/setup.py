@@ -13,7 +13,7 @@ from torch import nn
 from hemseg_cli.config import Config
 from hemseg_cli.core import console
 from hemseg_cli.core.cases import Case
-from hemseg_cli.core.classes import HEMORRHAGE_ONLY, LabelClass, read_classes
+from hemseg_cli.core.classes import HEMORRHAGE_ONLY, LabelClass
 from hemseg_cli.core.devices import training_precision
 from hemseg_cli.core.errors import HemsegError, UsageError
 from hemseg_cli.core.executor import default_workers
@@ -26,6 +26,7 @@ from hemseg_cli.training.batches import (
     workers_within,
 )
 from hemseg_cli.training.cache import PreparedCase, prepared_cases, preprocess_of
+from hemseg_cli.training.data_sets import DataSetCases, run_classes
 from hemseg_cli.training.distributed import Processes
 from hemseg_cli.training.ema import WeightMean
 from hemseg_cli.training.fine_tuning import freeze_encoder, take_weights
@@ -33,7 +34,6 @@ from hemseg_cli.training.losses import Loss, make_loss
 from hemseg_cli.training.micro_batch import micro_batch
 from hemseg_cli.training.output_bias import set_output_bias
 from hemseg_cli.training.sampling import PatchDataset
-from hemseg_cli.training.scans import TrainingCases
 from hemseg_cli.training.schedule import LearningRateSchedule, make_optimizer
 from hemseg_cli.training.state import TrainState, step_seed
 from hemseg_cli.training.validation import run_settings
@@ -94,18 +94,21 @@ def share_batch(config: Config, processes: Processes) -> Config:
 
 
 def make_setup(
-    config: Config, cases: TrainingCases, device: torch.device, processes: Processes
+    config: Config, parts: Sequence[DataSetCases], device: torch.device, processes: Processes
 ) -> TrainSetup:
-    """Prepare the scans, and put together what the loop needs.
+    """Prepare the scans of each data set, and put together what the loop needs.
 
     HemsegError where no scan is left to validate on, or none of them has any hemorrhage: the Dice
     of empty masks against empty labels is 1, whatever the network has learnt.
     """
     train = config.train
-    val_cases = cases.val[: train.validation_cases]
-    prepared = _prepare(config, [*cases.train, *val_cases], processes)
-    kept = [prepared[case.scan] for case in cases.train if case.scan in prepared]
-    validated = [prepared[case.scan] for case in val_cases if case.scan in prepared]
+    classes = run_classes(config)
+    kept, validated = [], []
+    for part in parts:
+        val_cases = part.cases.val[: train.validation_cases]
+        prepared = _prepare(part.config, [*part.cases.train, *val_cases], processes, classes)
+        kept += [prepared[case.scan] for case in part.cases.train if case.scan in prepared]
+        validated += [prepared[case.scan] for case in val_cases if case.scan in prepared]
     _check_validation(validated)
     _warn_of_size(train, kept)
 
@@ -123,13 +126,8 @@ def make_setup(
         plan,
         make_loss(train, processes),
         validated,
-        run_classes(config),
+        classes,
     )
-
-
-def run_classes(config: Config) -> tuple[LabelClass, ...]:
-    """The classes that a run tells apart: those of its data set."""
-    return read_classes(config.data.directory)
 
 
 def make_state(
@@ -274,10 +272,13 @@ def _patches_of(cases: Sequence[PreparedCase], train: "TrainConfig", epoch: int)
 
 
 def _prepare(
-    config: Config, cases: Sequence[Case], processes: Processes
+    config: Config,
+    cases: Sequence[Case],
+    processes: Processes,
+    classes: Sequence[LabelClass],
 ) -> dict[str, PreparedCase]:
     """Preprocess in the main process first; the others find the scans in the cache."""
-    preprocess, classes = preprocess_of(config.train), run_classes(config)
+    preprocess = preprocess_of(config.train)
     if processes.size > 1:
         processes.broadcast(lambda: len(prepared_cases(config, cases, preprocess, classes)))
     return {case.scan: case for case in prepared_cases(config, cases, preprocess, classes)}

@@ -13,6 +13,7 @@ from hemseg_cli.core.errors import HemsegError, Stopped
 from hemseg_cli.core.run_directory import RunDirectory
 from hemseg_cli.inference.predictor import torch_device
 from hemseg_cli.models.registry import model_to_train
+from hemseg_cli.training.data_sets import check_contamination, data_set_cases
 from hemseg_cli.training.display import Display, tensorboard
 from hemseg_cli.training.distributed import Processes, process_group
 from hemseg_cli.training.fine_tuning import read_start
@@ -28,7 +29,6 @@ from hemseg_cli.training.saving import (
 from hemseg_cli.training.scans import (
     TrainingCases,
     sample_by_volume,
-    training_cases,
     warn_of_contamination,
 )
 from hemseg_cli.training.setup import (
@@ -123,7 +123,8 @@ def train_network(
 ) -> TrainResult:
     """Train one of our networks (`Family.train`)."""
     check_network(config)
-    cases = training_cases(config)
+    parts = data_set_cases(config)
+    home, cases = parts[0].config, parts[0].cases
 
     device = torch_device(config.compute.device)
     with process_group(device.type) as processes:
@@ -140,8 +141,10 @@ def train_network(
 
         # What can fail for the sake of the data or the network fails before a run is made.
         if found is None:
-            warn_of_contamination(config, cases)
-        setup = make_setup(config, cases, device, processes)
+            check_contamination(config, parts)
+            for part in parts:
+                warn_of_contamination(part.config, part.cases)
+        setup = make_setup(config, parts, device, processes)
         start = read_start(config) if found is None else None
         state = make_state(config, setup, device, processes, start)
         if found is not None:
@@ -152,7 +155,7 @@ def train_network(
         with written_run(directory, config, device, processes):
             _train_to_the_end(directory, state, setup, processes)
             if processes.is_main and config.train.choose != "none":
-                _tune_prediction(directory, config, cases, device, seconds=state.progress.seconds)
+                _tune_prediction(directory, home, cases, device, seconds=state.progress.seconds)
 
     return _result(directory, config, vars(state.progress))
 

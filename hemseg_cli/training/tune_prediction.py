@@ -67,7 +67,7 @@ class TunedSettings:
 def count_passes(config: Config) -> int:
     """How often `tune_prediction` predicts each scan."""
     if len(read_classes(config.data.directory)) > 1:
-        return 1
+        return 1  # one pass serves the thresholds of all classes
     return 1 + len(_inference_options(config))
 
 

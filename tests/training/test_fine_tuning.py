@@ -15,7 +15,7 @@ from hemseg_cli.training.fine_tuning import freeze_encoder, take_weights
 from hemseg_cli.training.train import train
 from tests.training.small_run import assert_same_state, small_config, small_data
 
-_CONSTANT = ("train.schedule=constant", "train.ema_share=0", "train.tune=none", "train.warmup=0")
+_CONSTANT = ("train.schedule=constant", "train.ema_share=0", "train.choose=none", "train.warmup=0")
 
 
 @pytest.fixture(scope="module")

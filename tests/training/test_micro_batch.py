@@ -8,10 +8,10 @@ import torch
 from hemseg_cli.config import Config
 from hemseg_cli.core.errors import UsageError
 from hemseg_cli.training.batches import Batch
+from hemseg_cli.training.data_sets import data_set_cases
 from hemseg_cli.training.distributed import Processes
 from hemseg_cli.training.loop import StepDone, run_epochs
 from hemseg_cli.training.micro_batch import add_gradient, micro_batch
-from hemseg_cli.training.scans import training_cases
 from hemseg_cli.training.setup import check_network, make_setup, make_state
 from tests.training.small_run import small_config
 
@@ -27,7 +27,7 @@ SMALL_VNET = ("train.model=vnet", "train.patch=[32, 16, 16]", "train.network={}"
 
 
 def gradient_of(config: Config) -> tuple[float, torch.Tensor]:
-    setup = make_setup(config, training_cases(config), CPU, Processes())
+    setup = make_setup(config, data_set_cases(config), CPU, Processes())
     state = make_state(config, setup, CPU, Processes())
     patches = [setup.loading.patches_of(0)[index] for index in range(5)]
     images, labels = (torch.stack([patch[key] for patch in patches]) for key in ("image", "label"))
@@ -54,7 +54,7 @@ def test_parts_have_the_loss_and_the_gradient_of_the_whole_batch(
 
 def test_parts_pass_through_the_network_one_after_the_other(place: Path) -> None:
     config = small_config(place, *EACH_PATCH, "train.micro_batch=2", network=SMALL_UNET)
-    setup = make_setup(config, training_cases(config), CPU, Processes())
+    setup = make_setup(config, data_set_cases(config), CPU, Processes())
     state = make_state(config, setup, CPU, Processes())
     sizes: list[int] = []
     state.network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))

@@ -12,6 +12,7 @@ from hemseg_cli.core.cases import Case, write_cases
 from hemseg_cli.core.errors import HemsegError
 from hemseg_cli.imaging.nifti import Volume, write_volume
 from hemseg_cli.training.batches import workers_within
+from hemseg_cli.training.data_sets import data_set_cases
 from hemseg_cli.training.distributed import Processes
 from hemseg_cli.training.ema import ema_decay
 from hemseg_cli.training.sampling import PatchDataset, _tissue_voxel
@@ -152,7 +153,7 @@ def test_paper_centres_of_negatives_are_those_of_monai(place: Path) -> None:
         network=("train.model=unet",),
     )
     assert config.train.background_centres == "tissue"
-    cases = training_cases(config)
+    cases = data_set_cases(config)
     setup = make_setup(config, cases, CPU, Processes())
     dataset = setup.loading.patches_of(0)
     assert isinstance(dataset, PatchDataset)

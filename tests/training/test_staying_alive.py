@@ -16,8 +16,8 @@ from hemseg_cli.models import checkpoint
 from hemseg_cli.models.checkpoint import read_checkpoint
 from hemseg_cli.training import loop, sampling
 from hemseg_cli.training.batches import Loading
+from hemseg_cli.training.data_sets import data_set_cases
 from hemseg_cli.training.distributed import Processes
-from hemseg_cli.training.scans import training_cases
 from hemseg_cli.training.setup import make_setup, make_state
 from hemseg_cli.training.state import load_last, save_last
 from hemseg_cli.training.train import train
@@ -39,7 +39,7 @@ def poison(place: Path, scan: str) -> None:
 
 def fill_cache(place: Path) -> None:
     make_setup(
-        small_config(place), training_cases(small_config(place)), torch.device("cpu"), Processes()
+        small_config(place), data_set_cases(small_config(place)), torch.device("cpu"), Processes()
     )
 
 
@@ -81,7 +81,7 @@ def test_training_stops_after_a_few_bad_batches_in_a_row_and_names_the_scans(pla
 def values_to_save(place: Path) -> dict[str, object]:
     """A checkpoint to resume from, of a training that has not begun."""
     config, device = small_config(place), torch.device("cpu")
-    setup = make_setup(config, training_cases(config), device, Processes())
+    setup = make_setup(config, data_set_cases(config), device, Processes())
     return make_state(config, setup, device, Processes()).resume_checkpoint()
 
 
@@ -223,7 +223,7 @@ def test_out_of_memory_names_the_two_settings_to_lower(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = small_config(place)
-    setup = make_setup(config, training_cases(config), torch.device("cpu"), Processes())
+    setup = make_setup(config, data_set_cases(config), torch.device("cpu"), Processes())
     state = make_state(config, setup, torch.device("cpu"), Processes())
 
     class Greedy(torch.nn.Module):

@@ -16,6 +16,7 @@ from hemseg_cli.inference.ensemble import EnsembleNetwork
 from hemseg_cli.inference.predictor import Predictor
 from hemseg_cli.models.checkpoint import network_of, read_checkpoint
 from hemseg_cli.training import loop, validation
+from hemseg_cli.training.data_sets import data_set_cases
 from hemseg_cli.training.distributed import Processes
 from hemseg_cli.training.scans import training_cases
 from hemseg_cli.training.setup import make_setup, make_state
@@ -148,7 +149,7 @@ def test_stopped_anywhere_and_resumed_is_bitwise_the_straight_run(
 def test_resumed_run_keeps_its_arithmetic(place: Path) -> None:
     config, device = small_config(place, "train.precision=auto"), torch.device("cpu")
     moved = make_state(
-        config, make_setup(config, training_cases(config), device, Processes()), device, Processes()
+        config, make_setup(config, data_set_cases(config), device, Processes()), device, Processes()
     )
     assert moved.precision is torch.float32
     moved.restore({**moved.resume_checkpoint(), "precision": "bfloat16"})
