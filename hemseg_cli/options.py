@@ -80,10 +80,6 @@ Scheduler = Annotated[
         "--scheduler", metavar="tcp://HOST:PORT", help="Send the cases to a Dask cluster."
     ),
 ]
-DataSet = Annotated[
-    str | None,
-    typer.Option("--dataset", metavar="NAME", help="Data set to work on (default: the run's own)."),
-]
 Split = Annotated[
     str | None,
     typer.Option("--split", metavar="train|val|test", help="Split to work on (default: test)."),
