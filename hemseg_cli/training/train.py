@@ -136,7 +136,7 @@ def train_network(
         found = _find_run(config, run, processes, resume=resume)
         if found is not None and found.finished and not found.is_extended_by(config):
             return _complete(
-                found, config, cases, device, processes, resume=resume, keep=keep_finished
+                found, home, cases, device, processes, resume=resume, keep=keep_finished
             )
 
         # What can fail for the sake of the data or the network fails before a run is made.
