@@ -15,7 +15,10 @@ def report(
     *,
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="RUN", help="Run names or folders (default: the newest run)."),
+        typer.Argument(
+            metavar="RUN",
+            help="Run names or folders, or a folder of predict --out (default: the newest run).",
+        ),
     ] = None,
     runs: options.Runs = None,
     out: Annotated[

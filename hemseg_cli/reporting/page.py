@@ -24,7 +24,7 @@ from hemseg_cli.reporting.results import RunResults
 from hemseg_cli.reporting.tables import Column, ReportTable, cell_text, sort_value, to_csv
 from hemseg_cli.reporting.viewer import HU_HIGH, HU_LOW, Viewer
 
-_MOST_TABS = 6  # scans of the viewer that all have a tab
+MOST_TABS = 6  # scans of the viewer that all have a tab
 _NOTHING = ""  # plotly makes an empty style element and fills it by script
 _TILES = ("volume_error_ml", "lesion_sensitivity")
 
@@ -58,31 +58,21 @@ def render(page: Page) -> str:
     """The HTML text."""
     from plotly.offline import get_plotlyjs  # half a second to import
 
-    environment = Environment(
-        loader=PackageLoader("hemseg_cli.reporting", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    css = _asset("page.css")
     plotly = get_plotlyjs()
-    scripts = [_inline_script(text) for text in (plotly, _asset("viewer.js"), _asset("page.js"))]
     figures = {figure.key: figure for figure in page.figures}
     tables = {table.key: table for table in page.tables}
-    return environment.get_template("page.html").render(
+    return fill_template(
+        "page.html",
+        (plotly, _asset("viewer.js"), _asset("page.js")),
         page=page,
-        version=__version__,
-        policy=content_security_policy(scripts, [css, _NOTHING]),
-        css=Markup(css),
-        scripts=[Markup(script) for script in scripts],
         names=[run.name for run in page.runs],
         tiles=tiles(page.runs[0]),
         glance=_glance(page.runs),
         tables=tables,
         viewer=page.viewer,
         viewer_classes=page.viewer.classes,
-        most_tabs=_MOST_TABS,
+        has_truth=True,
+        most_tabs=MOST_TABS,
         matrix=page.matrix,
         hu_low=HU_LOW,
         hu_high=HU_HIGH,
@@ -95,6 +85,31 @@ def render(page: Page) -> str:
         flat=flat,
         data=_data(page),
         **_places(figures, tables, several=len(page.runs) > 1),
+    )
+
+
+def render_worklist(**values: Any) -> str:
+    """Return the HTML text of a worklist: `worklist.html` with the viewer, without charts."""
+    return fill_template("worklist.html", (_asset("viewer.js"), _asset("page.js")), **values)
+
+
+def fill_template(name: str, scripts: Sequence[str], **values: Any) -> str:
+    """Fill a template with values, the page's styles, and scripts that its policy names."""
+    environment = Environment(
+        loader=PackageLoader("hemseg_cli.reporting", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    css = _asset("page.css")
+    inline = [_inline_script(text) for text in scripts]
+    return environment.get_template(name).render(
+        version=__version__,
+        policy=content_security_policy(inline, [css, _NOTHING]),
+        css=Markup(css),
+        scripts=[Markup(script) for script in inline],
+        **values,
     )
 
 

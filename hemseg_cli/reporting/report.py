@@ -13,6 +13,7 @@ from hemseg_cli.core.errors import HemsegError, UsageError
 from hemseg_cli.core.files import remove_leftovers, write_text
 from hemseg_cli.core.run_directory import RunDirectory, open_run
 from hemseg_cli.evaluation.inputs import data_of_run, run_on_data
+from hemseg_cli.inference.outputs import OutputFolder
 from hemseg_cli.reporting import content
 from hemseg_cli.reporting.class_tables import classes_table, confusion_table
 from hemseg_cli.reporting.comparison import comparison_tables
@@ -29,6 +30,7 @@ from hemseg_cli.reporting.tables import (
     to_markdown,
 )
 from hemseg_cli.reporting.viewer import Viewer, build_viewer, choose_scans
+from hemseg_cli.reporting.worklist import predictions_in, worklist_page
 
 _MANY_SCANS, _MATRIX_OF_MANY = 20, 192  # above so many scans so many pixels: a page below 40 MB
 _RESEARCH_ONLY = "Research use only. Not a medical device."
@@ -92,10 +94,14 @@ def report(
     """Write the report of the given runs (None: the newest).
 
     One run: `report.html`, `report.md` and `report_csv/` in its folder; several: `comparison.html`
-    and so on in the folder of the first; `out`: an HTML file or a folder instead. `latex`: the
+    and so on in the folder of the first; `out`: an HTML file or a folder instead. A folder that
+    `predict` wrote (and no run) gets the worklist of its scans. `latex`: the
     tables for a paper too (`report.tex`). HemsegError: a run without evaluation;
     FileFormatError: a table that cannot be read, naming the cell.
     """
+    folder = _predictions(config, runs)
+    if folder is not None:
+        return _report_worklist(config, folder, out)
     directories = (
         [open_run(config.runs.root, name) for name in runs]
         if runs
@@ -131,6 +137,44 @@ def report(
         size_bytes=html.stat().st_size,
         summary=tables[0],
         warnings=tuple(warnings),
+        viewer_scans=tuple(scan.scan for scan in viewer.scans),
+        viewer_left_out=viewer.left_out,
+    )
+
+
+def _predictions(config: Config, names: Sequence[str | Path] | None) -> OutputFolder | None:
+    """Return the folder of predictions where one is named; UsageError beside other names."""
+    # A name of a run goes before a folder of the same name.
+    folders = [
+        folder
+        for name in names or ()
+        if not (config.runs.root / str(name)).is_dir()
+        and (folder := predictions_in(Path(name))) is not None
+    ]
+    if folders and len(names or ()) > 1:
+        raise UsageError(
+            f"{folders[0].path} is a folder of predictions: it has a page of its own",
+            hint=f"hemseg report {folders[0].path}",
+        )
+    return folders[0] if folders else None
+
+
+def _report_worklist(config: Config, folder: OutputFolder, out: Path | None) -> ReportResult:
+    """Write the worklist of a folder of predictions: `report.html`, `report.md`, `report_csv/`."""
+    html, markdown, csv_folder = _output_files([RunDirectory(folder.path)], out)
+    text, table, viewer = worklist_page(config, folder)
+    write_text(html, text)
+    write_text(markdown, to_markdown(table))
+    csv_file = csv_folder / f"{table.key}.csv"
+    write_text(csv_file, to_csv(table))
+    return ReportResult(
+        html=html,
+        markdown=markdown,
+        csv_files=(csv_file,),
+        runs=(folder.path.name,),
+        split="",
+        size_bytes=html.stat().st_size,
+        summary=table,
         viewer_scans=tuple(scan.scan for scan in viewer.scans),
         viewer_left_out=viewer.left_out,
     )

@@ -136,16 +136,10 @@ def _scan(
     image = read_volume(data.image_of(case))
     truth, predictions, missing = _label_maps(scan, data.label_of(case), image, runs)
 
-    # Crop to the head and to all that is labelled; of very many slices take some.
-    hu = _slices(image)
-    window = _head(hu, [truth != 0, *(labels != 0 for labels in predictions)])
-    step = -(-hu.shape[0] // _MOST_SLICES)
-    shown = (slice(None, None, step), *window)
-    hu, truth = hu[shown], truth[shown]
+    frame, shown = pack_image(image, [truth, *predictions], matrix)
+    truth = truth[shown]
     predictions = [labels[shown] for labels in predictions]
-
-    small, factor = shrink(hu, matrix)
-    x_mm, y_mm, _ = spacing_mm(to_canonical(image)[0].affine)
+    step = frame["step"]
     voxel_ml = step * (case.voxel_volume_mm3 or 0.0) / 1000
     keys = list(dict.fromkeys(key for pairs in classes for key in pairs.scored))
     layers = [
@@ -155,19 +149,36 @@ def _scan(
     return ViewerScan(
         scan,
         role,
-        {
-            "slices": hu.shape[0],
-            "step": step,
-            "image": {"rows": small.shape[1], "columns": small.shape[2], "data": pack_hu(small)},
-            "mask": {"rows": hu.shape[1], "columns": hu.shape[2]},
-            "factor": factor,
-            "width_mm": hu.shape[2] * x_mm,
-            "aspect": (hu.shape[2] * x_mm) / (hu.shape[1] * y_mm),
-            "missing": missing,
-            **layers[0],
-            "classes": layers[1:],
-        },
+        {**frame, "missing": missing, **layers[0], "classes": layers[1:]},
     )
+
+
+def pack_image(
+    image: Volume, labels: Sequence[NDArray[Any]], matrix: int
+) -> tuple[dict[str, Any], tuple[slice, slice, slice]]:
+    """Pack a scan's slices, cropped to the head and to all that is labelled.
+
+    `labels`: label maps as `slices_of` gives them. Return the values that the page's script reads,
+    and which part of the label maps is shown.
+    """
+    hu = slices_of(image)
+    rows, columns = _head(hu, [found != 0 for found in labels])
+    step = -(-hu.shape[0] // _MOST_SLICES)  # of very many slices take some
+    shown = (slice(None, None, step), rows, columns)
+    hu = hu[shown]
+
+    small, factor = shrink(hu, matrix)
+    x_mm, y_mm, _ = spacing_mm(to_canonical(image)[0].affine)
+    values = {
+        "slices": hu.shape[0],
+        "step": step,
+        "image": {"rows": small.shape[1], "columns": small.shape[2], "data": pack_hu(small)},
+        "mask": {"rows": hu.shape[1], "columns": hu.shape[2]},
+        "factor": factor,
+        "width_mm": hu.shape[2] * x_mm,
+        "aspect": (hu.shape[2] * x_mm) / (hu.shape[1] * y_mm),
+    }
+    return values, shown
 
 
 def _label_maps(
@@ -178,13 +189,13 @@ def _label_maps(
     HemsegError where no run has one.
     """
     grid = (image.array.shape, image.affine)
-    truth = _slices(match_axes(read_label(label), *grid))
+    truth = slices_of(match_axes(read_label(label), *grid))
     predictions, missing = [], []
     for run in runs:
         file = run.run.prediction_file(run.split, scan)
         if file.is_file():
             found = match_axes(read_label(file), *grid, what=f"mask of {run.name}")
-            predictions.append(_slices(found))
+            predictions.append(slices_of(found))
         else:
             missing.append(run.name)
             predictions.append(np.zeros_like(truth))
@@ -212,9 +223,9 @@ def _layer(
     ]
     return {
         "key": key,
-        "truth": _packed_mask(np.isin(truth, true_values), voxel_ml),
+        "truth": pack_counted_mask(np.isin(truth, true_values), voxel_ml),
         "predictions": [
-            _packed_mask(np.isin(labels, of_run), voxel_ml)
+            pack_counted_mask(np.isin(labels, of_run), voxel_ml)
             for labels, (of_run, _) in zip(predictions, values, strict=True)
         ],
         "results": [_shown(result) for result in results],
@@ -228,7 +239,7 @@ def _shown(result: CaseResult | None) -> dict[str, float | None]:
     }
 
 
-def _slices(volume: Volume) -> NDArray[Any]:
+def slices_of(volume: Volume) -> NDArray[Any]:
     """Return [k, rows, columns]: from low to high, from anterior, from the patient's right."""
     return to_canonical(volume)[0].array[::-1, ::-1, :].transpose(2, 1, 0)
 
@@ -276,7 +287,8 @@ def pack_mask(mask: NDArray[np.bool_]) -> str:
     return _deflated(np.packbits(mask.ravel()).tobytes())
 
 
-def _packed_mask(mask: NDArray[np.bool_], voxel_ml: float) -> dict[str, Any]:
+def pack_counted_mask(mask: NDArray[np.bool_], voxel_ml: float) -> dict[str, Any]:
+    """Pack a mask with the voxels and mL of each of its slices."""
     per_slice = mask.sum(axis=(1, 2))
     return {
         "data": pack_mask(mask),

@@ -150,7 +150,8 @@ const Viewer = (() => {
     strip.width = Math.max(1, Math.round(strip.clientWidth * ratio));
     strip.height = Math.max(1, Math.round(strip.clientHeight * ratio));
     const context = strip.getContext("2d");
-    const series = [[layer().truth.voxels, "--truth"], [layer().predictions[state.run].voxels, "--prediction"]];
+    const series = [[layer().predictions[state.run].voxels, "--prediction"]];
+    if (byId("viewer-truth")) series.unshift([layer().truth.voxels, "--truth"]);
     const most = Math.max(1, ...series.flatMap(([values]) => values));
     const inset = 8 * ratio;
     const place = (n) => inset + ((strip.width - 2 * inset) * n) / Math.max(1, scan.slices - 1);
@@ -171,8 +172,9 @@ const Viewer = (() => {
     byId("viewer-level-text").textContent = byId("viewer-level").value;
     byId("viewer-width-text").textContent = byId("viewer-width").value;
     const volume = (mask) => `${mask.ml[state.slice].toFixed(2)} mL`;
+    const truthText = byId("viewer-truth") ? `truth ${volume(truth)}, ` : "";
     byId("viewer-status").textContent =
-      `Slice ${state.slice + 1} of ${scan.slices}${scan.step > 1 ? ` (1 slice in ${scan.step} is shown)` : ""}: truth ${volume(truth)}, prediction ${volume(prediction)}`;
+      `Slice ${state.slice + 1} of ${scan.slices}${scan.step > 1 ? ` (1 slice in ${scan.step} is shown)` : ""}: ${truthText}prediction ${volume(prediction)}`;
     canvas.setAttribute("aria-label", `CT slice ${state.slice + 1} of ${scan.slices} of scan ${scan.scan}; arrow keys change the slice`);
     const shown = layer().results[state.run];
     const rows = [["Dice", shown.dice, 3, ""], ["HD95", shown.hd95_mm, 1, " mm"], ["Truth", shown.truth_ml, 2, " mL"], ["Predicted", shown.predicted_ml, 2, " mL"]];
@@ -202,7 +204,7 @@ const Viewer = (() => {
       ["viewer-prediction", unpacked.predictions[state.run], counts.predictions[state.run], "--prediction"],
     ];
     for (const [toggle, mask, found, name] of masks) {
-      if (byId(toggle).checked) drawMask(context, mask, found.voxels[state.slice], colourOf(name), filled);
+      if (byId(toggle) && byId(toggle).checked) drawMask(context, mask, found.voxels[state.slice], colourOf(name), filled);
     }
     drawDistance(context);
     drawStrip();
@@ -284,6 +286,39 @@ const Viewer = (() => {
     draw();
   }
 
+  /* A button per lesion that shows the slice of its centre. */
+  function listLesions(scan) {
+    const place = byId("viewer-lesions");
+    if (!place) return;
+    place.replaceChildren(...scan.lesions.map((lesion) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "lesion";
+      button.textContent = `${lesion.name} ${lesion.ml.toFixed(1)} mL, ABC/2 ` +
+        `${lesion.abc2_ml.toFixed(1)}, ${lesion.mean_hu.toFixed(0)} HU`;
+      button.addEventListener("click", () => goTo(lesion.slice));
+      return button;
+    }));
+  }
+
+  function drawHistogram(counts) {
+    const place = byId("viewer-histogram");
+    if (!place) return;
+    const svgNames = "http://www.w3.org/2000/svg";
+    const picture = document.createElementNS(svgNames, "svg");
+    picture.setAttribute("viewBox", `0 0 ${counts.length} 20`);
+    picture.setAttribute("preserveAspectRatio", "none");
+    const most = Math.max(1, ...counts);
+    counts.forEach((count, n) => {
+      const bar = document.createElementNS(svgNames, "rect");
+      const height = (20 * count) / most;
+      const sides = { x: n, y: 20 - height, width: 0.9, height };
+      for (const [name, value] of Object.entries(sides)) bar.setAttribute(name, value);
+      picture.append(bar);
+    });
+    place.replaceChildren(picture);
+  }
+
   async function select(index) {
     load(index);
     state.scan = index;
@@ -301,6 +336,8 @@ const Viewer = (() => {
       byId("viewer-status").textContent = `This browser cannot unpack the images (${error.message}); one from 2023 or later can.`;
       return;
     }
+    if (scan.lesions) listLesions(scan);
+    if (scan.histogram) drawHistogram(scan.histogram);
     slider.max = scan.slices - 1;
     state.slice = largest();
     slider.value = state.slice;
@@ -386,7 +423,8 @@ const Viewer = (() => {
       goTo(state.slice + moves[event.key]);
       event.preventDefault();
     } else if (event.key.toLowerCase() in toggles) {
-      byId(toggles[event.key.toLowerCase()]).click();
+      const toggle = byId(toggles[event.key.toLowerCase()]);
+      if (toggle) toggle.click();
       event.preventDefault();
     } else if (event.key.toLowerCase() === "c" && byId("viewer-class")) {
       showClass((state.layer + 1) % byId("viewer-class").options.length);
@@ -409,7 +447,9 @@ const Viewer = (() => {
     goTo(Math.round(share * (data.scans[state.scan].slices - 1)));
   });
   slider.addEventListener("input", () => goTo(Number(slider.value)));
-  for (const id of ["viewer-truth", "viewer-prediction", "viewer-fill"]) byId(id).addEventListener("change", draw);
+  for (const id of ["viewer-truth", "viewer-prediction", "viewer-fill"]) {
+    if (byId(id)) byId(id).addEventListener("change", draw);
+  }
   byId("viewer-measure").addEventListener("change", () => {
     measured = null;
     draw();
@@ -425,7 +465,7 @@ const Viewer = (() => {
   }
   window.addEventListener("resize", draw);
   /* The middle one first: in the worst there may be nothing to see. */
-  select(Math.floor((data.scans.length - 1) / 2));
+  select(byId("viewer-truth") ? Math.floor((data.scans.length - 1) / 2) : 0);
 
   return {
     redraw: draw,

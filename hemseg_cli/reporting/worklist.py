@@ -1,0 +1,249 @@
+"""The page of scans without truth: a worklist over any folder that `hemseg predict` wrote.
+
+NiiVue (BSD-2, in `ipyniivue` 2.4.4 on PyPI) was looked at for the viewer and is not used: its one
+script is 5.0 MB, needs WebGL 2, which a remote desktop without a GPU may lack, and compiles
+WebAssembly, which the page's Content-Security-Policy would have to allow.
+"""
+
+import base64
+import io
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemseg_cli.config import Config
+from hemseg_cli.core.classes import LabelClass, read_classes
+from hemseg_cli.core.data_directory import DataDirectory
+from hemseg_cli.core.errors import HemsegError
+from hemseg_cli.imaging.label_values import read_label
+from hemseg_cli.imaging.orientation import match_axes
+from hemseg_cli.inference.inputs.checking import checked_scan
+from hemseg_cli.inference.inputs.finding import path_inputs
+from hemseg_cli.inference.inputs.reading import Scan, read_scan
+from hemseg_cli.inference.outputs import OutputFolder
+from hemseg_cli.inference.preview import WINDOW_HU, chosen_slices
+from hemseg_cli.inference.records import Record, finished_records
+from hemseg_cli.reporting.page import MOST_TABS, render_worklist
+from hemseg_cli.reporting.tables import Column, ReportTable, to_csv
+from hemseg_cli.reporting.viewer import (
+    HU_HIGH,
+    HU_LOW,
+    Viewer,
+    ViewerScan,
+    pack_counted_mask,
+    pack_image,
+    slices_of,
+)
+
+MASK_SUFFIX = "_mask"
+"""What `predict --out` puts behind a scan's name in its mask's."""
+
+_HISTOGRAM_HU = np.arange(-20, 124, 4)
+_THUMBNAIL_PIXELS = 96
+
+
+def predictions_in(path: Path) -> OutputFolder | None:
+    """Return the folder as one of predictions; None where `predict` wrote none into it."""
+    folder = OutputFolder(path, MASK_SUFFIX)
+    if not folder.volumes_file.is_file() or not folder.records.is_dir():
+        return None
+    inside_a_run = not any(path.glob(f"*{MASK_SUFFIX}.nii.gz"))
+    return OutputFolder(path) if inside_a_run else folder
+
+
+def worklist_table(records: list[Record]) -> ReportTable:
+    """Return one row per scan: those to review first, then by mL."""
+    found = [record.volumes for record in records if record.volumes is not None]
+    found.sort(key=lambda row: (not row.review, -row.predicted_ml, row.scan))
+    classes = list(dict.fromkeys(key for row in found for key in row.class_ml))
+    columns = (
+        Column("scan", "Scan"),
+        Column("review", "Review"),
+        Column("predicted_ml", "mL", 2),
+        *(Column(f"{key}_ml", f"{key} (mL)", 2) for key in classes),
+        Column("abc2_ml", "ABC/2 (mL)", 2),
+        Column("lesions", "Lesions", 0),
+        Column("largest_ml", "Largest (mL)", 2),
+        Column("mean_hu", "Mean HU", 0),
+    )
+    rows = tuple(
+        (
+            row.scan,
+            row.review_reason or ("yes" if row.review else ""),
+            row.predicted_ml,
+            *(row.class_ml.get(key) for key in classes),
+            row.abc2_ml,
+            row.lesions,
+            row.largest_ml,
+            row.mean_hu,
+        )
+        for row in found
+    )
+    marks = {n: "review" for n, row in enumerate(found) if row.review}
+    note = (
+        "Scans to review first, then by predicted volume (true voxel geometry). ABC/2: sum over "
+        "the lesions, which are 26-connected components."
+    )
+    return ReportTable("worklist", "Worklist", columns, rows, note, marks)
+
+
+def worklist_page(config: Config, folder: OutputFolder) -> tuple[str, ReportTable, Viewer]:
+    """Return the HTML text of a folder's worklist, its table, and the scans in the viewer.
+
+    HemsegError where the folder holds no finished scan.
+    """
+    records = [record for record in finished_records(folder) if record.volumes is not None]
+    if not records:
+        raise HemsegError(
+            f"{folder.path} holds no finished scan", hint="hemseg predict INPUT --out FOLDER"
+        )
+    table = worklist_table(records)
+    viewer, thumbnails = _viewer(config, folder, table, records)
+    made = datetime.now(UTC)
+
+    text = render_worklist(
+        title=config.report.title,
+        names=[folder.path.resolve().name],
+        rows=table.rows,
+        n_review=len(table.marks),
+        table=table,
+        viewer=viewer,
+        viewer_classes=viewer.classes,
+        has_truth=False,
+        most_tabs=MOST_TABS,
+        thumbnails=thumbnails,
+        made=made,
+        notice="Research use only. Not a medical device.",
+        data={
+            "figures": [],
+            "csv": {"worklist": to_csv(table)},
+            "viewer": {
+                "hu": [HU_LOW, HU_HIGH],
+                "scans": [{"scan": scan.scan} for scan in viewer.scans],
+            },
+        },
+    )
+    return text, table, viewer
+
+
+def _viewer(
+    config: Config, folder: OutputFolder, table: ReportTable, records: list[Record]
+) -> tuple[Viewer, dict[str, str]]:
+    """Pack the scans in the order of the worklist; what cannot be shown is named with a reason."""
+    by_scan = {record.volumes.scan: record for record in records if record.volumes is not None}
+    classes = read_classes(DataDirectory(folder.path))
+    scans: list[ViewerScan] = []
+    left_out: dict[str, str] = {}
+    thumbnails: dict[str, str] = {}
+    for row in table.rows:
+        name = str(row[0])
+        if len(scans) >= config.report.viewer_cases:
+            left_out[name] = f"report.viewer_cases = {config.report.viewer_cases}"
+            continue
+        try:
+            packed, picture = _scan(config, folder, by_scan[name], classes)
+        except HemsegError as error:
+            left_out[name] = error.message
+            continue
+        scans.append(ViewerScan(name, "review" if row[1] else f"{row[2]:.1f} mL", packed))
+        thumbnails[name] = picture
+    return Viewer(tuple(scans), left_out), thumbnails
+
+
+def _scan(
+    config: Config, folder: OutputFolder, record: Record, classes: tuple[LabelClass, ...]
+) -> tuple[dict[str, Any], str]:
+    """Return a scan's packed values and its thumbnail as a data URL."""
+    assert record.volumes is not None
+    scan = _read_input(folder, record)
+    mask = read_label(folder.mask(record.volumes.scan))
+    labels = slices_of(match_axes(mask, scan.volume.array.shape, scan.volume.affine, what="mask"))
+
+    frame, shown = pack_image(scan.volume, [labels], config.report.viewer_matrix)
+    step = frame["step"]
+    voxel_ml = step * scan.voxel_volume_mm3 / 1000
+    part = labels[shown]
+    layers = [_layer("", part != 0, record.volumes.predicted_ml, voxel_ml)]
+    if len(classes) > 1:
+        layers += [
+            _layer(one.key, part == one.value, record.volumes.class_ml.get(one.key), voxel_ml)
+            for one in classes
+        ]
+
+    hu = slices_of(scan.volume)
+    counts, _ = np.histogram(hu[labels != 0], bins=_HISTOGRAM_HU)
+    values = {
+        **frame,
+        **layers[0],
+        "missing": [],
+        "classes": layers[1:],
+        "lesions": _lesions(record, scan, step),
+        "histogram": counts.tolist(),
+    }
+    return values, _thumbnail(hu, labels)
+
+
+def _read_input(folder: OutputFolder, record: Record) -> Scan:
+    """Read the scan that a mask was made from, as `predict` did."""
+    path = folder.path / record.source.path
+    uneven: Literal["refuse", "resample"] = "refuse"
+    if record.source.uneven == "resample":
+        uneven = "resample"
+    for source in path_inputs([path], uneven=uneven).sources:
+        if source.series is None or source.series.name == record.source.series:
+            return checked_scan(read_scan(source))
+    raise HemsegError(f"series {record.source.series} is no longer in {path}")
+
+
+def _layer(
+    key: str, mask: NDArray[np.bool_], predicted_ml: float | None, voxel_ml: float
+) -> dict[str, Any]:
+    numbers = {"dice": None, "hd95_mm": None, "truth_ml": None, "predicted_ml": predicted_ml}
+    return {
+        "key": key,
+        "truth": pack_counted_mask(np.zeros_like(mask), voxel_ml),
+        "predictions": [pack_counted_mask(mask, voxel_ml)],
+        "results": [numbers],
+    }
+
+
+def _lesions(record: Record, scan: Scan, step: int) -> list[dict[str, Any]]:
+    """Return a scan's lesions, each with the slice of its centroid."""
+    to_index = np.linalg.inv(scan.volume.affine)
+    last = scan.volume.array.shape[2] - 1
+    found = []
+    for row in record.lesions:
+        centroid = (row.centroid_r_mm, row.centroid_a_mm, row.centroid_s_mm, 1.0)
+        k = int(np.clip(np.rint((to_index @ centroid)[2]), 0, last))
+        found.append(
+            {
+                "name": f"{row.label_class or 'Lesion'} {row.lesion}:",
+                "ml": row.volume_ml,
+                "abc2_ml": row.abc2_ml,
+                "mean_hu": row.mean_hu,
+                "slice": k // step,
+            }
+        )
+    return found
+
+
+def _thumbnail(hu: NDArray[Any], labels: NDArray[Any]) -> str:
+    """Draw the slice [k, rows, columns] with the most hemorrhage, the mask in orange, as PNG."""
+    from PIL import Image
+
+    marked = labels != 0
+    spread = chosen_slices(marked.transpose(2, 1, 0).astype(np.uint8), 1)
+    k = int(marked.sum(axis=(1, 2)).argmax()) if marked.any() else spread[0]
+    low, high = WINDOW_HU
+    grey = np.clip((hu[k].astype(np.float32) - low) / (high - low) * 255, 0, 255).astype(np.uint8)
+    colours = np.repeat(grey[:, :, None], 3, axis=2)
+    colours[marked[k]] = (255, 154, 60)
+
+    picture = Image.fromarray(colours)
+    picture.thumbnail((_THUMBNAIL_PIXELS, _THUMBNAIL_PIXELS))
+    data = io.BytesIO()
+    picture.save(data, format="PNG")
+    return f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode('ascii')}"
