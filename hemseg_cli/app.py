@@ -32,6 +32,7 @@ from hemseg_cli.commands import (
     train,
 )
 from hemseg_cli.core import console
+from hemseg_cli.core.account import name_the_user
 from hemseg_cli.core.errors import (
     EXIT_BUG,
     EXIT_DONE,
@@ -89,6 +90,7 @@ def main() -> NoReturn:
     """The entry point: run the command, and exit with the code that DESIGN promises."""
     # No child, of whatever library, runs a module of the current folder.
     os.environ.setdefault("PYTHONSAFEPATH", "1")
+    name_the_user()
     sys.exit(run())
 
 

@@ -24,6 +24,7 @@ from hemseg_cli.config.layers import (
 from hemseg_cli.config.recipes import preset
 from hemseg_cli.config.schema import Config
 from hemseg_cli.config.trust import check_trust
+from hemseg_cli.config.values import without_surrogates
 from hemseg_cli.core.errors import ConfigError
 from hemseg_cli.core.names import printable
 from hemseg_cli.core.urls import without_secrets
@@ -178,7 +179,9 @@ def _check(tree: Tree, origin: Mapping[str, str]) -> Config:
     try:
         # By way of JSON: strict there still lets a string be a path and a list a tuple, as TOML has
         # neither.
-        return Config.model_validate_json(json.dumps(tree, default=str), strict=True)
+        return Config.model_validate_json(
+            json.dumps(without_surrogates(tree), default=str), strict=True
+        )
     except ValidationError as error:
         details = error.errors(include_url=False)
         problems = [_describe(detail, origin) for detail in details[:_MOST_PROBLEMS]]

@@ -51,6 +51,23 @@ def _walk(waiting: list[tuple[str, Any, int]]) -> Any:
             waiting += [(key, part, level + 1) for part in value]
 
 
+# A byte of a file name that is not UTF-8 is a surrogate in Python, and JSON has none.
+_SURROGATES = {0xDC00 + byte: 0xF700 + byte for byte in range(0x80, 0x100)}
+_OF_PRIVATE_USE = {private: surrogate for surrogate, private in _SURROGATES.items()}
+
+
+def without_surrogates(tree: Any) -> Any:
+    """Return the values with bytes that are not UTF-8 as characters of private use.
+
+    `expanded` gives paths their bytes back.
+    """
+    if isinstance(tree, dict):
+        return {key: without_surrogates(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [without_surrogates(value) for value in tree]
+    return tree.translate(_SURROGATES) if isinstance(tree, str) else tree
+
+
 def expanded(text: str) -> str:
     """Return a path with a leading `~` and variables (`$X`, `${X}`) written out; a URL as it is.
 
@@ -58,6 +75,7 @@ def expanded(text: str) -> str:
     """
     if "://" in text:
         return text
+    text = text.translate(_OF_PRIVATE_USE)
 
     def value_of(found: re.Match[str]) -> str:
         name = found[1] or found[2]

@@ -49,6 +49,10 @@ class CaseError(HemsegError):
     """One scan cannot be worked on; the others go on."""
 
 
+class WriteError(HemsegError):
+    """A file cannot be written: the place is at fault, not what is worked on."""
+
+
 class FileFormatError(HemsegError):
     """A file is not what its name or place says it is."""
 

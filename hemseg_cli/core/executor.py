@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from hemseg_cli.core import console
-from hemseg_cli.core.errors import HemsegError
+from hemseg_cli.core.errors import HemsegError, WriteError
 
 # One numerical thread in each worker: the workers share out the cores already. Left alone, every
 # worker's BLAS starts a thread per core, and they wait for each other (measured: three times
@@ -38,13 +38,17 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Outcome(Generic[T, R]):
-    """What became of one item: its value, or the error that stopped it."""
+    """What became of one item: its value, or the error that stopped it.
+
+    `is_unwritable`: the place of its outputs is at fault (a full disk), not the item.
+    """
 
     item: T
     value: R | None = None
     error: str | None = None
     hint: str = ""
     seconds: float = 0.0
+    is_unwritable: bool = False
 
     @property
     def ok(self) -> bool:
@@ -107,7 +111,11 @@ def attempt(function: Callable[[T], R], item: T) -> Outcome[T, R]:
         value = function(item)
     except HemsegError as error:
         return Outcome(
-            item, error=error.message, hint=error.hint, seconds=time.perf_counter() - start
+            item,
+            error=error.message,
+            hint=error.hint,
+            seconds=time.perf_counter() - start,
+            is_unwritable=isinstance(error, WriteError),
         )
     except OSError as error:
         return Outcome(item, error=_os_error_text(error), seconds=time.perf_counter() - start)

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hemseg_cli.core import console
-from hemseg_cli.core.errors import FileFormatError, HemsegError
+from hemseg_cli.core.errors import FileFormatError, HemsegError, WriteError
 from hemseg_cli.core.names import first_few, printable
 
 if TYPE_CHECKING:
@@ -52,7 +52,9 @@ def temporary_path(path: Path) -> Path:
     at its front. Use it for a folder or a link; a file goes through `atomic_path`.
     """
     token = f"{_machine()}-{os.getpid()}-{_started_s(os.getpid())}-{secrets.token_hex(4)}"
-    ending = os.fsencode(path.name)[-_MOST_NAME_BYTES:].decode("utf-8", "ignore")
+    ending = path.name
+    while len(os.fsencode(ending)) > _MOST_NAME_BYTES:  # by characters: half of one is no name
+        ending = ending[1:]
     return path.with_name(f".{token}.part.{ending}")
 
 
@@ -60,13 +62,14 @@ def temporary_path(path: Path) -> Path:
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`, renamed onto it when the block ends well.
 
-    It is removed when the block does not. A link at `path` is replaced, never written through; a
-    new file gets the permissions of the user's umask. HemsegError names the file where it cannot
+    It is removed when the block does not, and so is what a killed command has left of this file.
+    A link at `path` is replaced, never written through; a new file gets the permissions of the user's umask. HemsegError names the file where it cannot
     be written, and says so when the disk is full.
     """
     temporary = temporary_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers_of(path, temporary)
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
@@ -90,15 +93,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def cannot_write(path: Path, error: OSError) -> HemsegError:
+def cannot_write(path: Path, error: OSError) -> WriteError:
     """Return the error for a file or folder that could not be written, with what helps."""
+    # numpy tells of a write that was cut short, and not why.
+    if error.errno is None and _is_full(path.parent):
+        error = OSError(errno.ENOSPC, "")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         what = "the disk is full" if error.errno == errno.ENOSPC else "your disk quota is used up"
-        return HemsegError(
+        return WriteError(
             f"cannot write {path}: {what}",
             hint="free some space or choose another folder, then run again",
         )
-    return HemsegError(
+    return WriteError(
         f"cannot write {path}: {error.strerror or error}",
         hint="mind the permissions or choose another folder, then run again",
     )
@@ -120,21 +126,35 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what killed commands left below `folder` under temporary names.
+def remove_leftovers(folder: Path, *, below: bool = True) -> None:
+    """Remove what killed commands left in `folder` under temporary names.
 
-    Files of living processes stay. Those of another machine, whose processes cannot be seen from
+    `below`: in its folders too. Files of living processes stay. Those of another machine, whose processes cannot be seen from
     here, are removed a day after they were last written.
     """
-    for path in list(folder.rglob(".*.part.*")):
-        named = _TEMPORARY.match(path.name)
-        if named is None or not _is_abandoned(path, named):
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
+    for path in list((folder.rglob if below else folder.glob)(".*.part.*")):
+        _remove_if_abandoned(path)
+
+
+def _remove_leftovers_of(path: Path, temporary: Path) -> None:
+    """Remove what killed commands left of the one file `path`."""
+    # The same ending is the same file: what is in front of it names machine and process.
+    ending = temporary.name.partition(".part.")[1:]
+    with os.scandir(path.parent) as entries:
+        names = [entry.name for entry in entries if entry.name.endswith("".join(ending))]
+    for name in names:
+        _remove_if_abandoned(path.with_name(name))
+
+
+def _remove_if_abandoned(path: Path) -> None:
+    named = _TEMPORARY.match(path.name)
+    if named is None or not _is_abandoned(path, named):
+        return
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 def _is_abandoned(path: Path, named: re.Match[str]) -> bool:

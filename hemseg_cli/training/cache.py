@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 import re
-import secrets
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -31,6 +30,7 @@ from hemseg_cli.core.cases import Case
 from hemseg_cli.core.classes import LabelClass, read_classes
 from hemseg_cli.core.errors import CaseError, HemsegError
 from hemseg_cli.core.executor import map_cases
+from hemseg_cli.core.files import cannot_write, remove_leftovers, temporary_path
 from hemseg_cli.imaging.label_values import read_label
 from hemseg_cli.imaging.nifti import Volume, read_volume
 from hemseg_cli.imaging.orientation import Reorientation, match_axes
@@ -143,12 +143,16 @@ def prepared_cases(
     """
     cache = cache_folder(config) / _settings_fingerprint(preprocess, config.train.stored_type)
 
+    remove_leftovers(cache, below=False)  # of trainings that were killed here
     tasks, failures = _tasks(config, cases, preprocess, cache)
     missing = [task for task in tasks if not _is_whole(task.entry)]
     outcomes = map_cases(
         _prepare, missing, workers=config.compute.workers, scheduler=config.compute.scheduler
     )
     for outcome in console.progress(outcomes, label="preprocessing", total=len(missing)):
+        if outcome.is_unwritable:
+            # No scan is at fault, and to leave some out would not help.
+            raise HemsegError(f"{outcome.error}", hint=outcome.hint)
         if not outcome.ok:
             failures[outcome.item.case.scan] = f"{outcome.error}"
 
@@ -181,7 +185,7 @@ def cache_folder(config: "Config") -> Path:
     """
     data = config.data.folder.resolve()
     # Two data sets of one name do not share entries: their place is part of the folder's name.
-    own_name = f"{data.name}-{hashlib.sha256(str(data).encode()).hexdigest()[:8]}"
+    own_name = f"{data.name}-{hashlib.sha256(os.fsencode(data)).hexdigest()[:8]}"
     if config.data.cache is not None:
         return config.data.cache.expanduser().resolve() / own_name
     if _can_write(data / ".cache"):
@@ -260,7 +264,7 @@ def _prepare(task: _Task) -> None:
     _check_pair(task, image, label)
     array, grid = prepare_image(image, task.preprocess)
     mask = prepare_label(label, task.preprocess)
-    temporary = task.entry.with_name(f".{secrets.token_hex(4)}.part")
+    temporary = temporary_path(task.entry)
     try:
         temporary.mkdir(parents=True)
         np.save(temporary / "image.npy", array.astype(task.stored_type, copy=False))
@@ -275,10 +279,7 @@ def _prepare(task: _Task) -> None:
         (temporary / "grid.json").write_text(json.dumps(values), encoding="utf-8")
         _replace(temporary, task.entry)
     except OSError as error:
-        raise HemsegError(
-            f"cannot write the cache {task.entry.parent}: {error.strerror or error}",
-            hint="free the disk; .cache is safe to delete",
-        ) from error
+        raise cannot_write(task.entry, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -279,7 +279,7 @@ _open_sources: dict[str, SliceSource] = {}
 
 def _source(config: Config) -> SliceSource:
     """Return the source of slices, opened once per process."""
-    key = f"{config.data.model_dump_json()} {config.convert.model_dump_json()}"
+    key = f"{config.data!r} {config.convert!r}"
     if key not in _open_sources:
         _close_source()
         _open_sources[key] = open_source(config).__enter__()

@@ -114,6 +114,7 @@ def writing_into(folder: Path, written_to: Iterable[Path]) -> Iterator[None]:
             f"cannot write into {folder}: {error.strerror}",
             hint="name another folder with --out or data.root",
         ) from None
+    remove_leftovers(folder, below=False)
     for place in sorted(set(written_to)):
         remove_leftovers(place)
     yield

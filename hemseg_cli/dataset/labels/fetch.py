@@ -60,6 +60,7 @@ def fetch_labels(config: Config, *, force: bool = False) -> FetchResult:
     """
     data = config.data.directory
     with _only_one(data):
+        remove_leftovers(data.path, below=False)
         for split in (*SPLITS, ""):
             remove_leftovers(data.label_file("any", split).parent)
         remove_leftovers(data.cache / "source")

@@ -159,7 +159,7 @@ class ZipSource:
         self._path = path
         state = path.stat()
         key = f"{path.resolve()}|{state.st_size}|{state.st_mtime_ns}"
-        file = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
+        file = cache / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:16]}.npy"
         self._file: int | None = None
         self._index = KeptIndex(str(path), file, self._build)
 

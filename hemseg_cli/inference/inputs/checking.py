@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from hemseg_cli.core.errors import CaseError
+from hemseg_cli.core.names import printable
 from hemseg_cli.imaging.geometry import spacing_mm
 from hemseg_cli.imaging.hounsfield import PADDING_HU, find_hu_offset
 from hemseg_cli.imaging.nifti import Volume
@@ -37,7 +38,9 @@ def checked_scan(scan: Scan) -> Scan:
             f"nothing but air: values from {volume.array.min():g} to {volume.array.max():g} HU",
             hint="is this a CT in Hounsfield units?",
         )
-    return replace(scan, volume=volume, warnings=(*scan.warnings, *warnings))
+    # They name files, and go into records and tables, which hold UTF-8 alone.
+    said = tuple(printable(warning) for warning in (*scan.warnings, *warnings))
+    return replace(scan, volume=volume, warnings=said)
 
 
 def _with_numbers(volume: Volume, warnings: list[str]) -> Volume:
