@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemseg_cli.config import Config, load
+from hemseg_cli.core.account import name_the_user
 from hemseg_cli.core.cases import Case
 from hemseg_cli.core.cases import read_cases as _read_cases
 from hemseg_cli.core.errors import HemsegError, UsageError
@@ -346,6 +347,7 @@ def _config(
     settings: Mapping[str, Any] | None,
     options: Mapping[str, Any] | None = None,
 ) -> Config:
+    name_the_user()
     stated = {**(settings or {}), **(options or {})}
     if not isinstance(config, Config):
         return load_config(config, stated)

@@ -62,9 +62,9 @@ def temporary_path(path: Path) -> Path:
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`, renamed onto it when the block ends well.
 
-    It is removed when the block does not, and so is what a killed command has left of this file.
-    A link at `path` is replaced, never written through; a new file gets the permissions of the user's umask. HemsegError names the file where it cannot
-    be written, and says so when the disk is full.
+    It is removed when the block does not, and so is what a killed command has left of this file. A
+    link at `path` is replaced, never written through; a new file gets the permissions of the user's
+    umask. WriteError names the file where it cannot be written, and says so when the disk is full.
     """
     temporary = temporary_path(path)
     try:
@@ -129,8 +129,8 @@ def write_json(path: Path, value: Any) -> None:
 def remove_leftovers(folder: Path, *, below: bool = True) -> None:
     """Remove what killed commands left in `folder` under temporary names.
 
-    `below`: in its folders too. Files of living processes stay. Those of another machine, whose processes cannot be seen from
-    here, are removed a day after they were last written.
+    `below`: in its folders too. Files of living processes stay. Those of another machine, whose
+    processes cannot be seen from here, are removed a day after they were last written.
     """
     for path in list((folder.rglob if below else folder.glob)(".*.part.*")):
         _remove_if_abandoned(path)
