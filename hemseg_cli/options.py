@@ -72,7 +72,12 @@ Device = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", min=0, help="Worker processes (default: one per core; 0: none)."),
+    typer.Option(
+        "--workers",
+        metavar="N",
+        min=0,
+        help="Worker processes (default: one per core; 0: none).",
+    ),
 ]
 Scheduler = Annotated[
     str | None,

@@ -24,10 +24,11 @@ def demo(
         ),
     ] = "dynunet",
     seed: Annotated[
-        int, typer.Option("--seed", min=0, help="Seed of the phantom and of the training.")
+        int,
+        typer.Option("--seed", metavar="N", min=0, help="Seed of the phantom and of the training."),
     ] = 0,
     minutes: Annotated[
-        float, typer.Option("--minutes", min=0.01, help="Minutes of training.")
+        float, typer.Option("--minutes", metavar="N", min=0.01, help="Minutes of training.")
     ] = 1.5,
 ) -> Result:
     """Run everything on drawn head CTs, in minutes on a laptop CPU.

@@ -12,7 +12,7 @@ _Inputs = Annotated[
     list[Path] | None,
     typer.Argument(
         metavar="INPUT",
-        help="NIfTI files, DICOM folders, or folders of either (default: the run's split).",
+        help="Scans: files, folders and zips (default: the run's split).",
     ),
 ]
 _Checkpoint = Annotated[
@@ -46,7 +46,9 @@ _Part = Annotated[
 ]
 _Workers = Annotated[
     int | None,
-    typer.Option("--workers", min=0, help="Worker processes (default: none beside this one)."),
+    typer.Option(
+        "--workers", metavar="N", min=0, help="Worker processes (default: none beside this one)."
+    ),
 ]
 _Force = Annotated[bool, typer.Option("--force", help="Also predict what is done already.")]
 
@@ -73,8 +75,7 @@ def predict(
 ) -> Result:
     """Predict masks, volumes in mL and previews for a run's split or for scans of your own.
 
-    Several --run are an ensemble: the mean of their probabilities. A second call does only what is
-    missing.
+    Several --run are an ensemble. A second call does only what is missing.
     """
     config = common.config(
         {

@@ -37,7 +37,7 @@ def report(
 ) -> Result:
     """Write one self-contained HTML page, a Markdown file and CSV files.
 
-    Of one run, or of several side by side.
+    Of one run, of several side by side, or of a folder of masks without labels.
     """
     config = common.config({"report.split": split, "data.dataset": dataset})
 

@@ -25,7 +25,7 @@ _Recipe = Annotated[
     typer.Option("--recipe", metavar="strong|paper", help="Preset of every other number."),
 ]
 _Epochs = Annotated[
-    int | None, typer.Option("--epochs", min=1, help="Passes over the train split.")
+    int | None, typer.Option("--epochs", metavar="N", min=1, help="Passes over the train split.")
 ]
 _MaxMinutes = Annotated[
     float | None,
@@ -68,7 +68,9 @@ _AllowContamination = Annotated[
         help="Train on several data sets also where one has test scans of another.",
     ),
 ]
-_Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of everything random.")]
+_Seed = Annotated[
+    int | None, typer.Option("--seed", metavar="N", min=0, help="Seed of everything random.")
+]
 
 
 @options.common
