@@ -317,8 +317,8 @@ def _headers(draw: st.DrawFn, content: bytes) -> bytes:
     for name in draw(st.lists(st.sampled_from(raw.dtype.names), min_size=1, max_size=4)):
         field = raw.dtype[name]
         raw[name] = np.frombuffer(
-            draw(st.binary(min_size=field.itemsize, max_size=field.itemsize)), dtype=field
-        ).reshape(())
+            draw(st.binary(min_size=field.itemsize, max_size=field.itemsize)), dtype=field.base
+        ).reshape(field.shape)
     return bytes(raw.tobytes()) + content[348:]
 
 

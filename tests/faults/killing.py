@@ -82,20 +82,17 @@ def killer(folder: Path) -> Iterator[Killer]:
         "XDG_CONFIG_HOME": str(folder / "config"),
         "XDG_CACHE_HOME": str(folder / "cache"),
     }
-    process = subprocess.Popen(
-        [sys.executable, HERE / "kept_alive.py", library],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=folder,
-        env=environment,
-    )
-    try:
-        yield Killer(process, folder / "output.txt")
-    finally:
-        assert process.stdin is not None
-        process.stdin.close()
-        process.wait(timeout=30)
+    command = [sys.executable, HERE / "kept_alive.py", library]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, stdin=pipe, stdout=pipe, text=True, cwd=folder, env=environment
+    ) as process:
+        try:
+            yield Killer(process, folder / "output.txt")
+        finally:
+            assert process.stdin is not None
+            process.stdin.close()
+            process.wait(timeout=30)
 
 
 # --- What lies in a folder ------------------------------------------------------------------------
