@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import re
+import shlex
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -120,6 +121,13 @@ class RunDirectory:
     def trained_at_s(self) -> float:
         """When the newest checkpoint was written, in seconds since 1970; 0 without one."""
         return max((file.stat().st_mtime for file in self.checkpoints.glob("*.pt")), default=0.0)
+
+    def command(self, name: str, split: str) -> str:
+        """Return what to type to predict or evaluate this very run, split and data set."""
+        here = Path.cwd()
+        path = self.path.relative_to(here) if self.path.is_relative_to(here) else self.path
+        data = f" --dataset {shlex.quote(self.external)}" if self.external else ""
+        return f"hemseg {name} --run {shlex.quote(str(path))} --split {split}{data}"
 
     def lock(self) -> AbstractContextManager[None]:
         """Hold the run for one writer; HemsegError with the other's pid if somebody holds it."""

@@ -109,29 +109,29 @@ def write_case_table(path: Path, table: "DataFrame") -> None:
     write_table(path, table)
 
 
-def read_case_table(path: Path, rows: Sequence[Metric]) -> "DataFrame":
+def read_case_table(path: Path, rows: Sequence[Metric], *, hint: str = _HINT) -> "DataFrame":
     """Read `cases.csv` with the columns of `rows`.
 
     FileFormatError names file, line and column of what is missing, not a number, or twice there.
     """
-    table = read_table(path, columns=_columns(rows, []), hint=_HINT)
+    table = read_table(path, columns=_columns(rows, []), hint=hint)
     if table.empty:
-        raise FileFormatError(f"{path} has no rows", hint=_HINT)
+        raise FileFormatError(f"{path} has no rows", hint=hint)
 
     # Where there are classes, the columns of confusion are numbers too, and read as such.
     who = ["scan"]
     if CLASS_COLUMN in table.columns:
         who.append(CLASS_COLUMN)
         taken_for = list(taken_for_columns(table).values())
-        table = read_table(path, columns=_columns(rows, taken_for), hint=_HINT)
+        table = read_table(path, columns=_columns(rows, taken_for), hint=hint)
 
     for line in table.index[table["scan"] == ""]:
-        raise FileFormatError(f"{path}, line {line}: no scan id", hint=_HINT)
+        raise FileFormatError(f"{path}, line {line}: no scan id", hint=hint)
     for line, row in table[table[who].duplicated()].iterrows():
         named = f"scan {row['scan']}" + (f", class {row[CLASS_COLUMN]}," if len(who) > 1 else "")
-        raise FileFormatError(f"{path}, line {line}: {named} stands in two rows", hint=_HINT)
+        raise FileFormatError(f"{path}, line {line}: {named} stands in two rows", hint=hint)
     if union_of(table).empty:
-        raise FileFormatError(f"{path} has no row of class {UNION}", hint=_HINT)
+        raise FileFormatError(f"{path} has no row of class {UNION}", hint=hint)
     return table.reset_index(drop=True)
 
 

@@ -67,11 +67,14 @@ def run_inputs(config: Config, name: str | None, *, allow_missing: bool) -> Eval
     if not masks:
         raise HemsegError(
             f"run {run.path} has no predictions of split {split}",
-            hint=f"hemseg predict --run {run.name} --split {split}"
-            f"{f' --dataset {run.external}' if run.external else ''}   makes them",
+            hint=f"{run.command('predict', split)}   makes them",
         )
     _refuse_missing(
-        [case.scan for case in chosen], masks, run.predictions(split), allow_missing=allow_missing
+        [case.scan for case in chosen],
+        masks,
+        run.predictions(split),
+        predict=run.command("predict", split),
+        allow_missing=allow_missing,
     )
     kinds = scan_classes(data.folder)
     classes = _class_pairs(
@@ -353,13 +356,18 @@ def _stem(name: str) -> str:
 
 
 def _refuse_missing(
-    scans: Sequence[str], masks: Mapping[str, Path], folder: Path, *, allow_missing: bool
+    scans: Sequence[str],
+    masks: Mapping[str, Path],
+    folder: Path,
+    *,
+    allow_missing: bool,
+    predict: str = "predict them",
 ) -> None:
     missing = [scan for scan in scans if scan not in masks]
     if missing and not allow_missing:
         raise HemsegError(
             f"{len(missing)} of {len(scans)} scans have no mask in {folder}: {first_few(missing)}",
-            hint="predict them, or count them as missed with --allow-missing",
+            hint=f"{predict}, or count them as missed with --allow-missing",
         )
 
 

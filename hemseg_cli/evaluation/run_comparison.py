@@ -146,15 +146,24 @@ def refuse_different_protocols(runs: Sequence[EvaluatedRun]) -> None:
             raise HemsegError(
                 f"{runs[0].name} was scored by the {first.protocol} protocol, {run.name} by the "
                 f"{theirs.protocol} protocol",
-                hint=f"hemseg evaluate --run {run.name} --protocol {first.protocol}",
+                hint=f"{_evaluate_again(run)} --protocol {first.protocol}",
             )
         if theirs.nsd_tolerance_mm != first.nsd_tolerance_mm:
             raise HemsegError(
                 f"{runs[0].name} was scored at a tolerance of {first.nsd_tolerance_mm:g} mm, "
                 f"{run.name} at {theirs.nsd_tolerance_mm:g} mm",
-                hint=f"hemseg evaluate --run {run.name} --set "
+                hint=f"{_evaluate_again(run)} --set "
                 f"evaluate.nsd_tolerance_mm={first.nsd_tolerance_mm:g}",
             )
+
+
+def _evaluate_again(*runs: EvaluatedRun) -> str:
+    """Return what to type to score the runs anew, on the first one's split and data set."""
+    first = runs[0].summary
+    names = " ".join(f"--run {run.name}" for run in runs)
+    split = f" --split {first.split}" if first.split else ""
+    data = f" --dataset {first.dataset}" if first.dataset else ""
+    return f"hemseg evaluate {names}{split}{data}"
 
 
 def scans_with_other_labels(runs: Sequence[EvaluatedRun]) -> list[str]:
@@ -174,7 +183,7 @@ def _refuse_different_labels(runs: Sequence[EvaluatedRun]) -> None:
             raise HemsegError(
                 f"{runs[0].name} and {other.name} were scored against different labels of "
                 f"{len(differ)} scans: {first_few(differ)}",
-                hint="compare runs on one data set: --set data.dataset=NAME",
+                hint=f"{_evaluate_again(runs[0], other)}   scores them on the labels as they are",
             )
 
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
 FORMAT = 1
+_HINT = "hemseg evaluate   writes it anew"
 """The form of `summary.json`; another one is refused."""
 
 
@@ -124,9 +125,8 @@ class Summary:
         return {key: _plain(value) for key, value in asdict(self).items()}
 
     @classmethod
-    def from_dict(cls, values: Any, *, place: str) -> "Summary":
+    def from_dict(cls, values: Any, *, place: str, hint: str = _HINT) -> "Summary":
         """Read what `to_dict` wrote; FileFormatError names `place` and the key that is wrong."""
-        hint = "hemseg evaluate   writes it anew"
         try:
             found: Summary = TypeAdapter(cls).validate_python(values)
         except ValidationError as error:

@@ -40,6 +40,8 @@ def _read_by_itk(path: Path, found: FileKind) -> Volume:
     import SimpleITK as sitk  # slow to import
 
     _refuse_voxels_elsewhere(path, found)
+    # ITK prints on stderr that Analyze is old: no news to somebody who has such files.
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     # By its content, not by its suffix, as ITK would choose.

@@ -54,7 +54,8 @@ def summary_of(run: RunDirectory) -> tuple[str, dict[str, Any]] | None:
                 found = json.loads(file.read_text(encoding="utf-8"))
             except (OSError, ValueError) as error:
                 raise HemsegError(
-                    f"{file} is not readable: {error}", hint="hemseg evaluate   writes it anew"
+                    f"{file} is not readable: {error}",
+                    hint=f"{run.command('evaluate', split)}   writes it anew",
                 ) from None
             return (split, found) if isinstance(found, dict) else None
     return None

@@ -146,7 +146,7 @@ def read_settings(values: Mapping[str, Any], place: str, *, hint: str = "") -> C
     version = values.get("format")
     if version != FORMAT:
         raise FileFormatError(
-            f"{place}: format {str(version)[:40]} is not known to this version of hemseg, "
+            f"{place}: format {str(version)[:40]!r} is not known to this version of hemseg, "
             f"which reads format {FORMAT}",
             hint="use the version of hemseg that wrote it, or train or export again",
         )

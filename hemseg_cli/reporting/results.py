@@ -175,7 +175,7 @@ def choose_split(runs: Sequence[RunDirectory], wanted: str | None) -> str:
         listed = "; ".join(f"{run.name}: {', '.join(evaluated_splits(run))}" for run in runs)
         raise HemsegError(
             f"the runs were evaluated on different splits ({listed})",
-            hint="hemseg evaluate --run RUN --split SPLIT",
+            hint=" && ".join(run.command("evaluate", "test") for run in runs),
         )
     return wanted
 
@@ -191,7 +191,9 @@ def read_run(run: RunDirectory, split: str) -> RunResults:
     return RunResults(
         run=run,
         split=split,
-        table=read_case_table(run.evaluation_cases_file(split), summary.rows),
+        table=read_case_table(
+            run.evaluation_cases_file(split), summary.rows, hint=_written_anew(run, split)
+        ),
         summary=summary,
         config=_parsed_toml(run.config_file, config),
         config_text=config,
@@ -207,7 +209,12 @@ def read_run(run: RunDirectory, split: str) -> RunResults:
 
 def _read_summary(run: RunDirectory, split: str) -> Summary:
     file = run.evaluation_summary_file(split)
-    return Summary.from_dict(_read_json(file, "hemseg evaluate   writes it anew"), place=str(file))
+    hint = _written_anew(run, split)
+    return Summary.from_dict(_read_json(file, hint), place=str(file), hint=hint)
+
+
+def _written_anew(run: RunDirectory, split: str) -> str:
+    return f"{run.command('evaluate', split)}   writes it anew"
 
 
 def _stripped(value: Any) -> Any:
@@ -257,10 +264,11 @@ def _parsed_toml(path: Path, text: str) -> Mapping[str, Any]:
 
 
 def _evaluate_hint(run: RunDirectory, split: str | None) -> str:
-    option = f" --split {split}" if split else ""
-    predicted = run.predictions(split or "test").is_dir()
-    steps = "" if predicted else f"hemseg predict --run {run.name}{option} && "
-    return f"{steps}hemseg evaluate --run {run.name}{option}"
+    """Say how to get an evaluation: of the split that is wanted, else of one with masks."""
+    predicted = [each for each in ("test", *SPLITS) if run.predictions(each).is_dir()]
+    chosen = split or next(iter(predicted), "test")
+    steps = [] if chosen in predicted else [run.command("predict", chosen)]
+    return " && ".join([*steps, run.command("evaluate", chosen)])
 
 
 def _at(tree: Mapping[str, Any], *keys: str) -> Any:

@@ -111,7 +111,7 @@ def test_no_run_at_all(place: Workplace, capsys: pytest.CaptureFixture[str]) -> 
 def test_no_predictions(place: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
     place.run("a", lambda n: None)
     assert hemseg(["evaluate", "--run", "a"]) == 1
-    assert "hemseg predict --run a --split test" in capsys.readouterr().err
+    assert "hemseg predict --run runs/a --split test" in capsys.readouterr().err
 
 
 def test_ctrl_c_leaves_nothing_behind_and_the_same_command_finishes(place: Workplace) -> None:

@@ -326,10 +326,10 @@ def test_nothing_that_can_be_scored_is_an_error(place: Workplace) -> None:
 
 
 def test_run_without_predictions(place: Workplace) -> None:
-    place.run("a", lambda n: None)
+    run = place.run("a", lambda n: None)
     with pytest.raises(HemsegError, match="no predictions of split test") as error:
         evaluate(place.config())
-    assert "hemseg predict --run a --split test" in error.value.hint
+    assert f"hemseg predict --run {run.path} --split test" in error.value.hint
 
 
 def test_split_without_cases_names_those_there_are(place: Workplace) -> None:

@@ -94,4 +94,5 @@ def test_masks_that_are_missing_are_asked_for_by_data_set(place: Workplace) -> N
     with pytest.raises(HemsegError) as caught:
         evaluate(place.config(**elsewhere(place)))
     assert caught.value.hint is not None
-    assert "hemseg predict --run a --split test --dataset other" in caught.value.hint
+    run = place.root / "runs" / "a"
+    assert f"hemseg predict --run {run} --split test --dataset other" in caught.value.hint

@@ -31,6 +31,7 @@ from hemseg_cli.models.archive import read_archive, write_archive
 from hemseg_cli.models.checkpoint import network_of, read_checkpoint
 from tests import dicom_files
 from tests.inference.small_model import NETWORK, PATCH
+from tests.sidecars import sidecar_of
 
 MOST_INSERTED_BYTES = 64
 
@@ -130,9 +131,10 @@ def _json(tree: Any) -> bytes:
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of file: its name on the disk, bytes to try, and what reads it."""
+    """One kind of file: its name on the disk, whole bytes, bytes to try, and what reads it."""
 
     name: str
+    whole: bytes
     contents: st.SearchStrategy[bytes]
     read: Callable[[Path], object]
 
@@ -210,7 +212,7 @@ def _checkpoints(folder: Path) -> Kind:
         .map(_saved),
         weights.map(_saved),
     )
-    return Kind("model.pt", contents, _read_checkpoint)
+    return Kind("model.pt", path.read_bytes(), contents, _read_checkpoint)
 
 
 def _archives(folder: Path) -> Kind:
@@ -247,7 +249,7 @@ def _archives(folder: Path) -> Kind:
             if name != "SHA256SUMS.json"
         ),
     )
-    return Kind("model.zip", contents, _read_archive)
+    return Kind("model.zip", path.read_bytes(), contents, _read_archive)
 
 
 def _tables(folder: Path) -> Kind:
@@ -266,7 +268,7 @@ def _tables(folder: Path) -> Kind:
         return joined.encode("utf-8", "surrogateescape" if joined.isascii() else "replace")
 
     contents = st.one_of(damaged(path.read_bytes()), altered(rows).map(text))
-    return Kind("cases.csv", contents, read_cases)
+    return Kind("cases.csv", path.read_bytes(), contents, read_cases)
 
 
 _CONFIG = """\
@@ -283,7 +285,7 @@ windows = [[0.0, 80.0]]
 network = {channels = [4, 8], strides = [2]}
 [predict]
 overlap = 0.5
-format = ["nifti"]
+format = "nifti"
 [compute]
 workers = 0
 """
@@ -299,7 +301,7 @@ def _configs(_folder: Path) -> Kind:
     contents = st.one_of(
         damaged(_CONFIG.encode()), altered(tomllib.loads(_CONFIG), whole=False).map(written)
     )
-    return Kind("hemseg.toml", contents, validate_file)
+    return Kind("hemseg.toml", _CONFIG.encode(), contents, validate_file)
 
 
 def _volume() -> Volume:
@@ -316,9 +318,9 @@ def _headers(draw: st.DrawFn, content: bytes) -> bytes:
     raw = header.structarr
     for name in draw(st.lists(st.sampled_from(raw.dtype.names), min_size=1, max_size=4)):
         field = raw.dtype[name]
-        raw[name] = np.frombuffer(
-            draw(st.binary(min_size=field.itemsize, max_size=field.itemsize)), dtype=field.base
-        ).reshape(field.shape)
+        drawn = draw(st.binary(min_size=field.itemsize, max_size=field.itemsize))
+        # `dim` and `pixdim` are arrays of numbers: their own shape, not a single number's.
+        raw[name] = np.frombuffer(drawn, dtype=field.base).reshape(field.shape)
     return bytes(raw.tobytes()) + content[348:]
 
 
@@ -326,13 +328,13 @@ def _nifti(folder: Path) -> Kind:
     path = folder / "whole.nii"
     write_volume(path, _volume())
     contents = st.one_of(damaged(path.read_bytes()), _headers(path.read_bytes()))
-    return Kind("scan.nii", contents, _read_scan)
+    return Kind("scan.nii", path.read_bytes(), contents, _read_scan)
 
 
 def _nifti_gz(folder: Path) -> Kind:
     path = folder / "whole.nii.gz"
     write_volume(path, _volume())
-    return Kind("scan.nii.gz", damaged(path.read_bytes()), _read_scan)
+    return Kind("scan.nii.gz", path.read_bytes(), damaged(path.read_bytes()), _read_scan)
 
 
 def _read_scan(path: Path) -> None:
@@ -375,42 +377,33 @@ def _dicom(_folder: Path) -> Kind:
         with quiet_pydicom():
             read_frames(path.read_bytes(), path.name)
 
-    contents = st.one_of(damaged(dicom_files.slice_bytes(3)), elements.map(_slice))
-    return Kind("slice.dcm", contents, read)
+    whole = dicom_files.slice_bytes(3)
+    contents = st.one_of(damaged(whole), elements.map(_slice))
+    return Kind("slice.dcm", whole, contents, read)
 
 
-def _sidecars(folder: Path) -> Kind:
-    values = {
-        "format": 1,
-        "scan": "a",
-        "patient": "p",
-        "shape": [6, 5, 4],
-        "spacing_mm": [0.5, 0.5, 5.0],
-        "tilt_deg": 0.0,
-        "slice_distance_mm": 5.0,
-        "voxel_volume_mm3": 1.25,
-        "affine": np.diag([0.5, 0.5, 5.0, 1.0]).tolist(),
-        "true_affine": np.diag([0.5, 0.5, 5.0, 1.0]).tolist(),
-        "hu_min": 0,
-        "hu_max": 1,
-        "source_slices": ["a", "b", "c", "d"],
-        "slice_positions_mm": [0.0, 5.0, 10.0, 15.0],
-        "warnings": [],
-        "geometry": "true",
-        "voxels_hash": "00",
-    }
-    del folder
+def _sidecars(_folder: Path) -> Kind:
+    volume = _volume()
+    values = sidecar_of(volume).to_dict()
     contents = st.one_of(damaged(_json(values)), altered(values).map(_json))
-    return Kind("scan.json", contents, lambda path: read_sidecar(path.with_name("scan.nii.gz")))
+
+    def read(path: Path) -> None:
+        found = read_sidecar(path.with_name("scan.nii.gz"))
+        assert found is not None
+        found.mismatch(volume.array.shape, volume.affine)
+
+    return Kind("scan.json", _json(values), contents, read)
 
 
 def _manifests(_folder: Path) -> Kind:
     row = {"scan": "0b0e31b57a", "patient": "p", "slices": ["0123456ab", "0123456ac"]}
     line = _json(row) + b"\n"
+    other = {"scan": "0b0e31b57b", "patient": "q", "slices": ["0123456ad", "0123456ae"]}
+    whole = line + _json(other) + b"\n"
     contents = st.one_of(
-        damaged(2 * line), altered(row).map(lambda tree: line + _json(tree) + b"\n")
+        damaged(whole), altered(other).map(lambda tree: line + _json(tree) + b"\n")
     )
-    return Kind("manifest.jsonl", contents, read_manifest)
+    return Kind("manifest.jsonl", whole, contents, read_manifest)
 
 
 KINDS: dict[str, Callable[[Path], Kind]] = {

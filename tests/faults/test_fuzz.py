@@ -15,6 +15,13 @@ EXAMPLES = 60
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_undamaged_file_of_each_kind_is_read(kind: str, tmp_path: Path) -> None:
+    tried = KINDS[kind](tmp_path)
+
+    assert tried.attempt(tmp_path, tried.whole)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_any_file_is_read_or_refused_with_an_error_of_ours(kind: str, tmp_path: Path) -> None:
     tried = KINDS[kind](tmp_path)
 

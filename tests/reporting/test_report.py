@@ -59,7 +59,7 @@ def test_a_run_without_evaluation_says_what_to_type(make_workplace: Make) -> Non
     (place.run() / "evaluation" / "test" / "summary.json").unlink()
     with pytest.raises(HemsegError, match="has no evaluation") as caught:
         report(place.config)
-    assert caught.value.hint == "hemseg evaluate --run dynunet-1"
+    assert caught.value.hint == f"hemseg evaluate --run {place.run()} --split test"
 
 
 def test_a_run_without_predictions_is_told_to_predict_first(make_workplace: Make) -> None:
@@ -67,7 +67,8 @@ def test_a_run_without_predictions_is_told_to_predict_first(make_workplace: Make
     (place.run() / "evaluation" / "test" / "summary.json").unlink()
     with pytest.raises(HemsegError) as caught:
         report(place.config)
-    assert caught.value.hint == "hemseg predict --run dynunet-1 && hemseg evaluate --run dynunet-1"
+    run = f"--run {place.run()} --split test"
+    assert caught.value.hint == f"hemseg predict {run} && hemseg evaluate {run}"
 
 
 def test_a_bad_number_in_a_table_is_named_by_line_and_column(make_workplace: Make) -> None:
@@ -171,7 +172,7 @@ def test_command_exits_1_and_says_what_to_type_without_evaluation(
     (place.run() / "evaluation/test/cases.csv").unlink()
     assert run(["report", "--set", f"runs.root={place.runs}"]) == 1
     said = capsys.readouterr()
-    assert "hemseg evaluate --run dynunet-1" in said.err
+    assert f"hemseg evaluate --run {place.run()} --split test" in said.err
     assert said.out == ""
 
 
