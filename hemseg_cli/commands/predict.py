@@ -33,7 +33,15 @@ _Out = Annotated[
 ]
 _OutputFormat = Annotated[
     str | None,
-    typer.Option("--format", metavar="FORMAT,...", help="Formats of the masks: nifti, dicom-seg."),
+    typer.Option(
+        "--format",
+        metavar="FORMAT,...",
+        help="Formats: nifti, nifti-per-class, dicom-seg, dicom-sr, dicom-pdf.",
+    ),
+]
+_KeepIdentity = Annotated[
+    bool | None,
+    typer.Option("--keep-identity", help="DICOM output and volumes.csv say who the patient is."),
 ]
 _SaveProbabilities = Annotated[
     bool | None, typer.Option("--save-probabilities", help="Also write the probabilities.")
@@ -66,6 +74,7 @@ def predict(
     tta: _Tta = None,
     out: _Out = None,
     output_format: _OutputFormat = None,
+    keep_identity: _KeepIdentity = None,
     save_probabilities: _SaveProbabilities = None,
     part: _Part = None,
     workers: _Workers = None,
@@ -85,6 +94,7 @@ def predict(
             "predict.overlap": overlap,
             "predict.tta": tta,
             "predict.format": output_format,
+            "predict.keep_identity": keep_identity,
             "predict.save_probabilities": save_probabilities,
             "compute.workers": workers,
             "compute.scheduler": scheduler,

@@ -365,8 +365,13 @@ class PredictConfig(Section):
     )
     format: str = Field(
         "nifti",
-        description="formats of masks, comma-separated: nifti (always written), dicom-seg "
-        "(for DICOM input, extra dicom)",
+        description="formats of output, comma-separated: nifti (always written), nifti-per-class; "
+        "for DICOM input dicom-seg, dicom-sr (with dicom-seg; extra dicom), dicom-pdf",
+    )
+    keep_identity: bool = Field(
+        False,
+        description="DICOM output and volumes.csv say who the patient is, as the source does: "
+        "name, id, birth date, sex, accession number, study id, date and time",
     )
     save_probabilities: bool = Field(
         False, description="also write the probabilities (8 bit, scale in the header)"

@@ -14,11 +14,12 @@ from hemseg_cli.core.classes import HEMORRHAGE_ONLY, write_classes
 from hemseg_cli.core.data_directory import DataDirectory
 from hemseg_cli.core.errors import CaseError
 from hemseg_cli.core.names import printable
+from hemseg_cli.imaging.dicom.origin import Algorithm
 from hemseg_cli.imaging.head_mask import HeadMask, find_head
 from hemseg_cli.imaging.nifti import Volume, write_volume
 from hemseg_cli.inference.formats import (
-    Algorithm,
     CaseOutput,
+    OutputFormat,
     chosen_formats,
     refuse_without_slices,
 )
@@ -33,6 +34,11 @@ from hemseg_cli.inference.preview import write_preview
 from hemseg_cli.inference.records import Claim, Record, claim, identity, release, write_record
 
 NO_HEAD = "no head was recognised in this scan: its mask means little"
+_ID_COLUMNS = {
+    "patient_id": "PatientID",
+    "accession_number": "AccessionNumber",
+    "study_date": "StudyDate",
+}
 
 
 @dataclass(frozen=True)
@@ -102,19 +108,29 @@ def read_case(task: PredictionTask) -> ReadCase | Claim:
         return whose
 
     try:
-        scan = read_scan(task.source)
+        scan = read_scan(task.source, keep_identity=task.config.keep_identity)
     except LabelMapError:
         release(task.folder, task.source.name)
         return Claim.LABEL_MAP
-    refuse_without_slices(
-        formats, len(scan.slices), f"{task.source.path}: the slices are interpolated to even steps"
-    )
+    _refuse_other_slices(task, scan, formats)
 
     scan = checked_scan(scan)
     head = find_head(scan.volume)
     if not head.is_head:
         scan = replace(scan, warnings=(*scan.warnings, NO_HEAD))
     return ReadCase(scan, head)
+
+
+def _refuse_other_slices(
+    task: PredictionTask, scan: Scan, formats: tuple[OutputFormat, ...]
+) -> None:
+    """CaseError where a format refers to slices, and these are no longer, or no files of one."""
+    place = task.source.path
+    refuse_without_slices(
+        formats, len(scan.slices), f"{place}: the slices are interpolated to even steps"
+    )
+    if task.source.series is not None and not set(scan.slices) <= set(task.source.series.files):
+        refuse_without_slices(formats, 0, f"{place}: all slices lie in one multi-frame file")
 
 
 def compute_case(task: PredictionTask, ready: ReadCase | Claim) -> ComputedCase | Claim:
@@ -142,10 +158,25 @@ def compute_case(task: PredictionTask, ready: ReadCase | Claim) -> ComputedCase 
         warnings=scan.warnings,
         classes=classes,
     )
+    measured = replace(measured, row=replace(measured.row, source_ids=_source_ids(scan)))
     found = replace(found, own_grid=None)  # its mask is all that is kept
-    return ComputedCase(
-        scan, mask, network_mask, found, measured, (*scan.warnings, *predictor.notes())
-    )
+    warnings = (*scan.warnings, *predictor.notes(), *_refused_elements(scan))
+    return ComputedCase(scan, mask, network_mask, found, measured, warnings)
+
+
+def _source_ids(scan: Scan) -> dict[str, str]:
+    """What tells a series from others: columns of `volumes.csv`, without those that are empty."""
+    identity = scan.identity
+    ids = {"series_uid": identity.series_uid}
+    ids |= {column: identity.elements.get(key, "") for column, key in _ID_COLUMNS.items()}
+    return {column: printable(value) for column, value in ids.items() if value}
+
+
+def _refused_elements(scan: Scan) -> tuple[str, ...]:
+    if not scan.identity.refused:
+        return ()
+    elements = ", ".join(scan.identity.refused)
+    return (f"left empty, because the standard forbids what the source has there: {elements}",)
 
 
 def write_case(task: PredictionTask, computed: ComputedCase | Claim) -> PredictedCase | Claim:
@@ -153,6 +184,7 @@ def write_case(task: PredictionTask, computed: ComputedCase | Claim) -> Predicte
     if isinstance(computed, Claim):
         return computed
     name, folder, measured = task.source.name, task.folder, computed.measured
+    formats = chosen_formats(task.config.format)
     output = CaseOutput(
         name,
         computed.scan,
@@ -161,6 +193,7 @@ def write_case(task: PredictionTask, computed: ComputedCase | Claim) -> Predicte
         measured,
         Algorithm(_model_names(task), __version__, task.settings_hash),
         predictor_of(task).classes,
+        {row.key: folder.output(name, row) for row in formats},
     )
 
     if task.config.previews:
@@ -183,9 +216,10 @@ def write_case(task: PredictionTask, computed: ComputedCase | Claim) -> Predicte
     if output.classes != HEMORRHAGE_ONLY:
         write_classes(DataDirectory(folder.path), output.classes)
 
-    # NIfTI comes first in the list and is written last: where it stands, all the rest does.
-    for row in reversed(chosen_formats(task.config.format)):
-        row.write(folder.output(name, row), output)
+    # NIfTI is written last: where it stands, all the rest does.
+    nifti, *others = formats
+    for row in (*others, nifti):
+        row.write(output.files[row.key], output)
 
     write_record(
         folder,

@@ -1,5 +1,6 @@
 """Measure each lesion: volume, place, density, and ABC/2 as clinicians estimate it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,13 +23,15 @@ _FEW_PIXELS = 12
 class Lesion:
     """One 26-connected component.
 
-    `centroid_mm` is RAS in the coordinates of the scan's own affine.
+    `centroid_mm` is RAS in the coordinates of the scan's own affine. `box`: its first and its last
+    voxel along each canonical axis.
     """
 
     volume_ml: float
     centroid_mm: tuple[float, float, float]
     mean_hu: float
     abc2_ml: float
+    box: tuple[tuple[int, int], ...] = ()
 
 
 def find_lesions(mask: NDArray[np.uint8], scan: Volume, *, voxel_volume_mm3: float) -> list[Lesion]:
@@ -58,10 +61,25 @@ def find_lesions(mask: NDArray[np.uint8], scan: Volume, *, voxel_volume_mm3: flo
             ),
             mean_hu=float(mean_hu[number]),
             abc2_ml=_abc_over_2_ml(pieces[number], (x_mm, y_mm), voxel_volume_mm3 / (x_mm * y_mm)),
+            box=_box(pieces[number]),
         )
         for number in range(count)
     ]
     return sorted(lesions, key=lambda lesion: (-lesion.volume_ml, lesion.centroid_mm))
+
+
+def mean_hu(lesions: Sequence[Lesion]) -> float | None:
+    """Return the mean HU of all voxels of the lesions, None where there is none."""
+    if not lesions:
+        return None
+    volume_ml = sum(lesion.volume_ml for lesion in lesions)
+    return sum(lesion.mean_hu * lesion.volume_ml for lesion in lesions) / volume_ml
+
+
+def _box(voxels: NDArray[np.int64]) -> tuple[tuple[int, int], ...]:
+    """Return the first and the last of the voxels [n, 3] along each axis."""
+    lowest, highest = voxels.min(axis=0).tolist(), voxels.max(axis=0).tolist()
+    return tuple(zip(lowest, highest, strict=True))
 
 
 def abc_over_2_ml(

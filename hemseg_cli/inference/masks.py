@@ -90,6 +90,14 @@ def write_nifti_mask(path: Path, output: "CaseOutput") -> None:
     write_volume(path, scan.on_file_axes(output.mask), like=scan.header)
 
 
+def write_class_masks(path: Path, output: "CaseOutput") -> None:
+    """Write the mask of each class, 0 and 1, as `<key>_mask.nii.gz` in the folder `path`."""
+    for each in output.classes:
+        own = (output.mask == each.value).view(np.uint8)
+        file = path / f"{each.key}_mask.nii.gz"
+        write_volume(file, output.scan.on_file_axes(own), like=output.scan.header)
+
+
 def write_probability(path: Path, output: "CaseOutput") -> None:
     """Write the probabilities in 8 bits, 0 to 1 with a step of 0.004 by the header's scale.
 

@@ -12,7 +12,7 @@ from hemseg_cli.core.classes import HEMORRHAGE_ONLY, LabelClass, union_classes
 from hemseg_cli.core.files import write_table
 from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.inference.confidence import confidence_of, review_reason
-from hemseg_cli.inference.lesions import Lesion, find_lesions
+from hemseg_cli.inference.lesions import Lesion, find_lesions, mean_hu
 from hemseg_cli.inference.subgrid import Probability, box_of
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ class ScanMeasures:
     `abc2_ml`: the sum of the lesions' ABC/2. `mean_hu`: of the whole mask, None where it is empty.
     `review`: whether a person should look, `review_reason` why. The other columns are explained in
     `confidence`. Of several classes all of this is of their union (`core.classes.union_classes`),
-    and `class_ml` holds the mL of each, by key: columns `<key>_ml`.
+    and `class_ml` holds the mL of each, by key: columns `<key>_ml`. `source_ids`: of a DICOM series
+    its UID, and where they are kept the patient's id, accession number and date, by column.
     """
 
     scan: str
@@ -41,6 +42,7 @@ class ScanMeasures:
     review: bool
     review_reason: str
     class_ml: dict[str, float] = field(default_factory=dict)
+    source_ids: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -102,9 +104,7 @@ def measure(
 
     lesions = find_lesions(mask, scan, voxel_volume_mm3=voxel_volume_mm3)
     predicted_ml = sum(one.volume_ml for one in lesions)
-    mean_hu = None
-    if lesions:
-        mean_hu = sum(lesion.mean_hu * lesion.volume_ml for lesion in lesions) / predicted_ml
+    hu = mean_hu(lesions)
     confidence = confidence_of(
         probability.values,
         mask[box_of(probability.part)],
@@ -115,7 +115,7 @@ def measure(
         predicted_ml=predicted_ml,
         lesions=len(lesions),
         threshold=threshold,
-        mean_hu=mean_hu,
+        mean_hu=hu,
         warnings=tuple(warnings),
     )
     row = ScanMeasures(
@@ -124,7 +124,7 @@ def measure(
         lesions=len(lesions),
         largest_ml=lesions[0].volume_ml if lesions else 0.0,
         abc2_ml=sum(lesion.abc2_ml for lesion in lesions),
-        mean_hu=mean_hu,
+        mean_hu=hu,
         mean_probability=confidence.mean_probability,
         uncertain_share=confidence.uncertain_share,
         disagreement=confidence.disagreement,
@@ -171,16 +171,21 @@ def lesion_rows(measured: Measured) -> list[LesionRow]:
 def write_volumes(path: Path, rows: Iterable[ScanMeasures]) -> None:
     """Write `volumes.csv`, sorted by scan; `review` is yes or no.
 
-    The mL of each of several classes, `<key>_ml`, follow those of their union.
+    The mL of each of several classes, `<key>_ml`, follow those of their union. What tells a DICOM
+    series from others follows the scan's name.
     """
     ordered = sorted(rows, key=lambda row: row.scan)
-    frame = _frame(ScanMeasures, ordered).drop(columns="class_ml")
+    frame = _frame(ScanMeasures, ordered).drop(columns=["class_ml", "source_ids"])
     frame["review"] = frame["review"].map({True: "yes", False: "no"})
     place = list(frame.columns).index("predicted_ml")
     keys = dict.fromkeys(key for row in ordered for key in row.class_ml)
     for number, key in enumerate(keys, start=1):
         values = [row.class_ml.get(key) for row in ordered]
         frame.insert(place + number, f"{key}_ml", values)
+
+    names = dict.fromkeys(name for row in ordered for name in row.source_ids)
+    for number, name in enumerate(names, start=1):
+        frame.insert(number, name, [row.source_ids.get(name, "") for row in ordered])
     write_table(path, frame)
 
 

@@ -39,8 +39,9 @@ class OutputFolder:
         return not self.suffix
 
     def output(self, name: str, row: OutputFormat) -> Path:
-        """The mask of a scan in a format."""
-        return self.path / f"{name}{self.suffix}{row.suffix}"
+        """The file or folder of a scan in a format."""
+        suffix = self.suffix if row.is_mask else ""
+        return self.path / f"{name}{suffix}{row.suffix}"
 
     def mask(self, name: str) -> Path:
         """The mask of a scan as NIfTI, which is always there."""

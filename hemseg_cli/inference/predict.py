@@ -17,6 +17,7 @@ from hemseg_cli.core.executor import Outcome, default_workers, map_cases
 from hemseg_cli.core.files import remove_leftovers, write_text
 from hemseg_cli.core.names import first_few, printable
 from hemseg_cli.core.run_directory import RunDirectory
+from hemseg_cli.imaging.dicom.origin import IDENTIFYING
 from hemseg_cli.inference.case import (
     PredictedCase,
     PredictionTask,
@@ -26,7 +27,7 @@ from hemseg_cli.inference.case import (
     write_case,
 )
 from hemseg_cli.inference.checkpoints import TrainedModels, ensemble_run, find_models
-from hemseg_cli.inference.formats import chosen_formats
+from hemseg_cli.inference.formats import OutputFormat, chosen_formats
 from hemseg_cli.inference.inputs.finding import (
     LABEL_MAP,
     Inputs,
@@ -65,7 +66,7 @@ def predict(
     HemsegError if there is nothing to predict with or nothing to predict.
     """
     share = _share(part)
-    chosen_formats(config.predict.format)
+    formats = chosen_formats(config.predict.format)
     models = find_models(config, runs)
     run = ensemble_run(config, models)
     found, trained_on, data_set = _inputs(config, models, inputs)
@@ -97,6 +98,7 @@ def predict(
         data_set=data_set,
     )
 
+    _say_identity(config, formats)
     _predict_all(call, [call.task(source) for source in waiting], result)
     rebuild_tables(folder)
     result.predicted.sort(key=lambda row: row.scan)
@@ -164,6 +166,18 @@ def _say_left_out(left_out: Sequence[LeftOut]) -> None:
         by_reason[one.reason].append(str(one.file))
     for reason, files in by_reason.items():
         console.say(printable(f"left out, {reason}: {first_few(files, _FILES_NAMED)}"))
+
+
+def _say_identity(config: Config, formats: Sequence[OutputFormat]) -> None:
+    """Say what DICOM files tell of the patient: a reader of them would look for it in vain."""
+    titles = ", ".join(row.title for row in formats if row.needs_slices)
+    if not titles:
+        return
+    elements = ", ".join(IDENTIFYING)
+    if config.predict.keep_identity:
+        console.say(f"{titles}: {elements} are kept as the source has them")
+    else:
+        console.say(f"{titles}: {elements} are left empty; --keep-identity keeps them")
 
 
 def _predict_all(call: _Call, tasks: list[PredictionTask], result: PredictResult) -> None:

@@ -34,7 +34,20 @@ def write_preview(
     *,
     classes: Sequence[LabelClass] = HEMORRHAGE_ONLY,
 ) -> None:
-    """Write a PNG of up to six axial slices from foot to head, as radiology shows them.
+    """Write the picture of `draw_preview` as PNG."""
+    picture = draw_preview(scan, mask, row, classes=classes)
+    with atomic_path(path) as temporary:
+        picture.save(temporary, format="PNG", optimize=False, compress_level=3)
+
+
+def draw_preview(
+    scan: Volume,
+    mask: NDArray[np.uint8],
+    row: ScanMeasures,
+    *,
+    classes: Sequence[LabelClass] = HEMORRHAGE_ONLY,
+) -> "Image":
+    """Draw up to six axial slices from foot to head, as radiology shows them.
 
     The patient's right is on the left, anterior on top.
 
@@ -57,8 +70,7 @@ def write_preview(
     _write_header(picture, row)
     if len(classes) > 1:
         _write_legend(picture, classes, set(np.unique(mask).tolist()))
-    with atomic_path(path) as temporary:
-        picture.save(temporary, format="PNG", optimize=False, compress_level=3)
+    return picture
 
 
 def chosen_slices(mask: NDArray[np.uint8], count: int) -> list[int]:
@@ -94,12 +106,12 @@ def _write_legend(picture: "Image", classes: Sequence[LabelClass], found: set[in
     draw = ImageDraw.Draw(picture)
     right = picture.width - 10
     for each in reversed(classes):
-        width = round(draw.textlength(each.key, font=_font(13)))
+        width = round(draw.textlength(each.key, font=font(13)))
         draw.text(
             (right - width, 36),
             each.key,
             fill=_TEXT if each.value in found else _FAINT,
-            font=_font(13),
+            font=font(13),
         )
         draw.rectangle([right - width - 16, 39, right - width - 6, 49], fill=each.colour)
         right -= width + 28
@@ -133,12 +145,12 @@ def _tile(
     tile = Image.new("RGB", (_TILE, _TILE))
     tile.paste(Image.fromarray(pixels), ((_TILE - width) // 2, (_TILE - height) // 2))
     draw = ImageDraw.Draw(tile)
-    draw.text((8, 6), caption, fill=_FAINT, font=_font(13))
-    draw.text((8, _TILE // 2 - 8), "R", fill=_FAINT, font=_font(15))
-    draw.text((_TILE - 18, _TILE // 2 - 8), "L", fill=_FAINT, font=_font(15))
+    draw.text((8, 6), caption, fill=_FAINT, font=font(13))
+    draw.text((8, _TILE // 2 - 8), "R", fill=_FAINT, font=font(15))
+    draw.text((_TILE - 18, _TILE // 2 - 8), "L", fill=_FAINT, font=font(15))
     bar = round(SCALE_BAR_MM * pixels_per_mm)
     draw.line([(_TILE - 12 - bar, _TILE - 12), (_TILE - 12, _TILE - 12)], fill=_TEXT, width=2)
-    draw.text((_TILE - 12 - bar, _TILE - 30), f"{SCALE_BAR_MM:g} mm", fill=_TEXT, font=_font(12))
+    draw.text((_TILE - 12 - bar, _TILE - 30), f"{SCALE_BAR_MM:g} mm", fill=_TEXT, font=font(12))
     return tile
 
 
@@ -147,14 +159,14 @@ def _write_header(picture: "Image", row: ScanMeasures) -> None:
 
     draw = ImageDraw.Draw(picture)
     lesions = f"{row.lesions} lesion" + ("" if row.lesions == 1 else "s")
-    draw.text((10, 6), f"{row.predicted_ml:.1f} mL", fill=_TEXT, font=_font(24))
-    draw.text((150, 12), f"{lesions}   {row.scan}", fill=_TEXT, font=_font(16))
+    draw.text((10, 6), f"{row.predicted_ml:.1f} mL", fill=_TEXT, font=font(24))
+    draw.text((150, 12), f"{lesions}   {row.scan}", fill=_TEXT, font=font(16))
     note = (
         f"review: {row.review_reason}"
         if row.review
         else f"window {WINDOW_HU[0]:g} to {WINDOW_HU[1]:g} HU. Research use only."
     )
-    draw.text((10, 36), note, fill=_ALERT if row.review else _FAINT, font=_font(13))
+    draw.text((10, 36), note, fill=_ALERT if row.review else _FAINT, font=font(13))
 
 
 def _as_seen(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -171,7 +183,8 @@ def _edge(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(mask & ~ndimage.binary_erosion(mask), dtype=bool)
 
 
-def _font(size: int) -> Any:
+def font(size: int) -> Any:
+    """Return Pillow's own font: no system has to have one."""
     from PIL import ImageFont
 
     return ImageFont.load_default(size=size)

@@ -168,7 +168,7 @@ def _is_done(
 
     if not record.done or record.settings != settings_hash:
         return False
-    return all(file.is_file() for file in wanted) and _is_input_of(record, folder, source)
+    return all(file.exists() for file in wanted) and _is_input_of(record, folder, source)
 
 
 def _is_input_of(record: Record, folder: OutputFolder, source: ScanInput) -> bool:

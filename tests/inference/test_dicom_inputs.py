@@ -160,7 +160,7 @@ def test_what_convert_refuses_is_refused_and_the_others_are_done(
 def test_dicom_seg_of_a_tilted_series_among_others_refers_to_its_own_slices(
     phantom: tuple[Path, list[PhantomScan]], work: Path
 ) -> None:
-    from hemseg_cli.imaging.dicom.seg import valid_uid
+    from hemseg_cli.imaging.dicom.derived import valid_uid
     from tests.dicom_series import read_seg
 
     for number in range(2):

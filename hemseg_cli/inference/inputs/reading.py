@@ -2,7 +2,7 @@
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from hemseg_cli.core.errors import CaseError
+from hemseg_cli.imaging.dicom.origin import UNKNOWN, Identity
 from hemseg_cli.imaging.file_kind import Kind, file_kind, is_label_map
 from hemseg_cli.imaging.geometry import (
     Affine,
@@ -30,6 +31,7 @@ class Scan:
     the affine there. `voxel_volume_mm3`: the true one. `header`: the NIfTI header of the input
     (None: another kind of file). `slices`: the DICOM file of each k of the file's axes, relative to
     the folder or zip `slices_in` (none where the volume was interpolated between the slices).
+    `identity`: whose DICOM series it is.
     """
 
     volume: Volume
@@ -40,10 +42,20 @@ class Scan:
     warnings: tuple[str, ...] = ()
     slices: tuple[str, ...] = ()
     slices_in: Path = Path()
+    identity: Identity = UNKNOWN
 
     def on_file_axes(self, array: NDArray[Any]) -> Volume:
         """Return an array on canonical axes as a volume on the axes of the input's file."""
         return Volume(from_canonical(array, self.change), self.file_affine)
+
+    def file_slices(self, box: Sequence[tuple[int, int]]) -> tuple[int, int]:
+        """Return the first and the last k of the file's axes in a box on canonical axes."""
+        axis = self.change.axes.index(2)
+        first, last = box[axis]
+        if self.change.flipped[axis]:
+            count = self.volume.array.shape[axis]
+            first, last = count - 1 - last, count - 1 - first
+        return first, last
 
     @contextlib.contextmanager
     def slice_files(self) -> Iterator[list[Path]]:
@@ -66,12 +78,14 @@ class LabelMapError(CaseError):
     """The image found in a folder holds labels, not CT numbers: it is left out."""
 
 
-def read_scan(source: ScanInput) -> Scan:
-    """Read a scan, with its true voxel volume.
+def read_scan(source: ScanInput, *, keep_identity: bool = False) -> Scan:
+    """Read a scan, with its true voxel volume; of a series with the patient's elements if kept.
 
     FileFormatError or CaseError says what is wrong with it; LabelMapError that it is a label map.
     """
-    return _read_series(source) if source.kind == "dicom" else _read_image(source)
+    if source.kind == "dicom":
+        return _read_series(source, keep_identity)
+    return _read_image(source)
 
 
 def _read_image(source: ScanInput) -> Scan:
@@ -97,13 +111,16 @@ def _read_image(source: ScanInput) -> Scan:
     return Scan(canonical, change, volume.affine, voxel_mm3, header, tuple(warnings))
 
 
-def _read_series(source: ScanInput) -> Scan:
+def _read_series(source: ScanInput, keep_identity: bool) -> Scan:
+    from hemseg_cli.imaging.dicom.identity import read_identity
     from hemseg_cli.imaging.dicom.series import read_series  # pydicom is slow to import
     from hemseg_cli.imaging.dicom.tree import Tree
 
     assert source.series is not None
     with Tree(source.path) as tree:
         volume, sidecar = read_series(tree, source.series, uneven=source.uneven)
+        with tree.open(source.series.files[0]) as file:
+            identity = read_identity(file, keep=keep_identity)
 
     canonical, change = to_canonical(volume)
     return Scan(
@@ -114,4 +131,5 @@ def _read_series(source: ScanInput) -> Scan:
         warnings=sidecar.warnings,
         slices=() if sidecar.interpolated else sidecar.source_slices,
         slices_in=source.path,
+        identity=identity,
     )

@@ -10,10 +10,13 @@ from pydicom import dcmread
 from hemseg_cli.core.classes import PREDEFINED
 from hemseg_cli.core.errors import CaseError
 from hemseg_cli.dataset.phantom.dataset import make_phantom
-from hemseg_cli.imaging.dicom.seg import valid_uid, write_seg
+from hemseg_cli.imaging.dicom.derived import source_headers, valid_uid
+from hemseg_cli.imaging.dicom.origin import UNKNOWN, Algorithm
+from hemseg_cli.imaging.dicom.seg import write_seg
 from hemseg_cli.imaging.dicom.series import assemble, read_slices
 from tests.dicom_series import read_seg
 
+UNET = Algorithm("unet", "0.1.0", "0123456789abcdef")
 pytestmark = [
     pytest.mark.skipif(
         importlib.util.find_spec("highdicom") is None, reason="extra dicom is not installed"
@@ -57,7 +60,7 @@ def test_mask_of_every_series_tilted_or_not_reads_back_voxel_by_voxel(
     for number, (_, files, shape, _) in enumerate(series):
         mask = (np.random.default_rng(number).random(shape) > 0.7).astype(np.uint8)
         mask[:, :, 0] = 0  # an empty slice stays in its place
-        write_seg(tmp_path / "seg.dcm", mask, files, model="unet")
+        write_seg(tmp_path / "seg.dcm", mask, source_headers(files, UNKNOWN), algorithm=UNET)
         got, names, positions = read_seg(tmp_path / "seg.dcm")
         headers = [dcmread(file, stop_before_pixels=True) for file in files]
         assert np.array_equal(got, mask)
@@ -72,7 +75,7 @@ def test_another_reader_finds_the_same_frames(
     _, files, shape, _ = series[0]
     mask = np.zeros(shape, dtype=np.uint8)
     mask[4:9, 10:12, 2:4] = 1
-    write_seg(tmp_path / "seg.dcm", mask, files, model="unet")
+    write_seg(tmp_path / "seg.dcm", mask, source_headers(files, UNKNOWN), algorithm=UNET)
     frames = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "seg.dcm")))
     assert sorted(np.count_nonzero(frames, axis=(1, 2)).tolist()) == sorted(
         np.count_nonzero(mask, axis=(0, 1)).tolist()
@@ -89,7 +92,12 @@ def test_same_mask_gives_the_same_identifiers(
 ) -> None:
     _, files, shape, _ = series[0]
     for name in ("a.dcm", "b.dcm"):
-        write_seg(tmp_path / name, np.ones(shape, dtype=np.uint8), files, model="unet")
+        write_seg(
+            tmp_path / name,
+            np.ones(shape, dtype=np.uint8),
+            source_headers(files, UNKNOWN),
+            algorithm=UNET,
+        )
     assert dcmread(tmp_path / "a.dcm").SOPInstanceUID == dcmread(tmp_path / "b.dcm").SOPInstanceUID
 
 
@@ -107,7 +115,12 @@ def test_no_name_birth_date_or_institution_is_taken_over(
         )
         dataset.save_as(tmp_path / file.name)
         marked.append(tmp_path / file.name)
-    write_seg(tmp_path / "seg.dcm", np.ones(shape, dtype=np.uint8), marked, model="unet")
+    write_seg(
+        tmp_path / "seg.dcm",
+        np.ones(shape, dtype=np.uint8),
+        source_headers(marked, UNKNOWN),
+        algorithm=UNET,
+    )
     content = (tmp_path / "seg.dcm").read_bytes()
     assert b"CANARY" not in content
     assert b"19010203" not in content
@@ -117,16 +130,20 @@ def test_mask_that_does_not_fit_the_slices_is_refused(
     series: list[tuple[float, list[Path], tuple[int, ...], list[str]]], tmp_path: Path
 ) -> None:
     _, files, shape, _ = series[0]
+    headers = source_headers(files, UNKNOWN)
     with pytest.raises(CaseError, match="slices, the series"):
         write_seg(
             tmp_path / "seg.dcm",
             np.zeros((*shape[:2], shape[2] + 1), dtype=np.uint8),
-            files,
-            model="unet",
+            headers,
+            algorithm=UNET,
         )
     with pytest.raises(CaseError, match="the mask is"):
         write_seg(
-            tmp_path / "seg.dcm", np.zeros((4, 4, shape[2]), dtype=np.uint8), files, model="unet"
+            tmp_path / "seg.dcm",
+            np.zeros((4, 4, shape[2]), dtype=np.uint8),
+            headers,
+            algorithm=UNET,
         )
     assert not (tmp_path / "seg.dcm").exists()
 
@@ -141,7 +158,9 @@ def test_each_class_is_a_segment_with_code_and_colour(
     # Values as a data set may have them: neither from 1 nor without gaps. One class is absent.
     values = [class_.value for class_ in classes[:-1]]
     mask = np.random.default_rng(5).choice([0, *values], shape).astype(np.uint8)
-    write_seg(tmp_path / "seg.dcm", mask, files, model="unet", classes=classes)
+    write_seg(
+        tmp_path / "seg.dcm", mask, source_headers(files, UNKNOWN), algorithm=UNET, classes=classes
+    )
 
     read = highdicom.seg.segread(tmp_path / "seg.dcm")
     assert read.number_of_segments == 5
@@ -170,7 +189,13 @@ def test_five_segments_pass_the_validator(
     _, files, shape, _ = series[0]
     mask = np.random.default_rng(5).integers(0, 7, shape).astype(np.uint8)
     mask[mask == 1] = 0
-    write_seg(tmp_path / "seg.dcm", mask, files, model="unet", classes=PREDEFINED[1:6])
+    write_seg(
+        tmp_path / "seg.dcm",
+        mask,
+        source_headers(files, UNKNOWN),
+        algorithm=UNET,
+        classes=PREDEFINED[1:6],
+    )
     answer = subprocess.run(
         ["dciodvfy", str(tmp_path / "seg.dcm")], capture_output=True, text=True, check=False
     )
