@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hemseg_cli.evaluation.class_pairs import NONE
 from hemseg_cli.evaluation.display import CLASS_CONVENTION
 from hemseg_cli.evaluation.metric_table import Section
-from hemseg_cli.reporting.chart import Figure
+from hemseg_cli.reporting.chart import Chart
 from hemseg_cli.reporting.content import metric_columns
 from hemseg_cli.reporting.interval_bars import interval_bars
 from hemseg_cli.reporting.results import RunResults, estimate_of
@@ -76,7 +76,7 @@ def confusion_table(runs: Sequence[RunResults]) -> ReportTable | None:
     return ReportTable("confusion", "What each class was taken for", columns, tuple(rows), note)
 
 
-def dice_by_class(runs: Sequence[RunResults]) -> Figure | None:
+def dice_by_class(runs: Sequence[RunResults]) -> Chart | None:
     """Draw mean Dice with its interval by class."""
     return interval_bars(
         runs,

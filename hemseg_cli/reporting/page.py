@@ -5,7 +5,6 @@ Autoescaped, with a Content-Security-Policy that names its own parts by hash.
 
 import base64
 import hashlib
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +16,7 @@ from markupsafe import Markup
 
 from hemseg_cli import __version__
 from hemseg_cli.core.cases import VOLUME_STRATA
-from hemseg_cli.reporting.chart import Figure
+from hemseg_cli.reporting.chart import Chart
 from hemseg_cli.reporting.content import confidence_text, metric_columns, shows_published
 from hemseg_cli.reporting.published import Estimate
 from hemseg_cli.reporting.results import RunResults
@@ -25,7 +24,6 @@ from hemseg_cli.reporting.tables import Column, ReportTable, cell_text, sort_val
 from hemseg_cli.reporting.viewer import HU_HIGH, HU_LOW, Viewer
 
 MOST_TABS = 6  # scans of the viewer that all have a tab
-_NOTHING = ""  # plotly makes an empty style element and fills it by script
 _TILES = ("volume_error_ml", "lesion_sensitivity")
 
 
@@ -37,7 +35,7 @@ class Page:
     split: str
     runs: Sequence[RunResults]
     tables: Sequence[ReportTable]
-    figures: Sequence[Figure]
+    charts: Sequence[Chart]
     viewer: Viewer
     matrix: int
     warnings: Sequence[str]
@@ -56,14 +54,11 @@ class Tile:
 
 def render(page: Page) -> str:
     """The HTML text."""
-    from plotly.offline import get_plotlyjs  # half a second to import
-
-    plotly = get_plotlyjs()
-    figures = {figure.key: figure for figure in page.figures}
+    charts = {chart.key: chart for chart in page.charts}
     tables = {table.key: table for table in page.tables}
     return fill_template(
         "page.html",
-        (plotly, _asset("viewer.js"), _asset("page.js")),
+        (_asset("viewer.js"), _asset("page.js")),
         page=page,
         names=[run.name for run in page.runs],
         tiles=tiles(page.runs[0]),
@@ -78,13 +73,12 @@ def render(page: Page) -> str:
         hu_high=HU_HIGH,
         sizes=VOLUME_STRATA,
         skipped={"run"} if len(page.runs) == 1 else set(),
-        style_ids=_style_ids(plotly),
-        sections=list(_sections(tables, figures)),
+        sections=list(_sections(tables, charts)),
         beside_published=shows_published(page.runs),
         sort_value=sort_value,
         flat=flat,
         data=_data(page),
-        **_places(figures, tables, several=len(page.runs) > 1),
+        **_places(charts, tables, several=len(page.runs) > 1),
     )
 
 
@@ -106,7 +100,7 @@ def fill_template(name: str, scripts: Sequence[str], **values: Any) -> str:
     inline = [_inline_script(text) for text in scripts]
     return environment.get_template(name).render(
         version=__version__,
-        policy=content_security_policy(inline, [css, _NOTHING]),
+        policy=content_security_policy(inline, [css]),
         css=Markup(css),
         scripts=[Markup(script) for script in inline],
         **values,
@@ -116,14 +110,13 @@ def fill_template(name: str, scripts: Sequence[str], **values: Any) -> str:
 def content_security_policy(scripts: Sequence[str], styles: Sequence[str]) -> str:
     """Nothing but the given inline scripts and styles, by SHA-256, and pictures made on the page.
 
-    Style *attributes* stay allowed: plotly sets them. CSP level 3, section 6.
+    No style attribute either: what the scripts set by property is not one. CSP level 3, section 6.
     """
     return "; ".join(
         [
             "default-src 'none'",
             "script-src " + " ".join(_hash_source(text) for text in scripts),
             "style-src-elem " + " ".join(_hash_source(text) for text in styles),
-            "style-src-attr 'unsafe-inline'",
             "img-src data: blob:",
             "base-uri 'none'",
             "form-action 'none'",
@@ -178,7 +171,7 @@ def _glance(runs: Sequence[RunResults]) -> ReportTable:
 
 
 def _places(
-    figures: Mapping[str, Figure], tables: Mapping[str, ReportTable], *, several: bool
+    charts: Mapping[str, Chart], tables: Mapping[str, ReportTable], *, several: bool
 ) -> dict[str, Any]:
     """Which charts stand where."""
     hero = ["forest"] if several else ["dice", "dice_volume"]
@@ -187,14 +180,14 @@ def _places(
     chosen = {
         "hero": hero,
         "beside": [] if several else ["forest"],
-        "distributions": [key for key in figures if key not in known],
+        "distributions": [key for key in charts if key not in known],
         "volumes": [key for key in ("bland_altman", "dice_volume") if key not in hero],
         "strata": ["strata"],
         "classes": ["classes"],
         "training": ["loss", "val_dice"],
     }
     places: dict[str, Any] = {
-        name: [figures[key] for key in keys if key in figures] for name, keys in chosen.items()
+        name: [charts[key] for key in keys if key in charts] for name, keys in chosen.items()
     }
     return places | {
         "comparisons": [table for key, table in tables.items() if key.startswith("comparison")]
@@ -202,13 +195,13 @@ def _places(
 
 
 def _sections(
-    tables: Mapping[str, ReportTable], figures: Mapping[str, Figure]
+    tables: Mapping[str, ReportTable], charts: Mapping[str, Chart]
 ) -> Iterator[tuple[str, str]]:
     yield "overview", "Overview"
     yield "summary", "Summary"
     yield from ((key, "Comparison") for key in list(tables) if key == "comparison")
     yield "distributions", "Distributions"
-    if "volumes_lesions" in tables or "bland_altman" in figures:
+    if "volumes_lesions" in tables or "bland_altman" in charts:
         yield "volumes", "Volumes"
     if "strata" in tables:
         yield "strata", "Strata"
@@ -217,7 +210,7 @@ def _sections(
     if "external" in tables:
         yield "external", "External"
     yield "scans", "Scans"
-    if "loss" in figures or "val_dice" in figures:
+    if "loss" in charts or "val_dice" in charts:
         yield "training", "Training"
     yield "provenance", "Provenance"
 
@@ -225,10 +218,6 @@ def _sections(
 def _data(page: Page) -> dict[str, Any]:
     """What the page's scripts read."""
     return {
-        "figures": [
-            {"key": f.key, "data": f.data, "layout": f.layout, "height": f.height}
-            for f in page.figures
-        ],
         "csv": {table.key: to_csv(table) for table in page.tables},
         "viewer": {
             "hu": [HU_LOW, HU_HIGH],
@@ -241,14 +230,6 @@ def _asset(name: str) -> str:
     return (resources.files("hemseg_cli.reporting") / "templates" / name).read_text(
         encoding="utf-8"
     )
-
-
-def _style_ids(script: str) -> list[str]:
-    """The ids of the style elements that plotly adds for its maps unless they are there.
-
-    The policy would refuse them.
-    """
-    return re.findall(r'getElementById\("([0-9a-f]{64})"\)', script)
 
 
 def _inline_script(text: str) -> str:

@@ -15,10 +15,10 @@ from hemseg_cli.core.run_directory import RunDirectory, open_run
 from hemseg_cli.evaluation.inputs import data_of_run, run_on_data
 from hemseg_cli.inference.outputs import OutputFolder
 from hemseg_cli.reporting import content
+from hemseg_cli.reporting.charts import charts
 from hemseg_cli.reporting.class_tables import classes_table, confusion_table
 from hemseg_cli.reporting.comparison import comparison_tables
 from hemseg_cli.reporting.external_table import external_table, external_warnings
-from hemseg_cli.reporting.figures import figures
 from hemseg_cli.reporting.page import Page, render
 from hemseg_cli.reporting.results import RunResults, choose_split, evaluated_splits, read_run
 from hemseg_cli.reporting.tables import (
@@ -120,7 +120,7 @@ def report(
         split=split,
         runs=results,
         tables=tables,
-        figures=figures(results),
+        charts=charts(results),
         viewer=viewer,
         matrix=_viewer_matrix(config, len(viewer.scans)),
         warnings=warnings,

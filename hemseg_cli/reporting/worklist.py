@@ -118,7 +118,6 @@ def worklist_page(config: Config, folder: OutputFolder) -> tuple[str, ReportTabl
         made=made,
         notice="Research use only. Not a medical device.",
         data={
-            "figures": [],
             "csv": {"worklist": to_csv(table)},
             "viewer": {
                 "hu": [HU_LOW, HU_HIGH],

@@ -10,6 +10,7 @@ from hemseg_cli.reporting.class_tables import classes_table, confusion_table, di
 from hemseg_cli.reporting.comparison import comparison_tables
 from hemseg_cli.reporting.report import report
 from hemseg_cli.reporting.results import RunResults, read_run
+from hemseg_cli.reporting.svg import tips_of
 from tests.evaluation.class_toy import VOXEL_ML, add_run, label_map, make_place, perturbed
 from tests.evaluation.toy import Workplace
 
@@ -64,8 +65,10 @@ def test_runs_are_compared_in_each_class(place: Workplace) -> None:
 def test_dice_is_drawn_for_each_class(place: Workplace) -> None:
     figure = dice_by_class(read(place, "part", "whole"))
     assert figure is not None
-    assert [trace["x"] for trace in figure.data] == [["IPH", "SDH", "SAH"]] * 2
-    assert figure.data[1]["y"] == [1.0, 1.0, 1.0]
+    tips = tips_of(figure.wide)
+    names = ["IPH", "SDH", "SAH"]
+    assert [[tip.split("\n")[0] for tip in tips[run]] for run in ("0", "1")] == [names, names]
+    assert [tip.split("Dice ")[1][:5] for tip in tips["1"]] == ["1.000"] * 3
 
 
 def test_the_report_has_a_section_of_the_classes(place: Workplace) -> None:

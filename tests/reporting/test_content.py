@@ -5,12 +5,12 @@ import pytest
 
 from hemseg_cli.core.run_directory import RunDirectory
 from hemseg_cli.reporting import content
-from hemseg_cli.reporting.chart import plotly_text
+from hemseg_cli.reporting.charts import charts
 from hemseg_cli.reporting.comparison import comparison_tables
-from hemseg_cli.reporting.figures import figures
 from hemseg_cli.reporting.published import PUBLISHED, Estimate
 from hemseg_cli.reporting.report import report
 from hemseg_cli.reporting.results import RunResults, read_run
+from hemseg_cli.reporting.svg import tips_of
 from tests.reporting import workplace
 from tests.reporting.workplace import Workplace, write_run
 
@@ -64,8 +64,8 @@ def test_published_rows_stand_beside_the_data_they_were_made_on_alone(make_workp
     elsewhere = read(place, "other")
     assert [row[0] for row in content.summary_table(elsewhere).rows] == ["other"]
     assert "Published rows" not in content.summary_table(elsewhere).note
-    forest = next(figure for figure in figures(elsewhere) if figure.key == "forest")
-    assert len(forest.data) == 1
+    forest = next(chart for chart in charts(elsewhere) if chart.key == "forest")
+    assert len(tips_of(forest.wide)) == 1
 
 
 def test_resampled_masks_are_marked_and_stand_beside_nothing(make_workplace: Make) -> None:
@@ -155,7 +155,7 @@ def test_strata_and_agreement_come_from_the_summary(make_workplace: Make) -> Non
         dict(zip([c.key for c in volumes.columns], volumes.rows[0], strict=True))["loa_low_ml"]
         == -1.25
     )
-    assert [figure.key for figure in figures(runs) if figure.key == "strata"] == ["strata"]
+    assert [chart.key for chart in charts(runs) if chart.key == "strata"] == ["strata"]
 
 
 def test_comparison_is_paired_on_common_scans(make_workplace: Make) -> None:
@@ -174,17 +174,15 @@ def test_comparison_is_paired_on_common_scans(make_workplace: Make) -> None:
 
 def test_bland_altman_lines_are_the_evaluations(make_workplace: Make) -> None:
     runs = read(make_workplace(), "dynunet-1")
-    figure = next(figure for figure in figures(runs) if figure.key == "bland_altman")
+    chart = next(chart for chart in charts(runs) if chart.key == "bland_altman")
     differences = [case.number("predicted_ml") - case.number("truth_ml") for case in runs[0].cases]
     mean = sum(differences) / 5
     sd = (sum((d - mean) ** 2 for d in differences) / 4) ** 0.5
-    assert [trace["y"][0] for trace in figure.data[1:]] == pytest.approx(
-        [mean, mean - 1.96 * sd, mean + 1.96 * sd]
-    )
-
-
-def test_plotly_reads_no_markup_in_a_name() -> None:
-    assert plotly_text("<b>&amp;") == "&lt;b&gt;&amp;amp;"
+    for svg in (chart.wide, chart.narrow):
+        tips = tips_of(svg)["0"]
+        shown = [float(tip.split()[-1].replace("\u2212", "-")) for tip in tips[5:]]
+        assert shown == pytest.approx([mean, mean - 1.96 * sd, mean + 1.96 * sd], abs=0.006)
+        assert len(tips[:5]) == 5
 
 
 def test_runs_with_other_labels_are_not_tested_against_each_other(make_workplace: Make) -> None:

@@ -43,13 +43,6 @@ class Opened:
         page.goto(path.as_uri())
         page.wait_for_selector("html[data-ready]")
 
-    def draw_every_chart(self) -> None:
-        """As for printing; else a chart is drawn when it comes into sight."""
-        self.page.evaluate(
-            "for (const name of ['beforeprint', 'afterprint']) window.dispatchEvent(new "
-            "Event(name))"
-        )
-
     def wait_until(self, holds: Callable[[], bool]) -> None:
         # Not page.wait_for_function: the page's policy forbids the eval behind it.
         for _ in range(100):
@@ -109,18 +102,38 @@ def opened(browser: Any, place: Workplace) -> Iterator[Opened]:
 
 
 def test_opens_from_a_file_without_a_word_on_the_console_or_a_request(opened: Opened) -> None:
-    opened.draw_every_chart()
-    opened.page.wait_for_selector("#plot-val_dice .main-svg")
     assert opened.said == []
     assert [url for url in opened.asked if not url.startswith(("file:", "data:", "blob:"))] == []
     assert len([url for url in opened.asked if url.startswith("file:")]) == 1
 
 
-def test_every_chart_is_drawn(opened: Opened) -> None:
-    opened.draw_every_chart()
-    charts = opened.page.locator(".plot").count()
-    opened.wait_until(lambda: opened.page.locator(".plot.js-plotly-plot").count() == charts)
-    assert charts >= 8
+def test_every_chart_is_drawn_once(opened: Opened) -> None:
+    charts = opened.page.locator(".chart")
+    assert charts.count() >= 8
+    # Of its two widths each shows one.
+    assert opened.page.locator(".chart svg:visible").count() == charts.count()
+
+
+def test_a_mark_of_a_chart_says_what_it_is_and_opens_its_scan(opened: Opened) -> None:
+    mark = opened.page.locator("#chart-dice .wide [data-scan-id='2c3d4e5f60']").first
+    mark.scroll_into_view_if_needed()
+    mark.hover()
+    assert str(opened.page.text_content(".tip")).startswith("2c3d4e5f60\nDice 0.")
+    mark.click()
+    shown = opened.page.text_content(".viewer-tabs [aria-pressed='true'] .scan")
+    assert shown == "2c3d4e5f60"
+
+
+def test_the_legend_shows_and_hides_a_run(opened: Opened) -> None:
+    chart = opened.page.locator("#chart-bland_altman")
+    marks = [chart.locator(f".wide g[data-run='{run}'] [data-scan-id]") for run in (0, 1)]
+    assert (marks[0].first.is_visible(), marks[1].first.is_visible()) == (True, False)
+    keys = chart.locator(".key")
+    keys.nth(0).click()
+    keys.nth(1).click()
+    assert (marks[0].first.is_visible(), marks[1].first.is_visible()) == (False, True)
+    keys.nth(0).click()
+    keys.nth(1).click()
 
 
 def test_the_viewer_starts_with_the_median_scan_where_its_truth_is_largest(opened: Opened) -> None:
@@ -374,13 +387,9 @@ def test_fits_a_phone_in_light_and_dark(browser: Any, place: Workplace, scheme: 
     opened = Opened(context.new_page(), result.html)
     opened.page.wait_for_selector("#viewer[data-ready]")
     assert opened.page.evaluate("document.documentElement.scrollWidth") == 390
-    opened.draw_every_chart()
-    widest = (
-        "Math.max(...[...document.querySelectorAll('.plot .main-svg')]"
-        ".map((chart) => chart.clientWidth))"
-    )
-    # Plotly takes its new size a moment later.
-    opened.wait_until(lambda: opened.page.evaluate(widest) <= 358)
+    widest = "Math.max(...[...document.querySelectorAll('.chart')].map((one) => one.scrollWidth))"
+    assert opened.page.evaluate(widest) <= 358
+    assert opened.page.locator(".chart .wide:visible").count() == 0
     assert opened.page.evaluate("document.documentElement.scrollWidth") == 390
     assert opened.page.evaluate("document.querySelector('#table-summary td').offsetHeight") < 60
     background = opened.page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -399,8 +408,7 @@ def test_hostile_names_show_as_text(
     result = report(place.config)
     context = browser.new_context()
     opened = Opened(context.new_page(), result.html)
-    opened.draw_every_chart()
-    opened.page.wait_for_selector("#plot-dice .main-svg")
+    assert "<img" in str(opened.page.get_attribute("#chart-forest .narrow [data-tip]", "data-tip"))
     assert HOSTILE in opened.column("table-cases", "Scan")
     # No case table holds such an id: the scan is named among those without pictures.
     assert HOSTILE in str(opened.page.text_content("body"))

@@ -28,7 +28,7 @@ PACKAGES = (
     "isal",
     "pydantic",
     "typer",
-    "plotly",
+    "matplotlib",
 )
 # Extra of pyproject.toml -> the distributions that it installs (a test compares the two).
 EXTRAS = {

@@ -1,89 +1,47 @@
 "use strict";
-/* Charts that follow the page's colours, tables that sort and filter, CSV files to save. */
+/* Charts that say what a mark is, tables that sort and filter, CSV files to save. */
 (() => {
   const byId = (id) => document.getElementById(id);
   const data = JSON.parse(byId("data").textContent);
-  const dark = window.matchMedia("(prefers-color-scheme: dark)");
 
-  function resolved(value, style) {
-    if (typeof value === "string") {
-      const name = value.match(/^var\((--[a-z0-9-]+)\)$/);
-      return name ? style.getPropertyValue(name[1]).trim() : value;
-    }
-    if (Array.isArray(value)) return value.map((entry) => resolved(entry, style));
-    if (value && typeof value === "object") {
-      return Object.fromEntries(Object.entries(value).map(([key, entry]) => [key, resolved(entry, style)]));
-    }
-    return value;
-  }
-
-  function axis(own) {
-    const title = { standoff: 8, ...(own && own.title) };
-    return { gridcolor: "var(--grid)", linecolor: "var(--line)", zerolinecolor: "var(--line)", automargin: true, ...own, title };
-  }
-
-  function drawChart(figure) {
-    const place = byId(`plot-${figure.key}`);
-    if (!place) return;
-    const style = getComputedStyle(document.documentElement);
-    const layout = {
-      ...figure.layout,
-      height: figure.height,
-      margin: { l: 52, r: 14, t: figure.layout.showlegend ? 36 : 10, b: 44 },
-      paper_bgcolor: "rgba(0,0,0,0)",
-      plot_bgcolor: "rgba(0,0,0,0)",
-      font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: "var(--text)" },
-      hoverlabel: { bgcolor: "var(--panel)", bordercolor: "var(--line)", font: { color: "var(--text)" }, align: "left" },
-      modebar: { bgcolor: "rgba(0,0,0,0)", color: "var(--muted)", activecolor: "var(--text)" },
-      dragmode: window.matchMedia("(pointer: coarse)").matches ? false : "zoom",
-      xaxis: axis(figure.layout.xaxis),
-      yaxis: axis(figure.layout.yaxis),
-    };
-    const config = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d", "zoomIn2d", "zoomOut2d"] };
-    const first = !place.classList.contains("js-plotly-plot");
-    Plotly.react(place, resolved(figure.data, style), resolved(layout, style), config);
-    if (!first) Plotly.Plots.resize(place);
-    if (first) {
-      place.on("plotly_click", (event) => {
-        const scan = event.points.length ? event.points[0].customdata : undefined;
-        if (typeof scan === "string") Viewer.open(scan);
+  /* A mark of a chart says what it is where it is pointed at, and opens its scan. */
+  function setUpCharts() {
+    const tip = document.createElement("div");
+    tip.className = "tip";
+    tip.hidden = true;
+    document.body.append(tip);
+    const hide = () => { tip.hidden = true; };
+    document.querySelectorAll(".chart").forEach((chart) => {
+      chart.addEventListener("pointerover", (event) => {
+        const mark = event.target.closest("[data-tip]");
+        if (!mark) return hide();
+        tip.textContent = mark.dataset.tip;
+        tip.hidden = false;
+        /* Beside the pointer, and within the window. */
+        tip.style.left = `${Math.max(4, Math.min(event.clientX + 12, window.innerWidth - tip.offsetWidth - 4))}px`;
+        tip.style.top = `${Math.max(4, event.clientY - tip.offsetHeight - 10)}px`;
       });
-    }
-  }
-
-  /* A chart is drawn when it comes near the screen, and all of them before printing. */
-  const seen = new Set();
-  function drawSeen() {
-    data.figures.filter((figure) => seen.has(figure.key)).forEach(drawChart);
-    if (Viewer.redraw) Viewer.redraw();
-  }
-  function beforePrint() {
-    /* Chromium lays out the paper after this event: draw at the paper's width. */
-    document.documentElement.classList.add("printing");
-    data.figures.forEach((figure) => seen.add(figure.key));
-    drawSeen();
-  }
-  function afterPrint() {
-    document.documentElement.classList.remove("printing");
-    drawSeen();
-  }
-  function watchCharts() {
-    const watcher = new IntersectionObserver((entries) => {
-      for (const entry of entries.filter((one) => one.isIntersecting)) {
-        watcher.unobserve(entry.target);
-        const figure = data.figures.find((one) => `plot-${one.key}` === entry.target.id);
-        if (figure && !seen.has(figure.key)) {
-          seen.add(figure.key);
-          drawChart(figure);
-        }
-      }
-    }, { rootMargin: "400px" });
-    for (const figure of data.figures) {
-      const place = byId(`plot-${figure.key}`);
-      if (!place) continue;
-      place.style.height = `${figure.height}px`;
-      watcher.observe(place);
-    }
+      chart.addEventListener("pointerleave", hide);
+      chart.addEventListener("click", (event) => {
+        const mark = event.target.closest("[data-scan-id]");
+        if (mark) Viewer.open(mark.dataset.scanId);
+      });
+    });
+    window.addEventListener("scroll", hide, { passive: true });
+    document.querySelectorAll(".key").forEach((key) => {
+      const runs = () => key.closest(".chart").querySelectorAll(`g[data-run="${key.dataset.run}"]`);
+      const apply = () => {
+        const shown = key.getAttribute("aria-pressed") === "true";
+        runs().forEach((group) => group.classList.toggle("away", !shown));
+      };
+      key.addEventListener("click", () => {
+        /* The two curves of a run come and go together. */
+        const shown = key.getAttribute("aria-pressed") !== "true";
+        key.parentElement.querySelectorAll(`[data-run="${key.dataset.run}"]`).forEach((other) => other.setAttribute("aria-pressed", String(shown)));
+        apply();
+      });
+      apply();
+    });
   }
 
   function sortBy(header) {
@@ -157,9 +115,6 @@
   });
   document.querySelectorAll("[data-csv]").forEach((button) => button.addEventListener("click", () => save(button.dataset.csv)));
   setUpFilters();
-  watchCharts();
-  dark.addEventListener("change", drawSeen);
-  window.addEventListener("beforeprint", beforePrint);
-  window.addEventListener("afterprint", afterPrint);
+  setUpCharts();
   document.documentElement.dataset.ready = "true";
 })();

@@ -464,11 +464,11 @@ const Viewer = (() => {
     byId("viewer-class").addEventListener("change", (event) => showClass(Number(event.target.value)));
   }
   window.addEventListener("resize", draw);
+  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   /* The middle one first: in the worst there may be nothing to see. */
   select(byId("viewer-truth") ? Math.floor((data.scans.length - 1) / 2) : 0);
 
   return {
-    redraw: draw,
     has: (scan) => data.scans.some((entry) => entry.scan === scan),
     open: (scan) => {
       const index = data.scans.findIndex((entry) => entry.scan === scan);
