@@ -28,7 +28,7 @@ _PROPERTY = {value: f"var(--{name})" for name, value in COLOURS.items()}
 _SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 _FONT_PX = 12
 _LETTER_PX = 7.0  # width of a letter of a label, on the side of too much
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text, in the page's own font
     "text.parse_math": False,  # a name may hold dollar signs
     "font.size": _FONT_PX,
@@ -82,9 +82,8 @@ class Plot:
     ) -> None:
         """Draw a point per scan; `scans` in `style` says which scan each opens."""
         scans = style.pop("scans", ())
-        drawn = self.axes.scatter(
-            x, y, **{"s": 42, "color": run_colour(run), "alpha": 0.75, "linewidths": 0} | style
-        )
+        usual: dict[str, Any] = {"s": 42, "color": run_colour(run), "alpha": 0.75, "linewidths": 0}
+        drawn = self.axes.scatter(x, y, **(usual | style))
         self.mark(drawn, run, tips, scans)
 
     def name_rows(self, names: Sequence[str]) -> None:
