@@ -22,7 +22,7 @@ TITLE = "Hemorrhage on head CT: research use only"
 _WIDTH, _HEIGHT = 1240, 1754
 _MARGIN = 70
 _LINE = 34
-_MOST_LESIONS = 16
+_FOOT_LINES = 2
 _COLUMNS = (0, 520, 700, 880, 1000)  # where the columns of the table begin, from the margin
 _HEADINGS = ("", "volume, mL", "ABC/2, mL", "mean HU", "lesions")
 _INK, _FAINT = (20, 20, 20), (110, 110, 110)
@@ -48,28 +48,36 @@ def draw_page(output: CaseOutput) -> "Image":
     page.paste(picture.resize((width, height)), (_MARGIN, _MARGIN + 60))
 
     y = _MARGIN + 60 + height + 30
-    for cells in _table(output):
+    room = (_HEIGHT - _MARGIN - (_FOOT_LINES + 1) * _LINE - y) // _LINE
+    for cells in page_table(output, room):
         _write_row(draw, y, cells)
         y += _LINE
     _write_foot(draw, output)
     return page
 
 
-def _table(output: CaseOutput) -> list[tuple[str, ...]]:
-    """The rows of the page: each class, all together, and the largest lesions."""
+def page_table(output: CaseOutput, room: int) -> list[tuple[str, ...]]:
+    """The rows of the page, `room` at most: all together, each class, and the largest lesions."""
     rows: list[tuple[str, ...]] = [_HEADINGS]
     by_class = output.measured.by_class or {output.classes[0].key: output.measured.lesions}
     names = {each.key: label_of(each, output.classes) for each in output.classes}
-    rows += [_whole_row(names[key], lesions) for key, lesions in by_class.items()]
     if output.measured.by_class:
         rows.append(_whole_row("All hemorrhage", output.measured.lesions))
+
+    # Of many classes those that were found: sorting keeps the order of the others.
+    found_first = sorted(by_class.items(), key=lambda one: not one[1])
+    shown = found_first[: room - len(rows) - 2]
+    rows += [_whole_row(names[key], lesions) for key, lesions in shown]
+    if len(shown) < len(found_first):
+        rows.append((f"and {len(found_first) - len(shown)} more classes", "", "", "", ""))
 
     lesions = [
         (f"{names[key]}, lesion {number}", lesion)
         for key, found in by_class.items()
         for number, lesion in enumerate(found, start=1)
     ]
-    largest = sorted(lesions, key=lambda one: -one[1].volume_ml)[:_MOST_LESIONS]
+    most = max(0, room - len(rows) - 1)
+    largest = sorted(lesions, key=lambda one: -one[1].volume_ml)[:most]
     rows += [
         (name, f"{one.volume_ml:.2f}", f"{one.abc2_ml:.2f}", f"{one.mean_hu:.0f}", "")
         for name, one in largest
