@@ -313,7 +313,8 @@ class PredictConfig(Section):
     )
     tta: bool | None = Field(
         None,
-        description="average over mirrored scans (test-time augmentation); none: as the run chose",
+        description="average over scans mirrored along the axes that training mirrored "
+        "(test-time augmentation); none: as the run chose",
     )
     weighting: Literal["gaussian", "constant"] | None = Field(
         None,

@@ -35,7 +35,7 @@ from hemseg_cli.inference.window_memory import most_voxels
 from hemseg_cli.inference.windows import WindowRule, covered, plan_windows, shifted, whole_grid
 from hemseg_cli.models.archive import read_models
 from hemseg_cli.models.checkpoint import network_of
-from hemseg_cli.models.checkpoint_settings import classes_of
+from hemseg_cli.models.checkpoint_settings import classes_of, mirrored_of
 from hemseg_cli.models.registry import require_model
 
 # A window may shrink to this part of the training patch before the device counts as too small.
@@ -82,7 +82,8 @@ class EnsembleNetwork:
     """A network of ours with everything that it needs.
 
     `rule` asks for smaller windows once the device has run out of memory. `padding`: what the scan
-    is padded with, per channel.
+    is padded with, per channel. `mirrored`: the axes along which its training mirrored patches;
+    test-time augmentation flips no others, which the network has never seen.
     """
 
     name: str
@@ -92,6 +93,7 @@ class EnsembleNetwork:
     settings: Settings
     padding: tuple[float, ...]
     classes: tuple[LabelClass, ...] = HEMORRHAGE_ONLY
+    mirrored: tuple[int, ...] = (0, 1, 2)
 
     def infer(
         self, canonical: Volume, head: HeadMask, config: PredictConfig, device: torch.device
@@ -139,7 +141,7 @@ class EnsembleNetwork:
         options = ForwardOptions(
             device,
             config.batch,
-            self.settings.tta,
+            self.mirrored if self.settings.tta else (),
             precision_for(self.settings.precision, device),
             channels_last=device.type == "cuda",
             require_finite=True,
@@ -239,7 +241,15 @@ def load_own_network(
     if checkpoint.get("padding", "air") != "air":
         padding = (0.0,) * channels
 
+    mirrored = mirrored_of(checkpoint)
+    if settings.tta and not mirrored:
+        console.warn(
+            f"{kind.name} was trained without mirrored patches: test-time augmentation has nothing "
+            "to average, and is left out"
+        )
+
     rule = WindowRule((i, j, k), multiple, resizable, most, settings.overlap)
+    classes = classes_of(checkpoint)
     return EnsembleNetwork(
-        kind.name, network, preprocess, rule, settings, padding, classes_of(checkpoint)
+        kind.name, network, preprocess, rule, settings, padding, classes, mirrored
     )

@@ -17,8 +17,6 @@ Weighting = Literal["gaussian", "constant"]
 Network = Callable[[Tensor], Any]
 Size = tuple[int, int, int]
 
-# Every combination of the three axes: the identity and seven test-time augmentation.
-_TTA_FLIPS = tuple(axes for count in range(4) for axes in itertools.combinations((2, 3, 4), count))
 _SIGMA_SCALE = 0.125  # MONAI's
 
 
@@ -57,13 +55,14 @@ class WindowBox:
 class ForwardOptions:
     """How windows are computed.
 
+    `mirror_axes`: the axes of the image (0, 1, 2) over whose flips the logits are averaged;
     `precision`: float32, or a half precision for autocast; `channels_last`: memory format of the
     input; `require_finite`: logits that are NaN or infinite raise NonFiniteError.
     """
 
     device: torch.device
     batch: int = 1
-    tta: bool = False
+    mirror_axes: tuple[int, ...] = ()
     precision: torch.dtype = torch.float32
     channels_last: bool = False
     require_finite: bool = False
@@ -78,25 +77,29 @@ def sliding_window(
     weighting: Weighting = "gaussian",
     device: torch.device | str | None = None,
     batch: int = 1,
-    tta: bool = False,
+    mirror_axes: Sequence[int] = (),
     precision: torch.dtype = torch.float32,
     occupied: Tensor | None = None,
     pad_value: float | Sequence[float] = 0.0,
 ) -> Tensor:
     """Return the probability of each voxel, float32 on the image's device.
 
-    [i, j, k] of a network with one class, [classes, i, j, k] of one with several. `network`: [n, c,
-    i, j, k] -> logits [n, classes, i, j, k], in eval mode. `image`: float32 [c, i, j,
-    k]; axes shorter than the window are padded with `pad_value` (one number, or one per channel) on
-    both sides. `overlap`: share of a window that overlaps the next one, 0 to below 1. `device`:
-    where the network stands (None: where the image is). `tta`: test-time augmentation, the
-    mean over the eight flips of each window. `occupied`: bool [i, j, k]; windows without a
-    True voxel are skipped, and a voxel
+    [i, j, k] of a network with one class, [classes, i, j, k] of one with several.
+
+    `network`: [n, c, i, j, k] -> logits [n, classes, i, j, k], in eval mode. `image`: float32
+    [c, i, j, k]; axes shorter than the window are padded with `pad_value` (one number, or one per
+    channel) on both sides. `overlap`: share of a window that overlaps the next one, 0 to below 1.
+    `device`: where the network stands (None: where the image is). `mirror_axes`: test-time
+    augmentation, the mean over each window and its flips along these axes (0, 1, 2) and all their
+    combinations. `occupied`: bool [i, j, k]; windows without a True voxel are skipped, and a voxel
     that no window covers has probability 0.
     """
     i, j, k = (int(n) for n in patch)
     options = ForwardOptions(
-        torch.device(device) if device is not None else image.device, batch, tta, precision
+        torch.device(device) if device is not None else image.device,
+        batch,
+        tuple(mirror_axes),
+        precision,
     )
     windows = [
         window
@@ -226,18 +229,24 @@ def _batches(windows: Sequence[WindowBox], batch: int) -> Iterator[list[WindowBo
 def _logits(network: Network, views: Sequence[Tensor], options: ForwardOptions) -> Tensor:
     """The network's logits for each view, float32 [n, classes, i, j, k].
 
-    With `tta` the mean over flips.
+    With `mirror_axes` the mean over flips.
     """
     inputs = (torch.stack(list(views)) if len(views) > 1 else views[0][None]).to(options.device)
     if options.channels_last:
         inputs = inputs.contiguous(memory_format=torch.channels_last_3d)
-    if not options.tta:
-        answer: Tensor = network(inputs).float()
-        return answer
-    total = torch.zeros((), dtype=torch.float32, device=options.device)
-    for axes in _TTA_FLIPS:
+    total: Tensor = network(inputs).float()
+    if not options.mirror_axes:
+        return total
+
+    # Each combination of the axes, the empty one is done; behind batch and channel stand the axes.
+    flips = [
+        tuple(axis + 2 for axis in axes)
+        for count in range(1, len(options.mirror_axes) + 1)
+        for axes in itertools.combinations(options.mirror_axes, count)
+    ]
+    for axes in flips:
         total = total + network(inputs.flip(axes)).float().flip(axes)
-    return total.div_(len(_TTA_FLIPS))
+    return total.div_(1 + len(flips))
 
 
 def _view(image: Tensor, window: WindowBox, fill: Tensor) -> Tensor:

@@ -62,6 +62,7 @@ def _patch_fits(patch: list[int]) -> list[int]:
 
 PlainTable = Annotated[dict[str, Any], AfterValidator(_plain)]
 Hounsfield = Annotated[float, Field(ge=-1e5, le=1e5)]
+Axis = Annotated[int, Field(ge=0, le=2)]
 SpacingMm = Annotated[float, Field(ge=0.1, le=100)]
 Patch = Annotated[
     list[Annotated[int, Field(ge=1, le=4096)]],
@@ -120,7 +121,8 @@ class PredictionSettings(_Settings):
 class CheckpointSettings(_Settings):
     """What rebuilds a network and prepares its input. `network_config` is stored as `model_config`.
 
-    `patch` in voxels along i, j, k; `epoch` and `step` of training.
+    `patch` in voxels along i, j, k; `epoch` and `step` of training; `mirrored`: the axes along
+    which training mirrored its patches.
     """
 
     format: Annotated[int, Field(ge=FORMAT, le=FORMAT)]
@@ -133,6 +135,7 @@ class CheckpointSettings(_Settings):
     epoch: Annotated[int, Field(ge=0)]
     predict: PredictionSettings | None = None
     padding: Literal["air", "zero"] | None = None
+    mirrored: Annotated[list[Axis], Field(max_length=3)] | None = None
     classes: list[PlainTable] | None = None
     dataset: Annotated[str, Field(max_length=200)] | None = None
 
@@ -169,6 +172,12 @@ def classes_of(checkpoint: Mapping[str, Any]) -> tuple[LabelClass, ...]:
     """The classes that a network tells apart; hemorrhage alone where the checkpoint names none."""
     plain = checkpoint.get("classes")
     return HEMORRHAGE_ONLY if plain is None else classes_from_plain(plain, place="the checkpoint")
+
+
+def mirrored_of(checkpoint: Mapping[str, Any]) -> tuple[int, ...]:
+    """The axes along which training mirrored; all three where the checkpoint does not say."""
+    mirrored = checkpoint.get("mirrored")
+    return (0, 1, 2) if mirrored is None else tuple(sorted(set(mirrored)))
 
 
 def sentence_of(error: ValidationError) -> str:

@@ -24,6 +24,7 @@ from hemseg_cli.core.errors import FileFormatError, HemsegError
 from hemseg_cli.core.run_directory import RunDirectory
 from hemseg_cli.imaging.preprocess import Preprocess
 from hemseg_cli.models.checkpoint import load_weights, read_checkpoint, write_checkpoint
+from hemseg_cli.training.augmentation import mirrored_axes
 from hemseg_cli.training.ema import WeightMean
 from hemseg_cli.training.schedule import LearningRateSchedule
 
@@ -99,6 +100,7 @@ class TrainState:
             "model_config": self.model_config,
             "preprocess": self.preprocess.to_dict(),
             "padding": self.config.train.padding,
+            "mirrored": list(mirrored_axes(self.config.train.augment)),
             "patch": list(self.patch),
             "in_channels": len(self.preprocess.windows),
             "step": self.progress.step,

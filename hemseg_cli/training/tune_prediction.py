@@ -30,19 +30,13 @@ from hemseg_cli.imaging.orientation import match_axes, to_canonical
 from hemseg_cli.inference.predictor import Predictor
 from hemseg_cli.inference.settings import Settings
 from hemseg_cli.models.checkpoint import read_checkpoint, write_checkpoint
+from hemseg_cli.training.augmentation import mirrored_axes
 from hemseg_cli.training.class_channels import channels_of
 
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
 # A change has to gain this much mean Dice, or a small val split would choose by noise.
 SMALLEST_DICE_GAIN = 0.005
 MIN_COMPONENTS_ML = (0.0, 0.05, 0.1, 0.25, 0.5)
-# Tried where `train.choose` is "all", cheapest first; and how many times the time of the default
-# each takes.
-_INFERENCE_OPTIONS: tuple[tuple[dict[str, Any], float], ...] = (
-    ({"weighting": "gaussian"}, 1.0),
-    ({"overlap": 0.5}, 2.0),
-    ({"tta": True}, 8.0),
-)
 _MASK_KEYS = ("threshold", "min_component_ml")
 
 
@@ -162,11 +156,21 @@ def store_settings(checkpoint: Path, settings: Settings) -> None:
 
 
 def _inference_options(config: Config) -> list[tuple[dict[str, Any], float]]:
+    """List what is tried where `train.choose` is "all", with its time in those of the default."""
     if config.train.choose != "all":
         return []
+
+    options: list[tuple[dict[str, Any], float]] = [
+        ({"weighting": "gaussian"}, 1.0),
+        ({"overlap": 0.5}, 2.0),
+    ]
+    # Each mirrored axis doubles the flips that are averaged.
+    axes = mirrored_axes(config.train.augment)
+    if axes:
+        options.append(({"tta": True}, float(2 ** len(axes))))
     return [
         (option, cost)
-        for option, cost in _INFERENCE_OPTIONS
+        for option, cost in options
         if all(getattr(config.predict, key) is None for key in option)
     ]
 

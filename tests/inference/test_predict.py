@@ -23,6 +23,7 @@ from hemseg_cli.core.errors import HemsegError, UsageError
 from hemseg_cli.imaging.nifti import Volume, read_volume, write_volume
 from hemseg_cli.inference.outputs import OutputFolder
 from hemseg_cli.inference.predict import predict
+from hemseg_cli.inference.predictor import Predictor
 from hemseg_cli.models.checkpoint import read_checkpoint, write_checkpoint
 from tests.inference.small_model import bright_box, config_in, make_run, scan, truth
 from tests.sidecars import sidecar_of
@@ -563,3 +564,17 @@ def test_record_names_the_input(work: Path) -> None:
     predict(config_in(work, predict=QUIET), inputs=[_inputs(work, 1)], out=work / "out")
     record = json.loads(OutputFolder(work / "out", "_mask").record("s0").read_text())
     assert record["source"]["path"] == "../in/s0.nii.gz"
+
+
+def test_mirrored_copies_are_those_of_the_axes_that_training_mirrored(work: Path) -> None:
+    checkpoint = make_run(work, "left-right")
+    write_checkpoint(checkpoint, {**read_checkpoint(checkpoint), "mirrored": [0]})
+    plain = make_run(work, "plain")
+    write_checkpoint(plain, {**read_checkpoint(plain), "mirrored": []})
+    for path, calls_expected in ((checkpoint, 2), (plain, 1)):
+        predictor = Predictor.load([path], PredictConfig(tta=True), device="cpu")
+        calls: list[int] = []
+        network = predictor.networks[0].network  # type: ignore[attr-defined]  # one of ours
+        network.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        predictor.infer(scan((16, 16, 4)))
+        assert len(calls) == calls_expected

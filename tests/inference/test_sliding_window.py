@@ -72,18 +72,26 @@ def test_padding_is_monais_with_the_same_value(network: nn.Module) -> None:
     )
 
 
-def test_mirrored_copies_are_averaged(network: nn.Module) -> None:
-    image = _image(8, 8, 4)
+@pytest.mark.parametrize("mirrored", [(0,), (0, 2), (0, 1, 2)])
+def test_mirrored_copies_are_averaged_along_the_axes_named(
+    network: nn.Module, mirrored: tuple[int, ...]
+) -> None:
+    image, calls = _image(8, 8, 4), []
+
+    def counting(x: torch.Tensor) -> torch.Tensor:
+        calls.append(len(x))
+        return network(x)  # type: ignore[no-any-return]  # torch's modules are untyped
+
     with torch.inference_mode():
         answers = [
             network(image[None].flip(axes)).flip(axes)[0, 0]
-            for n in range(8)
-            for axes in [[a + 2 for a in range(3) if n >> a & 1]]
+            for n in range(2 ** len(mirrored))
+            for axes in [[axis + 2 for place, axis in enumerate(mirrored) if n >> place & 1]]
         ]
     expected = torch.sigmoid(torch.stack(answers).mean(dim=0))
-    torch.testing.assert_close(
-        sliding_window(network, image, patch=(8, 8, 4), tta=True), expected, rtol=0, atol=2e-6
-    )
+    found = sliding_window(counting, image, patch=(8, 8, 4), mirror_axes=mirrored)
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-6)
+    assert len(calls) == 2 ** len(mirrored)
 
 
 def test_windows_without_anything_to_see_are_not_computed(network: nn.Module) -> None:

@@ -42,6 +42,7 @@ def honest() -> dict[str, Any]:
         "epoch": 1,
         "predict": {"threshold": 0.4, "overlap": 0.5, "tta": True, "weighting": "gaussian"},
         "padding": "air",
+        "mirrored": [0],
     }
 
 
@@ -99,6 +100,9 @@ WRONG: list[tuple[str, Any]] = [
     ("predict", {"min_component_ml": float("inf")}),
     ("predict", {"something": float("inf")}),
     ("padding", "water"),
+    ("mirrored", [3]),
+    ("mirrored", [0, 1, 2, 0]),
+    ("mirrored", True),
     ("classes", {"value": 1}),
 ]
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hemseg_cli.config import Config
-from hemseg_cli.config.schema import PredictConfig, TrainConfig
+from hemseg_cli.config.schema import AugmentConfig, PredictConfig, TrainConfig
 from hemseg_cli.core.cases import Case
 from hemseg_cli.core.errors import Stopped
 from hemseg_cli.imaging.nifti import Volume, write_volume
@@ -15,7 +15,12 @@ from hemseg_cli.inference.predictor import Predictor
 from hemseg_cli.models.checkpoint import read_checkpoint
 from hemseg_cli.training import tune_prediction as tuning
 from hemseg_cli.training.train import train
-from hemseg_cli.training.tune_prediction import TunedSettings, store_settings, tune_prediction
+from hemseg_cli.training.tune_prediction import (
+    TunedSettings,
+    count_passes,
+    store_settings,
+    tune_prediction,
+)
 from tests.inference.small_model import config_in, make_run, scan, truth
 from tests.training.small_run import (
     exit_code,
@@ -112,6 +117,13 @@ def test_mirrored_copies_are_chosen_where_they_help(
     assert (chosen.settings.tta, chosen.dice_before, chosen.dice) == (True, 0.0, 1.0)
     mask_only = config_in(tmp_path, train=TrainConfig(choose="mask"))
     assert not tuned_by(make_run(tmp_path), mask_only, cases_in(config, 1)).settings.tta
+
+
+def test_mirrored_copies_are_not_tried_where_training_mirrored_nothing(tmp_path: Path) -> None:
+    plain = TrainConfig(augment=AugmentConfig(mirror_p=(0.0, 0.0, 0.0)))
+    left_right = TrainConfig(augment=AugmentConfig(mirror_p=(0.5, 0.0, 0.0)))
+    assert count_passes(config_in(tmp_path, train=left_right)) == 4
+    assert count_passes(config_in(tmp_path, train=plain)) == 3
 
 
 def test_what_takes_too_long_is_not_tried(tmp_path: Path) -> None:

@@ -25,6 +25,11 @@ Size = tuple[int, int, int]
 Mirror = tuple[bool, bool, bool]
 
 
+def mirrored_axes(settings: "AugmentConfig") -> tuple[int, ...]:
+    """The axes (0, 1, 2) along which patches are mirrored."""
+    return tuple(axis for axis, probability in enumerate(settings.mirror_p) if probability > 0)
+
+
 def augmented_patch(
     case: "PreparedCase",
     start: Size,
