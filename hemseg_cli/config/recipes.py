@@ -20,6 +20,7 @@ _PAPER: Preset = {
     "spacing_mm": [0.4882810115814209, 0.4882810115814209, 4.649400138854981],
     "keep_spacing_within": 1.0,
     "grid_alignment": "monai",
+    "thin_slices": "sample",
     "windows": [[11.99969482421875, 79.0, 48.13441467285156, 13.457549095153809]],
     "stored_type": "float32",
     "patch": [256, 256, 16],
@@ -75,6 +76,7 @@ _STRONG: Preset = {
     "spacing_mm": [0.0, 0.0, 5.0],
     "keep_spacing_within": 1.6,
     "grid_alignment": "first-voxel",
+    "thin_slices": "average",
     # Brain, and a wide window that tells skull from blood and air from water.
     "windows": [[0.0, 80.0], [-100.0, 300.0]],
     "stored_type": "float16",

@@ -550,6 +550,11 @@ class TrainConfig(Section):
             "1: always resampled"
         ),
     )
+    thin_slices: Literal["average", "sample"] = Field(
+        "average",
+        description="voxels much thinner than spacing_mm are averaged over its extent, or a point "
+        "among them is interpolated (sample)",
+    )
     windows: tuple[tuple[float, float] | tuple[float, float, float, float], ...] = Field(
         ((0.0, 80.0),),
         min_length=1,

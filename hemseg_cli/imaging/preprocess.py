@@ -5,7 +5,7 @@ normalised by one window a channel. The settings travel in the checkpoint.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -16,10 +16,16 @@ from hemseg_cli.core.errors import CaseError, FileFormatError
 from hemseg_cli.imaging.geometry import Affine, spacing_mm
 from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.imaging.orientation import Reorientation, from_canonical, to_canonical
-from hemseg_cli.imaging.resampling import resample, resampled_shape
+from hemseg_cli.imaging.resampling import (
+    average_thin,
+    majority_of_thin,
+    resample,
+    resampled_shape,
+)
 
 Spacing = tuple[float | None, float | None, float | None]
 Alignment = Literal["first-voxel", "monai"]
+ThinSlices = Literal["average", "sample"]
 
 _SAME_SPACING_MM = 1e-3
 """MONAI's `Spacing` does not resample an axis that is this near, as the published setup has it."""
@@ -50,12 +56,20 @@ class Preprocess:
     An axis keeps the scan's own spacing where its `spacing_mm` is None, or the two differ by 0.001
     mm at most or by less than the factor `keep_within`. `alignment`: whether the first voxels of
     both grids share their centre, or the new grid lies where MONAI's `Spacing` puts it.
+    `thin_slices`: whether voxels much thinner than the network's are averaged, or a point among
+    them is taken, as MONAI does.
     """
 
     spacing_mm: Spacing = (None, None, None)
     windows: tuple[HuWindow, ...] = (HuWindow.unit(0.0, 80.0),)
     keep_within: float = 1.0
     alignment: Alignment = "first-voxel"
+    thin_slices: ThinSlices = "sample"
+
+    @property
+    def averages(self) -> bool:
+        """Whether thin slices are averaged."""
+        return self.thin_slices == "average"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, as a checkpoint stores them."""
@@ -64,6 +78,7 @@ class Preprocess:
             "windows": [asdict(window) for window in self.windows],
             "keep_within": self.keep_within,
             "alignment": self.alignment,
+            "thin_slices": self.thin_slices,
         }
 
     @classmethod
@@ -79,6 +94,7 @@ class Preprocess:
                 ),
                 float(values.get("keep_within", 1.0)),
                 _alignment(values.get("alignment", "first-voxel")),
+                "average" if values.get("thin_slices") == "average" else "sample",
             )
         except (KeyError, TypeError, ValueError) as error:
             raise FileFormatError(f"preprocessing settings not understood: {error}") from None
@@ -200,31 +216,46 @@ def monai_grid(
 
 
 def prepare_image(volume: Volume, settings: Preprocess) -> tuple[NDArray[np.float32], NetworkGrid]:
-    """Resample and normalise a scan in HU: float32 [c, i, j, k] on the network's grid (linear)."""
+    """Resample and normalise a scan in HU: float32 [c, i, j, k] on the network's grid."""
     canonical, grid = network_grid(volume, settings)
-    hu = resample(
-        canonical.array,
-        grid.canonical_spacing_mm,
-        grid.spacing_mm,
-        grid.shape,
-        linear=True,
-        origin_mm=grid.origin_mm,
-    )
-    return normalise(hu, settings), grid
+    return prepare_part(canonical.array, grid, settings, grid.shape, grid.origin_mm), grid
+
+
+def prepare_part(
+    hu: NDArray[Any],
+    grid: NetworkGrid,
+    settings: Preprocess,
+    shape: Sequence[int],
+    origin_mm: Sequence[float],
+) -> NDArray[np.float32]:
+    """Resample and normalise a part of a scan in HU on canonical axes: float32 [c, *shape].
+
+    `shape` and `origin_mm` are of the part of the network's grid, from the first voxel of `hu`.
+    Thin slices are averaged where the settings say so, the other axes are interpolated linearly.
+    """
+    spacing: Sequence[float] = grid.canonical_spacing_mm
+    if settings.averages:
+        hu, (spacing, origin_mm) = average_thin(hu, spacing, grid.spacing_mm, shape, origin_mm)
+    on_grid = resample(hu, spacing, grid.spacing_mm, shape, linear=True, origin_mm=origin_mm)
+    return normalise(on_grid, settings)
 
 
 def prepare_label(volume: Volume, settings: Preprocess) -> NDArray[np.uint8]:
-    """Resample a mask onto the network's grid, uint8 [i, j, k] (nearest neighbour)."""
+    """Resample a mask onto the network's grid, uint8 [i, j, k].
+
+    The nearest neighbour; the majority of thin slices where these are averaged.
+    """
     canonical, grid = network_grid(volume, settings)
-    mask = resample(
-        canonical.array.astype(np.uint8),
-        grid.canonical_spacing_mm,
-        grid.spacing_mm,
-        grid.shape,
-        linear=False,
-        origin_mm=grid.origin_mm,
+    mask = canonical.array.astype(np.uint8)
+    spacing: Sequence[float] = grid.canonical_spacing_mm
+    origin_mm: Sequence[float] = grid.origin_mm
+    if settings.averages:
+        mask, (spacing, origin_mm) = majority_of_thin(
+            mask, spacing, grid.spacing_mm, grid.shape, origin_mm
+        )
+    return np.ascontiguousarray(
+        resample(mask, spacing, grid.spacing_mm, grid.shape, linear=False, origin_mm=origin_mm)
     )
-    return np.ascontiguousarray(mask)
 
 
 def normalise(hu: NDArray[Any], settings: Preprocess) -> NDArray[np.float32]:

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemseg_cli.imaging.nifti import Volume
-from hemseg_cli.imaging.preprocess import NetworkGrid, Preprocess, normalise
-from hemseg_cli.imaging.resampling import resample
+from hemseg_cli.imaging.preprocess import NetworkGrid, Preprocess, prepare_part
+from hemseg_cli.imaging.resampling import needed_voxels, resample
 
 Range = tuple[int, int]
 Subgrid = tuple[Range, Range, Range]
@@ -67,18 +67,15 @@ def prepare_subgrid(
         grid.origin_mm,
         strict=True,
     ):
-        # The scan's voxels around the first and the last voxel of the part.
-        low = min(max(math.floor((start * new + shift) / old + 1e-6), 0), extent - 1)
-        high = min(math.ceil(((stop - 1) * new + shift) / old - 1e-6) + 1, extent)
-        needed.append((low, max(high, low + 1)))
+        # The scan's voxels that the part is made from.
+        low, high = needed_voxels(
+            (start, stop), old, new, extent, origin_mm=shift, average=settings.averages
+        )
+        needed.append((low, high))
         origin.append(_near_zero(start * new + shift - low * old))
     i, j, k = needed
     shape = [stop - start for start, stop in part]
-    source = canonical.array[box_of((i, j, k))]
-    hu = resample(
-        source, grid.canonical_spacing_mm, grid.spacing_mm, shape, linear=True, origin_mm=origin
-    )
-    return normalise(hu, settings)
+    return prepare_part(canonical.array[box_of((i, j, k))], grid, settings, shape, origin)
 
 
 def restore_subgrid(values: NDArray[np.float32], grid: NetworkGrid, part: Subgrid) -> Probability:

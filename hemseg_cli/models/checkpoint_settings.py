@@ -99,6 +99,7 @@ class PreprocessSettings(_Settings):
     windows: Annotated[list[WindowSettings], Field(min_length=1, max_length=64)] | None = None
     keep_within: Annotated[float, Field(ge=1, le=100)] = 1.0
     alignment: Literal["first-voxel", "monai"] = "first-voxel"
+    thin_slices: Literal["average", "sample"] = "sample"
 
 
 class PredictionSettings(_Settings):

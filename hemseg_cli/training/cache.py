@@ -124,7 +124,9 @@ def preprocess_of(train: "TrainConfig") -> Preprocess:
         HuWindow.unit(*window) if len(window) == 2 else HuWindow(*window)
         for window in train.windows
     )
-    return Preprocess((x, y, z), windows, train.keep_spacing_within, train.grid_alignment)
+    return Preprocess(
+        (x, y, z), windows, train.keep_spacing_within, train.grid_alignment, train.thin_slices
+    )
 
 
 def prepared_cases(

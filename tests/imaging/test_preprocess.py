@@ -147,6 +147,8 @@ def test_air_is_the_lowest_value_of_each_channel():
 def test_settings_survive_the_checkpoint():
     settings = Preprocess((None, 0.5, 5.0), (HuWindow.unit(0, 80), HuWindow(-100, 300, 5, 6)), 1.5)
     assert Preprocess.from_dict(settings.to_dict()) == settings
+    averaged = Preprocess((None, None, 5.0), thin_slices="average")
+    assert Preprocess.from_dict(averaged.to_dict()) == averaged
     older = {key: value for key, value in settings.to_dict().items() if key != "keep_within"}
     assert Preprocess.from_dict(older).keep_within == 1.0
 
@@ -198,3 +200,24 @@ def test_a_network_grid_larger_than_any_head_is_refused_before_memory_is_taken(
     volume = Volume(np.zeros((200, 200, 60), np.int16), np.diag([*own_mm, 1.0]))
     with pytest.raises(CaseError, match=r"mm the network's grid would have \d+ x"):
         prepare_image(volume, Preprocess(wanted_mm))
+
+
+def test_noise_of_thin_slices_falls_with_their_number_and_the_lesion_keeps_its_hu():
+    rng = np.random.default_rng(0)
+    hu = rng.normal(30, 20, (40, 40, 60)).astype(np.float32)
+    hu[10:20, 10:20, 23:38] += 35
+    label = np.zeros(hu.shape, np.uint8)
+    label[10:20, 10:20, 23:38] = 1
+    affine = np.diag([0.5, 0.5, 1.0, 1.0])
+    window = (HuWindow(-1000, 1000, 0, 1),)
+    noise, lesion = {}, {}
+    for way in ("sample", "average"):
+        settings = Preprocess((None, None, 5.0), window, 1.6, thin_slices=way)
+        image, grid = prepare_image(Volume(hu, affine), settings)
+        mask = prepare_label(Volume(label, affine), settings)
+        assert image.shape[1:] == mask.shape == grid.shape == (40, 40, 13)
+        noise[way] = image[0, 25:, 25:, 1:].std()
+        lesion[way] = image[0][mask > 0].mean()
+        assert mask.sum() * 5 == pytest.approx(label.sum(), rel=0.05)
+    assert noise["average"] == pytest.approx(noise["sample"] / np.sqrt(5), rel=0.05)
+    assert lesion["average"] == pytest.approx(65, abs=1)

@@ -82,7 +82,14 @@ def test_tissue_without_a_skull_is_no_head() -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [SETTINGS, Preprocess(), Preprocess((3.0, None, 6.0)), replace(SETTINGS, alignment="monai")],
+    [
+        SETTINGS,
+        Preprocess(),
+        Preprocess((3.0, None, 6.0)),
+        replace(SETTINGS, alignment="monai"),
+        Preprocess((3.0, 0.5, 14.0), thin_slices="average"),
+        Preprocess((2.0, None, 14.0), thin_slices="average", alignment="monai"),
+    ],
 )
 def test_a_part_is_prepared_and_restored_as_in_the_whole(settings: Preprocess) -> None:
     rng = np.random.default_rng(0)
