@@ -25,6 +25,9 @@ from hemseg_cli.core.errors import FileFormatError
 
 Affine = NDArray[np.float64]
 
+VoxelVolume = float | NDArray[np.float64]
+"""mm3 of every voxel; where slices differ in thickness, an array that broadcasts to [i, j, k]."""
+
 SAME_GRID_MM = 0.05
 """Two files of ours are on one grid when no corner lies further apart: a tenth of a pixel.
 

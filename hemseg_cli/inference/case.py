@@ -62,9 +62,13 @@ class PredictionTask:
 
 @dataclass(frozen=True)
 class ReadCase:
-    """A scan in memory, checked, and where its head is."""
+    """A scan in memory, checked, as the networks take it, and where its head is.
+
+    `even`: the scan at even steps, which is the scan itself for most.
+    """
 
     scan: Scan
+    even: Volume
     head: HeadMask
 
 
@@ -115,22 +119,20 @@ def read_case(task: PredictionTask) -> ReadCase | Claim:
     _refuse_other_slices(task, scan, formats)
 
     scan = checked_scan(scan)
-    head = find_head(scan.volume)
+    even = scan.at_even_steps()
+    head = find_head(even)
     if not head.is_head:
         scan = replace(scan, warnings=(*scan.warnings, NO_HEAD))
-    return ReadCase(scan, head)
+    return ReadCase(scan, even, head)
 
 
 def _refuse_other_slices(
     task: PredictionTask, scan: Scan, formats: tuple[OutputFormat, ...]
 ) -> None:
-    """CaseError where a format refers to slices, and these are no longer, or no files of one."""
-    place = task.source.path
-    refuse_without_slices(
-        formats, len(scan.slices), f"{place}: the slices are interpolated to even steps"
-    )
+    """CaseError where a format refers to slices, and these are no files of their own."""
     if task.source.series is not None and not set(scan.slices) <= set(task.source.series.files):
-        refuse_without_slices(formats, 0, f"{place}: all slices lie in one multi-frame file")
+        what = f"{task.source.path}: all slices lie in one multi-frame file"
+        refuse_without_slices(formats, 0, what)
 
 
 def compute_case(task: PredictionTask, ready: ReadCase | Claim) -> ComputedCase | Claim:
@@ -140,9 +142,11 @@ def compute_case(task: PredictionTask, ready: ReadCase | Claim) -> ComputedCase 
     predictor, scan = predictor_of(task), ready.scan
     settings = predictor.settings
 
-    found = predictor.infer(scan.volume, ready.head)
+    found = predictor.infer(ready.even, ready.head)
+    if scan.uneven is not None:
+        found = found.on_own_slices(scan.uneven)
     classes = predictor.classes
-    mask = mask_of(found.probability, settings, scan.voxel_volume_mm3, classes)
+    mask = mask_of(found.probability, settings, scan.voxel_volumes_mm3, classes)
     network_mask = None
     if found.own_grid is not None:
         network_mask = network_mask_of(found.own_grid, settings, classes)
@@ -151,7 +155,7 @@ def compute_case(task: PredictionTask, ready: ReadCase | Claim) -> ComputedCase 
         printable(task.source.name),
         mask,
         scan.volume,
-        voxel_volume_mm3=scan.voxel_volume_mm3,
+        voxel_volume_mm3=scan.voxel_volumes_mm3,
         probability=found.probability,
         deviation=found.deviation,
         threshold=settings.threshold,
@@ -160,7 +164,7 @@ def compute_case(task: PredictionTask, ready: ReadCase | Claim) -> ComputedCase 
     )
     measured = replace(measured, row=replace(measured.row, source_ids=_source_ids(scan)))
     found = replace(found, own_grid=None)  # its mask is all that is kept
-    warnings = (*scan.warnings, *predictor.notes(), *_refused_elements(scan))
+    warnings = (*scan.warnings, *scan.notes, *predictor.notes(), *_refused_elements(scan))
     return ComputedCase(scan, mask, network_mask, found, measured, warnings)
 
 

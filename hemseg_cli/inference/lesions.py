@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemseg_cli.imaging.components import component_of
-from hemseg_cli.imaging.geometry import spacing_mm
+from hemseg_cli.imaging.geometry import VoxelVolume, spacing_mm
 from hemseg_cli.imaging.nifti import Volume
 
 # Shares of the largest slice's area from which a slice counts whole and half towards C (Kothari et
@@ -34,11 +34,13 @@ class Lesion:
     box: tuple[tuple[int, int], ...] = ()
 
 
-def find_lesions(mask: NDArray[np.uint8], scan: Volume, *, voxel_volume_mm3: float) -> list[Lesion]:
+def find_lesions(
+    mask: NDArray[np.uint8], scan: Volume, *, voxel_volume_mm3: VoxelVolume
+) -> list[Lesion]:
     """Return the lesions of a mask on canonical axes [i, j, k], largest first.
 
     `scan`: the HU on the same grid. `voxel_volume_mm3`: the true one (see `imaging.geometry`), from
-    which volumes and the distance of slices along their normal are taken.
+    which volumes and the length that each slice stands for along their normal are taken.
     """
     flat = np.flatnonzero(mask)
     if not flat.size:
@@ -49,18 +51,20 @@ def find_lesions(mask: NDArray[np.uint8], scan: Volume, *, voxel_volume_mm3: flo
     index = np.column_stack([_mean_of(voxels[:, axis], component, sizes) for axis in range(3)])
     centroids = index @ scan.affine[:3, :3].T + scan.affine[:3, 3]
     mean_hu = _mean_of(scan.array[tuple(voxels.T)], component, sizes)
+    volumes_mm3 = _volumes_mm3(flat, component, mask.shape, sizes, voxel_volume_mm3)
     x_mm, y_mm, _ = spacing_mm(scan.affine)
+    lengths_mm = _slice_lengths_mm(voxel_volume_mm3, x_mm * y_mm, mask.shape[2])
     pieces = np.split(voxels[np.argsort(component, kind="stable")], np.cumsum(sizes)[:-1])
     lesions = [
         Lesion(
-            volume_ml=float(sizes[number] * voxel_volume_mm3 / 1000),
+            volume_ml=float(volumes_mm3[number] / 1000),
             centroid_mm=(
                 float(centroids[number, 0]),
                 float(centroids[number, 1]),
                 float(centroids[number, 2]),
             ),
             mean_hu=float(mean_hu[number]),
-            abc2_ml=_abc_over_2_ml(pieces[number], (x_mm, y_mm), voxel_volume_mm3 / (x_mm * y_mm)),
+            abc2_ml=_abc_over_2_ml(pieces[number], (x_mm, y_mm), lengths_mm),
             box=_box(pieces[number]),
         )
         for number in range(count)
@@ -96,16 +100,42 @@ def abc_over_2_ml(
     Stroke 1996;27:1304-1305).
     """
     voxels = np.argwhere(mask)
-    return _abc_over_2_ml(voxels, in_plane_mm, slice_distance_mm) if len(voxels) else 0.0
+    lengths_mm = np.full(mask.shape[2], slice_distance_mm)
+    return _abc_over_2_ml(voxels, in_plane_mm, lengths_mm) if len(voxels) else 0.0
+
+
+def _volumes_mm3(
+    flat: NDArray[np.int64],
+    component: NDArray[np.int32],
+    shape: tuple[int, ...],
+    sizes: NDArray[np.int64],
+    voxel_volume_mm3: VoxelVolume,
+) -> NDArray[np.float64]:
+    """The volume of each component 1..n, whose voxels are `flat` in an array of `shape`."""
+    if not isinstance(voxel_volume_mm3, np.ndarray):
+        return np.asarray(sizes * voxel_volume_mm3, dtype=np.float64)
+
+    own = np.broadcast_to(voxel_volume_mm3, shape)[np.unravel_index(flat, shape)]
+    return np.asarray(np.bincount(component, weights=own)[1:])
+
+
+def _slice_lengths_mm(
+    voxel_volume_mm3: VoxelVolume, pixel_area_mm2: float, slices: int
+) -> NDArray[np.float64]:
+    """How long each axial slice [k] is along the normal; the mean of slices along another axis."""
+    volumes = np.asarray(voxel_volume_mm3, dtype=np.float64)
+    along_k = volumes.mean(axis=(0, 1)) if volumes.ndim else volumes
+    return np.broadcast_to(along_k / pixel_area_mm2, (slices,))
 
 
 def _abc_over_2_ml(
-    voxels: NDArray[np.int64], in_plane_mm: tuple[float, float], slice_distance_mm: float
+    voxels: NDArray[np.int64], in_plane_mm: tuple[float, float], lengths_mm: NDArray[np.float64]
 ) -> float:
-    """Return the same for the lesion's voxels [n, 3]."""
+    """Return the same for the lesion's voxels [n, 3]; `lengths_mm`: of each slice [k]."""
     # A and B on the slice of largest area.
-    areas = np.bincount(voxels[:, 2] - voxels[:, 2].min())
-    largest = voxels[:, 2] == voxels[:, 2].min() + areas.argmax()
+    first_k = int(voxels[:, 2].min())
+    areas = np.bincount(voxels[:, 2] - first_k)
+    largest = voxels[:, 2] == first_k + areas.argmax()
     points = _outline_mm(voxels[largest, :2], in_plane_mm)
     offsets = points[:, None, :] - points[None, :, :]
     lengths = np.hypot(offsets[..., 0], offsets[..., 1])
@@ -115,12 +145,10 @@ def _abc_over_2_ml(
 
     # C by how much of that area each slice has.
     share = areas / areas.max()
-    c_mm = float(
-        np.where(
-            share >= _WHOLE_SLICE_SHARE, 1.0, np.where(share >= _HALF_SLICE_SHARE, 0.5, 0.0)
-        ).sum()
-        * slice_distance_mm
+    counted = np.where(
+        share >= _WHOLE_SLICE_SHARE, 1.0, np.where(share >= _HALF_SLICE_SHARE, 0.5, 0.0)
     )
+    c_mm = float(counted @ lengths_mm[first_k : first_k + len(areas)])
     return a_mm * b_mm * c_mm / 2 / 1000
 
 

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from hemseg_cli.core.classes import HEMORRHAGE_ONLY, LabelClass
 from hemseg_cli.imaging.components import label_components
-from hemseg_cli.imaging.geometry import header_voxel_volume_mm3
+from hemseg_cli.imaging.geometry import VoxelVolume, header_voxel_volume_mm3
 from hemseg_cli.imaging.nifti import Volume, write_volume
 from hemseg_cli.inference.settings import Settings
-from hemseg_cli.inference.subgrid import Probability
+from hemseg_cli.inference.subgrid import Probability, box_of
 
 if TYPE_CHECKING:
     from hemseg_cli.inference.formats import CaseOutput
@@ -24,13 +24,17 @@ PROBABILITY_SLOPE = 1 / 255
 def mask_of(
     probability: Probability,
     settings: Settings,
-    voxel_volume_mm3: float,
+    voxel_volume_mm3: VoxelVolume,
     classes: Sequence[LabelClass] = HEMORRHAGE_ONLY,
 ) -> NDArray[np.uint8]:
     """Return the label map on the scan's canonical grid, uint8 [i, j, k] with the classes' values.
 
     Where classes overlap, a kind comes before its parent, and else the more probable one.
+    `voxel_volume_mm3`: one for all, or an array that broadcasts to [i, j, k].
     """
+    if isinstance(voxel_volume_mm3, np.ndarray):
+        whole = np.broadcast_to(voxel_volume_mm3, probability.shape)
+        voxel_volume_mm3 = whole[box_of(probability.part)]
     return probability.embed(_label_map(probability.values, settings, voxel_volume_mm3, classes))
 
 
@@ -45,7 +49,7 @@ def network_mask_of(
 def _label_map(
     values: NDArray[np.float32],
     settings: Settings,
-    voxel_volume_mm3: float,
+    voxel_volume_mm3: VoxelVolume,
     classes: Sequence[LabelClass],
 ) -> NDArray[np.uint8]:
     if values.ndim == 3:
@@ -69,14 +73,20 @@ def _label_map(
 
 
 def _thresholded(
-    values: NDArray[np.float32], threshold: float, settings: Settings, voxel_volume_mm3: float
+    values: NDArray[np.float32],
+    threshold: float,
+    settings: Settings,
+    voxel_volume_mm3: VoxelVolume,
 ) -> NDArray[np.uint8]:
     """The voxels from the threshold on, less the 26-connected components that are too small."""
     mask = values >= np.float32(threshold)
 
     if settings.min_component_ml > 0 and mask.any():
         labels, _ = label_components(mask)
-        sizes_ml = np.bincount(labels.ravel()) * voxel_volume_mm3 / 1000
+        if isinstance(voxel_volume_mm3, np.ndarray):
+            sizes_ml = np.bincount(labels.ravel(), weights=voxel_volume_mm3.ravel()) / 1000
+        else:
+            sizes_ml = np.bincount(labels.ravel()) * voxel_volume_mm3 / 1000
         large = sizes_ml >= settings.min_component_ml
         large[0] = False  # the background
         mask = large[labels]

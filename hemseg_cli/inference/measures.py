@@ -1,5 +1,6 @@
 """Measure a mask: the rows of `volumes.csv` (scans) and `lesions.csv` (lesions)."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from hemseg_cli.core.classes import HEMORRHAGE_ONLY, LabelClass, union_classes
 from hemseg_cli.core.files import write_table
+from hemseg_cli.imaging.geometry import VoxelVolume, spacing_mm
 from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.inference.confidence import confidence_of, review_reason
 from hemseg_cli.inference.lesions import Lesion, find_lesions, mean_hu
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 class ScanMeasures:
     """One row of `volumes.csv`: mL by the true geometry, 26-connected lesions, HU, confidence.
 
+    `viewer_ml`: what a viewer makes of the mask's NIfTI, its voxels by the header's spacing, which
+    is more than the truth for a tilted gantry and wrong for uneven slices.
     `abc2_ml`: the sum of the lesions' ABC/2. `mean_hu`: of the whole mask, None where it is empty.
     `review`: whether a person should look, `review_reason` why. The other columns are explained in
     `confidence`. Of several classes all of this is of their union (`core.classes.union_classes`),
@@ -32,6 +36,7 @@ class ScanMeasures:
 
     scan: str
     predicted_ml: float
+    viewer_ml: float
     lesions: int
     largest_ml: float
     abc2_ml: float
@@ -80,7 +85,7 @@ def measure(
     mask: NDArray[np.uint8],
     scan: Volume,
     *,
-    voxel_volume_mm3: float,
+    voxel_volume_mm3: VoxelVolume,
     probability: Probability,
     deviation: Probability | None,
     threshold: float,
@@ -121,6 +126,7 @@ def measure(
     row = ScanMeasures(
         scan=name,
         predicted_ml=predicted_ml,
+        viewer_ml=np.count_nonzero(mask) * math.prod(spacing_mm(scan.affine)) / 1000,
         lesions=len(lesions),
         largest_ml=lesions[0].volume_ml if lesions else 0.0,
         abc2_ml=sum(lesion.abc2_ml for lesion in lesions),
@@ -136,7 +142,10 @@ def measure(
 
 
 def _lesions_by_class(
-    mask: NDArray[np.uint8], scan: Volume, voxel_volume_mm3: float, classes: Sequence[LabelClass]
+    mask: NDArray[np.uint8],
+    scan: Volume,
+    voxel_volume_mm3: VoxelVolume,
+    classes: Sequence[LabelClass],
 ) -> dict[str, tuple[Lesion, ...]]:
     """Find the lesions of each class of a label map, by the class's key."""
     found = {}

@@ -144,7 +144,7 @@ def _inputs(
 ) -> tuple[Inputs, str, str]:
     """The scans, and for those of a split the data sets of the training and of the scans."""
     if inputs:
-        found = path_inputs(inputs, uneven=config.convert.uneven)
+        found = path_inputs(inputs)
         _say_left_out(found.left_out)
         return found, "", ""
 

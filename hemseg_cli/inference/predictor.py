@@ -1,7 +1,7 @@
 """Predict the probability of hemorrhage in a scan with one network, or the mean of several."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from hemseg_cli.core.errors import UsageError
 from hemseg_cli.imaging.head_mask import HeadMask, find_head
 from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.imaging.orientation import from_canonical, to_canonical
+from hemseg_cli.imaging.uneven import UnevenSlices
 from hemseg_cli.inference.ensemble import EnsembleNetwork, ScanNetwork, load_networks
 from hemseg_cli.inference.settings import Settings, joint_settings
 from hemseg_cli.inference.subgrid import Probability, mean_and_deviation
@@ -30,6 +31,14 @@ class EnsembleOutput:
     probability: Probability
     deviation: Probability | None = None
     own_grid: Volume | None = None
+
+    def on_own_slices(self, uneven: UnevenSlices) -> "EnsembleOutput":
+        """Return what was found at even steps on the slices as they were acquired."""
+        return replace(
+            self,
+            probability=self.probability.on_own_slices(uneven),
+            deviation=None if self.deviation is None else self.deviation.on_own_slices(uneven),
+        )
 
 
 @dataclass(frozen=True)

@@ -45,16 +45,11 @@ class Identity(_Plain):
     changed_ns: int
     content: str
     series: str = ""
-    uneven: str = ""
 
     def is_same(self, other: "Identity") -> bool:
         """Whether both are the same scan, wherever it lies now, read in the same way."""
-        return (self.bytes, self.content, self.series, self.uneven) == (
-            other.bytes,
-            other.content,
-            other.series,
-            other.uneven,
-        )
+        ours, theirs = ((one.bytes, one.content, one.series) for one in (self, other))
+        return ours == theirs
 
 
 class Process(_Plain):
@@ -133,7 +128,6 @@ def _state(source: ScanInput, folder: OutputFolder) -> Identity:
         changed_ns=max((state.st_mtime_ns for state in states), default=0),
         content="",
         series=printable(source.series.name) if source.series is not None else "",
-        uneven=source.uneven if source.series is not None else "",
     )
 
 

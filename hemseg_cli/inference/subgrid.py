@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.imaging.preprocess import NetworkGrid, Preprocess, prepare_part
 from hemseg_cli.imaging.resampling import needed_voxels, resample
+from hemseg_cli.imaging.uneven import UnevenSlices
 
 Range = tuple[int, int]
 Subgrid = tuple[Range, Range, Range]
@@ -46,6 +47,20 @@ class Probability:
     def union(self) -> "Probability":
         """Return the highest probability of any class, [i, j, k]."""
         return replace(self, values=self.values.max(axis=0)) if self.values.ndim == 4 else self
+
+    def on_own_slices(self, uneven: UnevenSlices) -> "Probability":
+        """Return what was found at even steps on the acquired slices, the nearest in mm."""
+        axis, nearest = uneven.axis, uneven.nearest_even()
+        start, stop = self.part[axis]
+
+        # The nearest even slice ascends: those of the part are the nearest of neighbouring slices.
+        inside = np.flatnonzero((nearest >= start) & (nearest < stop))
+        first = int(inside[0]) if inside.size else 0
+        part, shape = list(self.part), list(self.shape)
+        part[axis], shape[axis] = (first, first + inside.size), len(nearest)
+
+        values = self.values.take(nearest[inside] - start, axis=self.values.ndim - 3 + axis)
+        return Probability(values, (part[0], part[1], part[2]), (shape[0], shape[1], shape[2]))
 
 
 def box_of(part: Subgrid) -> tuple[slice, slice, slice]:

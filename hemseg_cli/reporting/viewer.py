@@ -287,12 +287,17 @@ def pack_mask(mask: NDArray[np.bool_]) -> str:
     return _deflated(np.packbits(mask.ravel()).tobytes())
 
 
-def pack_counted_mask(mask: NDArray[np.bool_], voxel_ml: float) -> dict[str, Any]:
-    """Pack a mask with the voxels and mL of each of its slices."""
+def pack_counted_mask(
+    mask: NDArray[np.bool_], voxel_ml: float | NDArray[np.float64]
+) -> dict[str, Any]:
+    """Pack a mask [k, rows, columns] with the voxels and mL of each of its slices.
+
+    `voxel_ml`: of every voxel, or of those of each slice [k].
+    """
     per_slice = mask.sum(axis=(1, 2))
     return {
         "data": pack_mask(mask),
-        "ml": [round(float(count * voxel_ml), 3) for count in per_slice],
+        "ml": [round(float(ml), 3) for ml in per_slice * voxel_ml],
         "voxels": [int(n) for n in per_slice],
     }
 

@@ -9,7 +9,7 @@ import base64
 import io
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -163,7 +163,7 @@ def _scan(
 
     frame, shown = pack_image(scan.volume, [labels], config.report.viewer_matrix)
     step = frame["step"]
-    voxel_ml = step * scan.voxel_volume_mm3 / 1000
+    voxel_ml = _voxel_ml(scan, step)
     part = labels[shown]
     layers = [_layer("", part != 0, record.volumes.predicted_ml, voxel_ml)]
     if len(classes) > 1:
@@ -188,17 +188,24 @@ def _scan(
 def _read_input(folder: OutputFolder, record: Record) -> Scan:
     """Read the scan that a mask was made from, as `predict` did."""
     path = folder.path / record.source.path
-    uneven: Literal["refuse", "resample"] = "refuse"
-    if record.source.uneven == "resample":
-        uneven = "resample"
-    for source in path_inputs([path], uneven=uneven).sources:
+    for source in path_inputs([path]).sources:
         if source.series is None or source.series.name == record.source.series:
             return checked_scan(read_scan(source))
     raise HemsegError(f"series {record.source.series} is no longer in {path}")
 
 
+def _voxel_ml(scan: Scan, step: int) -> float | NDArray[np.float64]:
+    """The mL of a voxel that stands for `step` slices: of each shown one where they are uneven."""
+    if scan.uneven is None or scan.uneven.axis != 2:
+        return step * scan.voxel_volume_mm3 / 1000
+    return np.asarray(scan.voxel_volumes_mm3).ravel()[::step] * step / 1000
+
+
 def _layer(
-    key: str, mask: NDArray[np.bool_], predicted_ml: float | None, voxel_ml: float
+    key: str,
+    mask: NDArray[np.bool_],
+    predicted_ml: float | None,
+    voxel_ml: float | NDArray[np.float64],
 ) -> dict[str, Any]:
     numbers = {"dice": None, "hd95_mm": None, "truth_ml": None, "predicted_ml": predicted_ml}
     return {

@@ -9,8 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hemseg_cli.imaging.uneven import (
+    UnevenSlices,
+    are_even,
     even_positions_mm,
     mask_volume_ml,
+    network_slices,
     onto_even_slices,
     onto_own_slices,
     slice_thickness_mm,
@@ -78,3 +81,29 @@ def test_even_slices_go_and_come_back_unchanged() -> None:
     image = np.random.default_rng(0).integers(-1000, 1000, (4, 5, 9)).astype(np.int16)
     even = onto_even_slices(image, positions, 9)
     np.testing.assert_array_equal(onto_own_slices(even, positions), image)
+
+
+def test_steps_are_even_but_for_the_rounding_of_decimal_strings() -> None:
+    assert are_even(np.arange(9) * 5.0 + np.tile([0.0, 0.02, -0.02], 3))
+    assert not are_even(TWO_PART)
+    assert not are_even(np.array([0.0, 5.0, 10.0, 15.4]))
+
+
+def test_network_sees_the_steps_of_the_finest_part() -> None:
+    assert network_slices(TWO_PART) == round(TWO_PART[-1] / 4.0) + 1
+    mostly_coarse = np.concatenate([np.arange(5) * 2.5, 10.0 + np.arange(1, 11) * 10.0])
+    assert network_slices(mostly_coarse) == 45
+    # A single short step is a seam, not a part.
+    assert network_slices(np.array([0.0, 5.0, 10.0, 11.0, 16.0, 21.0, 26.0])) == 6
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_slices_may_lie_along_any_axis(axis: int) -> None:
+    uneven = UnevenSlices(axis, TWO_PART, network_slices(TWO_PART))
+    ramp = np.moveaxis(np.broadcast_to(TWO_PART, (2, 3, len(TWO_PART))), 2, axis)
+    even = np.moveaxis(uneven.even(ramp), axis, 2)
+    np.testing.assert_allclose(even[0, 0], even_positions_mm(TWO_PART, uneven.even_count))
+
+    volumes = uneven.voxel_volumes_mm3(0.25)
+    assert np.broadcast_to(volumes, ramp.shape).shape == ramp.shape
+    np.testing.assert_allclose(volumes.ravel(), slice_thickness_mm(TWO_PART) * 0.25)

@@ -179,34 +179,42 @@ def test_dicom_seg_of_a_tilted_series_among_others_refers_to_its_own_slices(
 
 
 @needs_highdicom
-def test_real_tilted_scan_with_uneven_steps(
+def test_real_tilted_two_part_scan_goes_from_zip_to_mask_on_its_own_slices(
     shared_data: Path, work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with zipfile.ZipFile(shared_data / "head-ct-ge.zip") as archive:
-        archive.extractall(work / "ct")
-    command = [
-        "predict",
-        "ct",
-        "--out",
-        "out",
-        "--json",
-        "--quiet",
-        "--device",
-        "cpu",
-        "--set",
-        "predict.previews=false",
-    ]
-    assert run(command) == 1
-    (failure,) = json.loads(capsys.readouterr().out)["failed"]
-    assert "uneven slice steps: 1.08, 7.00 mm where the others have 4.00 mm" in failure["error"]
-    resample = failure["hint"].split("   ")[0]
-    assert run([*command, *resample.split()]) == 0
+    from pydicom import dcmread
+
+    from hemseg_cli.imaging.dicom.derived import valid_uid
+    from tests.dicom_series import read_seg
+
+    place = shared_data / "head-ct-ge.zip"
+    command = ["predict", str(place), "--out", "out", "--json", "--quiet", "--device", "cpu"]
+    assert run([*command, "--format", "nifti,dicom-seg"]) == 0
     answer = json.loads(capsys.readouterr().out)
-    (row,) = answer["predicted"]
-    assert any("interpolated" in warning for warning in answer["warnings"][row["scan"]])
-    assert read_volume(work / f"out/{row['scan']}_mask.nii.gz").array.shape == (512, 512, 37)
-    assert run([*command, *resample.split(), "--format", "dicom-seg"]) == 1
-    (failure,) = json.loads(capsys.readouterr().out)["failed"]
-    assert "a DICOM SEG refers to the slices themselves" in failure["error"]
-    assert run(command) == 1  # refused again: what was interpolated is not what is asked for now
     console.configure()
+    (row,) = answer["predicted"]
+    assert row["predicted_ml"] > 0
+
+    with zipfile.ZipFile(place) as archive:
+        archive.extractall(work / "ct")
+    headers = [dcmread(file, stop_before_pixels=True) for file in work.glob("ct/**/*.dcm")]
+    headers.sort(key=lambda one: float(one.ImagePositionPatient[2]))
+    mask = read_volume(work / f"out/{row['scan']}_mask.nii.gz").array
+    assert mask.shape == (512, 512, len(headers))
+
+    # By hand: half the way along the normal to each neighbour, times the pixels of each slice.
+    positions = np.array([one.ImagePositionPatient for one in headers], dtype=float)
+    cosines = np.array(headers[0].ImageOrientationPatient, dtype=float)
+    along = positions @ np.cross(cosines[:3], cosines[3:])
+    edges = np.concatenate([[along[0]], (along[:-1] + along[1:]) / 2, [along[-1]]])
+    lengths = np.diff(edges)
+    lengths[[0, -1]] *= 2
+    area_mm2 = float(np.prod(np.array(headers[0].PixelSpacing, dtype=float)))
+    by_hand_ml = float(np.count_nonzero(mask, axis=(0, 1)) @ lengths) * area_mm2 / 1000
+    assert row["predicted_ml"] == pytest.approx(by_hand_ml, rel=1e-3)
+    assert row["viewer_ml"] > row["predicted_ml"]
+
+    seg, names, places = read_seg(work / f"out/{row['scan']}_mask.dcm")
+    np.testing.assert_array_equal(seg, mask)
+    assert names == [valid_uid(one.SOPInstanceUID) for one in headers]
+    np.testing.assert_allclose(places, positions, atol=1e-3)

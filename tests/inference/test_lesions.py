@@ -128,3 +128,14 @@ def test_axis_order_and_flips_of_the_file_change_nothing() -> None:
     )
     assert again.centroid_mm == pytest.approx(straight.centroid_mm)
     assert again.abc2_ml == pytest.approx(straight.abc2_ml)
+
+
+def test_lesion_on_uneven_slices_counts_each_by_its_own_length() -> None:
+    mask = np.zeros((8, 8, 6), dtype=np.uint8)
+    mask[2:6, 2:6, 1:5] = 1
+    lengths = np.array([4.0, 4.0, 5.5, 7.0, 7.0, 7.0])
+    [lesion] = find_lesions(mask, _scan(mask), voxel_volume_mm3=lengths[None, None, :])
+    assert lesion.volume_ml == pytest.approx(16 * lengths[1:5].sum() / 1000)
+    # ABC/2 is linear in C, the length of the slices that it lies in.
+    [even] = find_lesions(mask, _scan(mask), voxel_volume_mm3=1.0)
+    assert lesion.abc2_ml == pytest.approx(even.abc2_ml * lengths[1:5].mean())

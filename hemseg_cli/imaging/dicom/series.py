@@ -56,16 +56,18 @@ def assemble(
 ) -> tuple[Volume, Sidecar]:
     """Make one volume [i, j, k], int16 HU, on ITK's grid (RAS affine), and its sidecar.
 
-    The sidecar says what is known of it beyond that grid; where uneven slices were interpolated,
-    `slice_positions_mm` leads back to them (`imaging.uneven`). CaseError where the slices do not
-    make one volume (see `stack`). `slices` is emptied: each one's bytes are let go once used.
+    The sidecar says what is known of it beyond that grid; where slices lie at uneven steps, its
+    `slice_positions_mm` say where (`imaging.uneven`). With `uneven` keep the grid has the slices
+    as they were acquired, with the mean of their steps. CaseError where the slices do not make one
+    volume (see `stack`). `slices` is emptied: each one's bytes are let go once used.
     """
     ordered = stack(scan, slices, uneven=uneven)
     given = len(slices)
     slices.clear()
 
     hu, summary, notes = to_hu(ordered.slices, repair=repair)
-    if not ordered.even:
+    interpolated = not ordered.even and uneven == "resample"
+    if interpolated:
         notes.append(
             f"uneven slice steps: {hu.shape[0]} slices interpolated to {ordered.even_count} "
             "at even steps"
@@ -73,8 +75,9 @@ def assemble(
         even = even_positions_mm(ordered.distances_mm, ordered.even_count)
         hu = resample_planes(hu, ordered.distances_mm, even)
 
-    volume = Volume(hu.transpose(2, 1, 0), ordered.label_affine(ordered.even_count))
-    return volume, _sidecar(scan, patient, volume, ordered, given, summary, notes)
+    volume = Volume(hu.transpose(2, 1, 0), ordered.label_affine(hu.shape[0]))
+    sidecar = _sidecar(scan, patient, volume, ordered, given, summary, notes)
+    return volume, dataclasses.replace(sidecar, interpolated=interpolated)
 
 
 def read_series(
@@ -146,8 +149,8 @@ def _sidecar(
     summary: HuSummary,
     notes: list[str],
 ) -> Sidecar:
-    true = ordered.true_affine(ordered.even_count)
     i, j, k = volume.array.shape
+    true = ordered.true_affine(k)
     x, y, z = geometry_of.spacing_mm(volume.affine)
     return Sidecar(
         scan=scan,
@@ -155,7 +158,7 @@ def _sidecar(
         shape=(i, j, k),
         spacing_mm=(round(x, 6), round(y, 6), round(z, 6)),
         tilt_deg=round(geometry_of.tilt_deg(true), 4),
-        slice_distance_mm=round(ordered.length_mm / (ordered.even_count - 1), 6),
+        slice_distance_mm=round(ordered.length_mm / (k - 1), 6),
         voxel_volume_mm3=geometry_of.header_voxel_volume_mm3(true),
         affine=matrix_rows(volume.affine),
         true_affine=matrix_rows(true),
@@ -167,7 +170,7 @@ def _sidecar(
         source_slices=tuple(one.name for one in ordered.slices),
         slices_given=given,
         slice_positions_mm=tuple(np.round(ordered.distances_mm, 4).tolist()),
-        interpolated=not ordered.even,
+        interpolated=False,
         geometry="label",
         warnings=(*ordered.warnings, *notes),
     )

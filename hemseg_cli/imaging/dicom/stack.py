@@ -18,10 +18,10 @@ from hemseg_cli.imaging.dicom.stack_checks import (
     check_agreement,
     check_steps,
     normal_of,
-    usual_step_mm,
     without_copies,
 )
 from hemseg_cli.imaging.geometry import Affine, lps_to_ras
+from hemseg_cli.imaging.uneven import usual_step_mm
 
 _MOST_EVEN_SLICES = 4096
 
@@ -83,8 +83,8 @@ class Stack:
 def stack(scan: str, slices: Sequence[Slice], *, uneven: Uneven = "refuse") -> Stack:
     """Order the slices and check that they make one volume.
 
-    CaseError names every fault and its slices. `uneven`: with resample, uneven steps along one
-    line are let through (`Stack.even` is then False).
+    CaseError names every fault and its slices. `uneven`: with resample and keep, uneven steps along
+    one line are let through (`Stack.even` is then False).
     """
     faults = Faults()
     check_agreement(slices, faults)

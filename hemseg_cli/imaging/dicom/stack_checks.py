@@ -7,7 +7,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from statistics import median_low
 from typing import Literal
 
 import numpy as np
@@ -16,20 +15,23 @@ from numpy.typing import NDArray
 from hemseg_cli.imaging.dicom.faults import Faults, named
 from hemseg_cli.imaging.dicom.slice import Slice
 from hemseg_cli.imaging.geometry import MOST_SPACING_MM
+from hemseg_cli.imaging.uneven import (
+    FEWEST_STEPS_OF_A_PART,
+    STEP_TOLERANCE_MM,
+    step_tolerance_mm,
+    usual_step_mm,
+)
 
-Uneven = Literal["refuse", "resample"]
+Uneven = Literal["refuse", "resample", "keep"]
+"""What becomes of uneven slice steps; keep: the slices stay as they were acquired."""
 Vector = NDArray[np.float64]
 
 _SAME_POSITION_MM = 0.01
 _LEAST_STEP_MM = 0.1  # no CT scanner reconstructs slices closer together
-_STEP_TOLERANCE = 0.02
-"""Of the step: positions are decimal strings, which some scanners round to 0.01 mm."""
-_STEP_TOLERANCE_MM = 0.05
 _SIDEWAYS_TOLERANCE_MM = 0.25
 _GAP_TOLERANCE = 0.1
 _SAME_CORNER_MM = 0.25  # half a pixel
 _FEWEST_ALTERNATING_STEPS = 4
-_FEWEST_STEPS_OF_A_PART = 3
 _MOST_TILT_DEG = 60.0  # twice what a gantry can
 _OWN_FOLDER_HINT = "put the files of each scan into a folder of its own"
 _RESAMPLE_HINT = (
@@ -86,7 +88,7 @@ def check_steps(
     """Tell whether the steps are even; note gaps, uneven steps and slices off the line."""
     along = np.diff(positions, axis=0) @ normal
     usual = usual_step_mm(along)
-    tolerance = max(_STEP_TOLERANCE * usual, _STEP_TOLERANCE_MM)
+    tolerance = step_tolerance_mm(usual)
 
     if _is_no_stack(ordered, positions, normal, along, faults):
         return False
@@ -103,12 +105,11 @@ def check_steps(
             [ordered[0].name],
             _OWN_FOLDER_HINT,
         )
-    elif _are_gaps(along, odd, usual):
-        for index in odd:
-            missing = round(along[index] / usual) - 1
+    elif gaps := _gaps(along, odd, usual):
+        for index, step in gaps.items():
+            missing = round(along[index] / step) - 1
             faults.add(
-                f"{missing} missing (step {along[index]:.2f} mm, the others {usual:.2f} mm) "
-                "between",
+                f"{missing} missing (step {along[index]:.2f} mm, the others {step:.2f} mm) between",
                 [f"{ordered[index].name} and {ordered[index + 1].name}"],
             )
     elif uneven == "refuse":
@@ -120,13 +121,6 @@ def check_steps(
             _RESAMPLE_HINT,
         )
     return False
-
-
-def usual_step_mm(steps: Vector) -> float:
-    """Return the step that most slices have (to 0.1 mm), the median of those that round to it."""
-    rounded = np.round(steps, 1)
-    most = Counter(rounded.tolist()).most_common(1)[0][0]
-    return float(median_low(steps[rounded == most].tolist()))
 
 
 def normal_of(one: Slice) -> Vector:
@@ -222,7 +216,27 @@ def _alternates(steps: Vector) -> bool:
     first, second = steps[::2], steps[1::2]
     spread = max(float(np.ptp(first)), float(np.ptp(second)))
     apart = abs(float(np.median(first)) - float(np.median(second)))
-    return spread <= _STEP_TOLERANCE_MM and apart > 4 * _STEP_TOLERANCE_MM
+    return spread <= STEP_TOLERANCE_MM and apart > 4 * STEP_TOLERANCE_MM
+
+
+def _gaps(steps: Vector, odd: Sequence[int], usual: float) -> dict[int, float]:
+    """Return the steps that lack slices, by index, and the step that those around them have."""
+    if _are_gaps(steps, odd, usual):
+        return dict.fromkeys(odd, usual)
+
+    # Within a part of a protocol the scan's usual step says nothing: what counts are the steps
+    # on either side. Parts begin where the step changes.
+    starts = [0, *(np.flatnonzero(np.abs(np.diff(steps)) > step_tolerance_mm(usual)) + 1).tolist()]
+    runs = [range(*ends) for ends in pairwise([*starts, len(steps)])]
+    gaps: dict[int, float] = {}
+    for number, run in enumerate(runs):
+        beside = [*runs[:number][-1:], *runs[number + 1 :][:1]]
+        longest = max((float(steps[other[0]]) for other in beside), default=math.inf)
+        is_long = steps[run[0]] >= (2 - _GAP_TOLERANCE) * longest
+        in_a_part = any(len(other) >= FEWEST_STEPS_OF_A_PART for other in beside)
+        if is_long and in_a_part and len(run) < FEWEST_STEPS_OF_A_PART:
+            gaps |= dict.fromkeys(run, longest)
+    return gaps
 
 
 def _are_gaps(steps: Vector, odd: Sequence[int], usual: float) -> bool:
@@ -240,4 +254,4 @@ def _are_gaps(steps: Vector, odd: Sequence[int], usual: float) -> bool:
     for before, after in pairwise(odd):
         run = run + 1 if after == before + 1 else 1
         longest = max(longest, run)
-    return longest < _FEWEST_STEPS_OF_A_PART
+    return longest < FEWEST_STEPS_OF_A_PART

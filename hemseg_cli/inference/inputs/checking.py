@@ -28,7 +28,7 @@ def checked_scan(scan: Scan) -> Scan:
     Voxels that are no number become air; an offset of the values (`find_hu_offset`) is taken off.
     CaseError: mostly no numbers, nothing but air, or more than memory takes.
     """
-    _refuse_larger_than_memory(scan.volume)
+    _refuse_larger_than_memory(scan)
     warnings: list[str] = [*_extent_warnings(scan.volume)]
 
     volume = _with_numbers(scan.volume, warnings)
@@ -88,14 +88,19 @@ def _extent_warnings(volume: Volume) -> list[str]:
     return [f"only {slices} slice{plural} over {extent_mm:.0f} mm: most of a head is missing"]
 
 
-def _refuse_larger_than_memory(volume: Volume) -> None:
+def _refuse_larger_than_memory(scan: Scan) -> None:
     """Raise CaseError naming the scan, rather than let the system kill the process."""
     import psutil
 
-    needed, free = volume.array.size * _BYTES_PER_VOXEL, psutil.virtual_memory().available
+    array = scan.volume.array
+    voxels = array.size
+    if scan.uneven is not None:
+        voxels = voxels // len(scan.uneven.positions_mm) * scan.uneven.even_count
+
+    needed, free = voxels * _BYTES_PER_VOXEL, psutil.virtual_memory().available
     if needed > free:
         raise CaseError(
-            f"a scan of {volume.array.shape} voxels takes {needed / 2**30:.1f} GB of memory, "
+            f"a scan of {array.shape} voxels takes {needed / 2**30:.1f} GB of memory, "
             f"and {free / 2**30:.1f} GB are free",
             hint="fewer --workers, or a machine with more memory",
         )

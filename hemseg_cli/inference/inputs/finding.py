@@ -19,7 +19,6 @@ from hemseg_cli.imaging.image_file import read_image
 from hemseg_cli.inference.inputs.naming import IMAGE_SUFFIXES, image_stem, with_own_names
 
 if TYPE_CHECKING:
-    from hemseg_cli.imaging.dicom.stack_checks import Uneven
     from hemseg_cli.imaging.dicom.tree import Listing, Series
 
 _OURS = ("_mask.nii.gz", "_probability.nii.gz")
@@ -34,9 +33,8 @@ class ScanInput:
     """One scan to predict: an image file, or a DICOM series in the folder or zip `path`.
 
     `voxel_volume_mm3`: the true one, where the case table has it. `series`: its file names are
-    relative to `path`. `uneven`: refuse or resample, for uneven slice steps of a series. `named`:
-    given by its own name, not found in a folder. `problem`: why it cannot be read, where that is
-    known already.
+    relative to `path`. `named`: given by its own name, not found in a folder. `problem`: why it
+    cannot be read, where that is known already.
     """
 
     name: str
@@ -44,7 +42,6 @@ class ScanInput:
     kind: Literal["image", "dicom"] = "image"
     voxel_volume_mm3: float | None = None
     series: "Series | None" = None
-    uneven: "Uneven" = "refuse"
     named: bool = False
     problem: str = ""
 
@@ -85,7 +82,7 @@ def split_inputs(data: DataConfig, split: str) -> list[ScanInput]:
     ]
 
 
-def path_inputs(inputs: Sequence[Path], *, uneven: "Uneven" = "refuse") -> Inputs:
+def path_inputs(inputs: Sequence[Path]) -> Inputs:
     """List the scans in files, folders and zips, each once, under names that no two share.
 
     A DICOM series is named after its folder or zip, and where that holds several, after both. Masks
@@ -97,7 +94,7 @@ def path_inputs(inputs: Sequence[Path], *, uneven: "Uneven" = "refuse") -> Input
 
     for given in inputs:
         place = Path(os.path.expanduser(given))
-        inside, others = _in_folder(place, uneven) if place.is_dir() else _named(place, uneven)
+        inside, others = _in_folder(place) if place.is_dir() else _named(place)
         if not inside:
             inside = [_without_scan(given, others, alone=len(inputs) == 1)]
         for source in inside:
@@ -126,15 +123,15 @@ def _without_scan(given: Path, left_out: dict[Path, str], *, alone: bool) -> Sca
     return ScanInput(given.resolve().name, given, kind="dicom", problem=problem)
 
 
-def _named(file: Path, uneven: "Uneven") -> tuple[list[ScanInput], dict[Path, str]]:
+def _named(file: Path) -> tuple[list[ScanInput], dict[Path, str]]:
     """The scans of a file that is given by its name; what cannot be read fails when it is read."""
-    image = ScanInput(image_stem(file), file, uneven=uneven, named=True)
+    image = ScanInput(image_stem(file), file, named=True)
     if not file.exists():
         return [image], {}
 
     kind = file_kind(file).kind
     if kind is Kind.ZIP:
-        return _series_in(file, uneven, named=True)
+        return _series_in(file, named=True)
     if kind is Kind.DICOM:
         from hemseg_cli.imaging.dicom.tree import Series  # pydicom is slow to import
 
@@ -143,7 +140,7 @@ def _named(file: Path, uneven: "Uneven") -> tuple[list[ScanInput], dict[Path, st
     return [image], {}
 
 
-def _in_folder(folder: Path, uneven: "Uneven") -> tuple[list[ScanInput], dict[Path, str]]:
+def _in_folder(folder: Path) -> tuple[list[ScanInput], dict[Path, str]]:
     """The scans of a folder tree, and why each other entry is left out."""
     walked = walk_files(folder)
     sources: list[ScanInput] = []
@@ -155,9 +152,9 @@ def _in_folder(folder: Path, uneven: "Uneven") -> tuple[list[ScanInput], dict[Pa
         if found.is_volume and file.name.endswith(_OURS):
             left_out[file] = _WRITTEN_BY_US
         elif found.is_volume:
-            sources.append(ScanInput(image_stem(file), file, uneven=uneven))
+            sources.append(ScanInput(image_stem(file), file))
         elif found.kind is Kind.ZIP:
-            inside, others = _series_in(file, uneven)
+            inside, others = _series_in(file)
             sources += inside
             left_out |= others
         elif found.kind is Kind.DICOM:
@@ -170,7 +167,7 @@ def _in_folder(folder: Path, uneven: "Uneven") -> tuple[list[ScanInput], dict[Pa
     sources, labels = _without_label_maps(folder, sources)
     left_out |= labels
     if has_dicom:
-        series, others = _series_in(folder, uneven)
+        series, others = _series_in(folder)
         sources += series
         left_out |= {file: why for file, why in others.items() if file not in left_out}
         taken = {source.path for source in sources if source.kind == "image"}
@@ -208,9 +205,7 @@ def _is_label_map(file: Path) -> bool:
         return False
 
 
-def _series_in(
-    root: Path, uneven: "Uneven", *, named: bool = False
-) -> tuple[list[ScanInput], dict[Path, str]]:
+def _series_in(root: Path, *, named: bool = False) -> tuple[list[ScanInput], dict[Path, str]]:
     """The CT series of a folder tree or zip, and why each other DICOM file is left out."""
     from hemseg_cli.imaging.dicom.tree import NOT_DICOM, Tree, find_series  # slow to import
 
@@ -230,11 +225,11 @@ def _series_in(
         if root.is_file() or reason != NOT_DICOM
     }
     if root.is_file():
-        return _zip_series(root, listing, uneven, named), left_out
-    return _folder_series(root, listing, uneven), left_out
+        return _zip_series(root, listing, named), left_out
+    return _folder_series(root, listing), left_out
 
 
-def _zip_series(root: Path, listing: "Listing", uneven: "Uneven", named: bool) -> list[ScanInput]:
+def _zip_series(root: Path, listing: "Listing", named: bool) -> list[ScanInput]:
     stem = image_stem(root)
     return [
         ScanInput(
@@ -242,14 +237,13 @@ def _zip_series(root: Path, listing: "Listing", uneven: "Uneven", named: bool) -
             root,
             kind="dicom",
             series=series,
-            uneven=uneven,
             named=named,
         )
         for series in listing.series
     ]
 
 
-def _folder_series(root: Path, listing: "Listing", uneven: "Uneven") -> list[ScanInput]:
+def _folder_series(root: Path, listing: "Listing") -> list[ScanInput]:
     """Each series in the smallest folder that holds it, and named after that."""
     by_place: dict[Path, list[Series]] = defaultdict(list)
     for series in listing.series:
@@ -266,7 +260,6 @@ def _folder_series(root: Path, listing: "Listing", uneven: "Uneven") -> list[Sca
             place,
             kind="dicom",
             series=series,
-            uneven=uneven,
         )
         for place, together in sorted(by_place.items())
         for series in together

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from hemseg_cli.core.errors import CaseError
@@ -14,12 +15,15 @@ from hemseg_cli.imaging.dicom.origin import UNKNOWN, Identity
 from hemseg_cli.imaging.file_kind import Kind, file_kind, is_label_map
 from hemseg_cli.imaging.geometry import (
     Affine,
+    VoxelVolume,
     foreign_voxel_volume_mm3,
+    spacing_mm,
 )
 from hemseg_cli.imaging.image_file import read_image
 from hemseg_cli.imaging.nifti import Volume, read_nifti_header
 from hemseg_cli.imaging.orientation import Reorientation, from_canonical, to_canonical
 from hemseg_cli.imaging.sidecar import find_sidecar
+from hemseg_cli.imaging.uneven import UnevenSlices, are_even, network_slices
 from hemseg_cli.inference.inputs.finding import ScanInput
 
 
@@ -30,8 +34,10 @@ class Scan:
     `volume`: HU on canonical axes; `change`: how it came from the axes of its file, `file_affine`
     the affine there. `voxel_volume_mm3`: the true one. `header`: the NIfTI header of the input
     (None: another kind of file). `slices`: the DICOM file of each k of the file's axes, relative to
-    the folder or zip `slices_in` (none where the volume was interpolated between the slices).
-    `identity`: whose DICOM series it is.
+    the folder or zip `slices_in`. `uneven`: where slices at uneven steps lie; the affine then has
+    the mean of the steps, and the voxel volume is their mean. `warnings` make a person look at the
+    scan, `notes` are only said. `identity`: whose DICOM
+    series it is.
     """
 
     volume: Volume
@@ -43,6 +49,27 @@ class Scan:
     slices: tuple[str, ...] = ()
     slices_in: Path = Path()
     identity: Identity = UNKNOWN
+    uneven: UnevenSlices | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def voxel_volumes_mm3(self) -> VoxelVolume:
+        """The true volume of every voxel, or of each slice's, to broadcast to [i, j, k], mm3."""
+        if self.uneven is None:
+            return self.voxel_volume_mm3
+        in_plane = np.delete(spacing_mm(self.volume.affine), self.uneven.axis)
+        return self.uneven.voxel_volumes_mm3(float(np.prod(in_plane)))
+
+    def at_even_steps(self) -> Volume:
+        """Return the scan as a network takes it: uneven slices are interpolated to even steps."""
+        if self.uneven is None:
+            return self.volume
+        axis, last = self.uneven.axis, len(self.uneven.positions_mm) - 1
+
+        # The first and the last slice stay where they are.
+        affine = self.volume.affine.copy()
+        affine[:3, axis] *= last / (self.uneven.even_count - 1)
+        return Volume(self.uneven.even(self.volume.array), affine)
 
     def on_file_axes(self, array: NDArray[Any]) -> Volume:
         """Return an array on canonical axes as a volume on the axes of the input's file."""
@@ -118,18 +145,43 @@ def _read_series(source: ScanInput, keep_identity: bool) -> Scan:
 
     assert source.series is not None
     with Tree(source.path) as tree:
-        volume, sidecar = read_series(tree, source.series, uneven=source.uneven)
+        volume, sidecar = read_series(tree, source.series, uneven="keep")
         with tree.open(source.series.files[0]) as file:
             identity = read_identity(file, keep=keep_identity)
 
     canonical, change = to_canonical(volume)
+    uneven = _uneven_slices(np.array(sidecar.slice_positions_mm), change)
     return Scan(
         canonical,
         change,
         volume.affine,
         sidecar.voxel_volume_mm3,
         warnings=sidecar.warnings,
-        slices=() if sidecar.interpolated else sidecar.source_slices,
+        slices=sidecar.source_slices,
         slices_in=source.path,
         identity=identity,
+        uneven=uneven,
+        notes=() if uneven is None else (_uneven_note(uneven),),
+    )
+
+
+def _uneven_slices(positions_mm: NDArray[np.float64], change: Reorientation) -> UnevenSlices | None:
+    """Where the slices of a series lie on canonical axes; None where the steps are even."""
+    if are_even(positions_mm):
+        return None
+
+    # A series is stacked along the last axis of its file.
+    axis = change.axes.index(2)
+    if change.flipped[axis]:
+        positions_mm = (positions_mm[-1] - positions_mm)[::-1]
+    return UnevenSlices(axis, positions_mm, network_slices(positions_mm))
+
+
+def _uneven_note(uneven: UnevenSlices) -> str:
+    steps = np.unique(np.round(np.diff(uneven.positions_mm), 2))
+    shown = ", ".join(f"{step:.2f}" for step in steps[:6])
+    more = f" and {len(steps) - 6} more" if len(steps) > 6 else ""
+    return (
+        f"uneven slice steps ({shown}{more} mm): the mask lies on the {len(uneven.positions_mm)} "
+        "slices as they were acquired, and each counts with half the way to its neighbours"
     )
