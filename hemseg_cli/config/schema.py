@@ -599,6 +599,13 @@ class TrainConfig(Section):
             "mixed: the patches of all scans shuffled; by_scan: those of a scan follow each other"
         ),
     )
+    small_lesion_power: float = Field(
+        0.0,
+        ge=0,
+        le=2,
+        description="scans are drawn in proportion to 1 / (mL of hemorrhage) to this power, so "
+        "that small lesions are seen more often; 0: each scan as often",
+    )
     foreground_share: Probability = Field(
         0.5, description="share of patches whose centre lies on hemorrhage, where the scan has any"
     )

@@ -82,6 +82,11 @@ def _segresnet_multiple(config: Mapping[str, Any]) -> Size:
     return _same(2 ** (len(config["blocks_down"]) - 1))(config)
 
 
+def _segresnet_2d_multiple(config: Mapping[str, Any]) -> Size:
+    in_plane = 2 ** (len(config["blocks_down"]) - 1)
+    return in_plane, in_plane, 1
+
+
 _NETS = "monai.networks.nets"
 _CHANNELS = [32, 64, 128, 256, 512]
 _TWOS = [2, 2, 2, 2]
@@ -203,6 +208,15 @@ MODELS: dict[str, ModelEntry] = {
             parameters=30_398_948,
             model_config={**_DYNUNET, "residual": True},
             multiple=_product_of_strides,
+        ),
+        ModelEntry(
+            name="segresnet-2d",
+            title="SegResNet, 2-D",
+            source="MONAI SegResNet, slice by slice with the neighbouring slices as channels",
+            factory="hemseg_cli.models.slicewise:segresnet_2d",
+            parameters=6_299_073,
+            model_config={"neighbours": 1, "init_filters": 32, "blocks_down": [1, 2, 2, 4]},
+            multiple=_segresnet_2d_multiple,
         ),
         ModelEntry(
             name="nnunet",

@@ -13,6 +13,7 @@ number of open files does not grow with the number of scans.
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -100,6 +101,13 @@ class PreparedCase:
                 number -= count
             start += count
         raise IndexError(number)
+
+    @property
+    def truth_ml(self) -> float:
+        """The true volume by the case table, or by the network's grid where the table has none."""
+        if self.case.truth_ml is not None:
+            return self.case.truth_ml
+        return self.foreground_voxels * math.prod(self.grid.spacing_mm) / 1000
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -25,6 +25,8 @@ _ENCODERS = {
     "dynunet": r"input_block\.|downsamples\.|bottleneck\.",
     "unet": r"model(\.1\.submodule)*\.0\.",
     "vnet": r"in_tr\.|down_tr",
+    "dynunet-res": r"input_block\.|downsamples\.|bottleneck\.",
+    "segresnet-2d": r"network\.(convInit\.|down_layers\.)",
     "segresnet": r"convInit\.|down_layers\.",
     "unetr": r"vit\.",
     "swin-unetr": r"swinViT\.",

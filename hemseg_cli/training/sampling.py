@@ -21,6 +21,7 @@ Size = tuple[int, int, int]
 _VOXELS_A_DRAW = 64
 _MOST_DRAWS = 50
 _BACKGROUND = -1  # in place of a class: the patch is centred on background
+_SMALLEST_ML = 0.1  # of the weights: below lie single voxels, which no training is about
 _ORDER_STREAM = 2**31  # an index that no patch has: the stream of the epoch's order
 
 
@@ -92,13 +93,26 @@ class PatchDataset(Dataset[dict[str, Any]]):
         if len(self.cases[0].channels.values) > 1:
             return self._draw_by_class(random)
 
+        counts = self._patches_of_scans(random)
         if self.train.patch_order == "by_scan":
-            order = np.repeat(random.permutation(len(self.cases)), self.train.patches_per_scan)
+            scans = random.permutation(len(self.cases))
+            order = np.repeat(scans, counts[scans])
         else:
-            order = random.permutation(
-                np.repeat(np.arange(len(self.cases)), self.train.patches_per_scan)
-            )
+            order = random.permutation(np.repeat(np.arange(len(self.cases)), counts))
         return [(int(scan), None) for scan in order]
+
+    def _patches_of_scans(self, random: np.random.Generator) -> NDArray[np.int64]:
+        """How many patches of this epoch each scan gives; as many in all whatever the weights."""
+        each = self.train.patches_per_scan
+        if self.train.small_lesion_power == 0:
+            return np.full(len(self.cases), each)
+
+        # Systematic sampling: a scan's number is its share of the epoch, rounded up or down.
+        total = each * len(self.cases)
+        ends = np.cumsum(_weights(self.cases, self.train.small_lesion_power))
+        places = (np.arange(total) + random.random()) / total
+        chosen = np.searchsorted(ends / ends[-1], places, side="right")
+        return np.bincount(chosen, minlength=len(self.cases))
 
     def _draw_by_class(self, random: np.random.Generator) -> list[tuple[int, int | None]]:
         """Centre as many patches on each class, however rare, and the others on background."""
@@ -116,12 +130,30 @@ class PatchDataset(Dataset[dict[str, Any]]):
         for number in range(round(count * self.train.foreground_share)):
             channel = there[(first + number) % len(there)]
             scans = scans_with[channel]
-            order.append((scans[int(random.integers(len(scans)))], channel))
+            if self.train.small_lesion_power == 0:
+                scan = int(random.integers(len(scans)))
+            else:
+                weights = _weights([self.cases[n] for n in scans], self.train.small_lesion_power)
+                scan = int(random.choice(len(scans), p=weights / weights.sum()))
+            order.append((scans[scan], channel))
 
         rest = count - len(order)
         scans = np.resize(random.permutation(len(self.cases)), rest).tolist()
         order += [(int(scan), _BACKGROUND) for scan in scans]
         return [order[int(n)] for n in random.permutation(count)]
+
+
+def _weights(cases: Sequence[PreparedCase], power: float) -> NDArray[np.float64]:
+    """How often each scan is drawn, relative to the others: 1 / volume^power.
+
+    A scan without hemorrhage is drawn as often as the middle one of those that have some.
+    """
+    volumes = np.array([case.truth_ml for case in cases], dtype=np.float64)
+    bled = volumes > 0
+    if not bled.any():
+        return np.ones(len(cases))
+    volumes[~bled] = np.median(volumes[bled])
+    return np.asarray(np.maximum(volumes, _SMALLEST_ML) ** -power)
 
 
 def _patch_start(

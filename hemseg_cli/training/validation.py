@@ -191,14 +191,7 @@ def _score_case(
         losses.append(1.0 - 2.0 * overlap / both if both > 0 else 0.0)
 
     means = float(np.mean(list(scores.values()))), float(np.mean(losses))
-    return ValidatedCase(case.scan, *means, _truth_ml(case), scores)
-
-
-def _truth_ml(case: "PreparedCase") -> float:
-    """The true volume by the case table, or by the network's grid where the table has none."""
-    if case.case.truth_ml is not None:
-        return case.case.truth_ml
-    return case.foreground_voxels * float(np.prod(case.grid.spacing_mm)) / 1000
+    return ValidatedCase(case.scan, *means, case.truth_ml, scores)
 
 
 def _native_label(folder: Path, case: "Case") -> NDArray[Any]:

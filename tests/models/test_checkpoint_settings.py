@@ -185,6 +185,8 @@ def test_monstrous_or_impossible_network_is_refused_in_seconds(
     [
         ("segresnet", {"blocks_down": [10**6], "blocks_up": []}),
         ("segresnet", {"init_filters": 10**7}),
+        ("segresnet-2d", {"neighbours": 10**7}),
+        ("segresnet-2d", {"neighbours": -1}),
         ("swin-unetr", {"depths": [10**5] * 4}),
         ("swin-unetr", {"window_size": 10**5}),
         ("unetr", {"img_size": [10**6, 10**6, 16]}),

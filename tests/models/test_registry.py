@@ -32,6 +32,7 @@ SMALL: dict[str, dict[str, Any]] = {
     },
 }
 SMALL["dynunet-res"] = SMALL["dynunet"]
+SMALL["segresnet-2d"] = {"init_filters": 8, "blocks_down": [1, 1], "blocks_up": [1]}
 NETWORKS = [name for name, model in MODELS.items() if model.factory]
 
 
@@ -95,7 +96,7 @@ def test_deep_supervision_gives_monais_outputs_before_they_are_upsampled() -> No
     assert torch.equal(torch.nn.functional.interpolate(ours[1], (8, 8, 4)), theirs[:, 1])
 
 
-@pytest.mark.parametrize("name", ["unet", "segresnet", "dynunet", "attention-unet"])
+@pytest.mark.parametrize("name", ["unet", "segresnet", "dynunet", "attention-unet", "segresnet-2d"])
 def test_patch_rule_agrees_with_the_network_itself(name: str) -> None:
     network = build_network(name, SMALL[name], 1).train()
     for patch in itertools.product((4, 6, 8), (8,), (1, 2, 3)):
@@ -121,6 +122,7 @@ def test_patch_rule_agrees_with_the_network_itself(name: str) -> None:
         ("swin-unetr", (128, 128, 16), "[128, 128, 32]"),
         ("unetr", (256, 256, 1), "[256, 256, 16]"),
         ("dynunet", (256, 250, 14), "[256, 256, 16]"),
+        ("segresnet-2d", (250, 256, 3), "[248, 256, 3]"),
     ],
 )
 def test_impossible_patch_offers_the_nearest_valid_one(

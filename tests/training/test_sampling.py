@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -183,3 +184,49 @@ def test_labels_without_any_hemorrhage(tmp_path):
     assert {dataset[index]["scan"] for index in range(len(dataset))} == {"a", "b"}
     with pytest.raises(HemsegError, match="none of the 1 training labels has any hemorrhage"):
         PatchDataset(prepared[1:], config.train, (16, 16, 8), seed=0, epoch=0)
+
+
+def _dataset_of_volumes(
+    root: Path, truth_ml: list[float], *assignments: str, epoch: int = 0
+) -> PatchDataset:
+    config, cases = _cases(root, *assignments)
+    sized = [
+        replace(case, case=replace(case.case, truth_ml=ml))
+        for case, ml in zip(cases, truth_ml, strict=True)
+    ]
+    return PatchDataset(sized, config.train, (16, 16, 8), seed=1, epoch=epoch)
+
+
+def _shares(dataset: PatchDataset) -> list[int]:
+    scans = [dataset.scan(index) for index in range(len(dataset))]
+    return [scans.count(f"s{number}") for number in range(3)]
+
+
+@pytest.mark.parametrize("order", ["mixed", "by_scan"])
+def test_small_lesions_are_drawn_more_often_by_the_power_of_their_volume(
+    root: Path, order: str
+) -> None:
+    common = ("train.patches_per_scan=7", f"train.patch_order={order}")
+    power = ("train.small_lesion_power=0.5",)
+    # 1 / sqrt(1), 1 / sqrt(4), 1 / sqrt(16) of 21 patches: 12, 6, 3.
+    assert _shares(_dataset_of_volumes(root, [1.0, 4.0, 16.0], *common, *power)) == [12, 6, 3]
+    assert _shares(_dataset_of_volumes(root, [1.0, 4.0, 16.0], *common)) == [7, 7, 7]
+    # One without hemorrhage counts as the middle of the others; below 0.1 mL all are alike.
+    empty = _shares(_dataset_of_volumes(root, [0.0, 9.0, 9.0], *common, *power))
+    assert empty == [7, 7, 7]
+    tiny = _shares(_dataset_of_volumes(root, [0.001, 0.1, 0.1], *common, *power))
+    assert tiny == [7, 7, 7]
+
+
+def test_shares_of_scans_that_are_no_whole_numbers_hold_over_the_epochs(root: Path) -> None:
+    power = ("train.patches_per_scan=1", "train.small_lesion_power=1")
+    counts = np.array(
+        [
+            _shares(_dataset_of_volumes(root, [1.0, 2.0, 4.0], *power, epoch=epoch))
+            for epoch in range(200)
+        ]
+    )
+    assert (counts.sum(axis=1) == 3).all()
+    # 3 patches in the ratio of 4 : 2 : 1.
+    np.testing.assert_allclose(counts.mean(axis=0), [12 / 7, 6 / 7, 3 / 7], atol=0.1)
+    assert set(counts[:, 0]) == {1, 2}
