@@ -18,10 +18,11 @@ from hemseg_cli import __version__
 from hemseg_cli.core.cases import VOLUME_STRATA
 from hemseg_cli.reporting.chart import Chart
 from hemseg_cli.reporting.content import confidence_text, metric_columns, shows_published
+from hemseg_cli.reporting.packing import HU_HIGH, HU_LOW
 from hemseg_cli.reporting.published import Estimate
 from hemseg_cli.reporting.results import RunResults
 from hemseg_cli.reporting.tables import Column, ReportTable, cell_text, sort_value, to_csv
-from hemseg_cli.reporting.viewer import HU_HIGH, HU_LOW, Viewer
+from hemseg_cli.reporting.viewer import Viewer
 
 MOST_TABS = 6  # scans of the viewer that all have a tab
 _TILES = ("volume_error_ml", "lesion_sensitivity")
@@ -58,7 +59,7 @@ def render(page: Page) -> str:
     tables = {table.key: table for table in page.tables}
     return fill_template(
         "page.html",
-        (_asset("viewer.js"), _asset("page.js")),
+        _scripts(),
         page=page,
         names=[run.name for run in page.runs],
         tiles=tiles(page.runs[0]),
@@ -84,7 +85,7 @@ def render(page: Page) -> str:
 
 def render_worklist(**values: Any) -> str:
     """Return the HTML text of a worklist: `worklist.html` with the viewer, without charts."""
-    return fill_template("worklist.html", (_asset("viewer.js"), _asset("page.js")), **values)
+    return fill_template("worklist.html", _scripts(), **values)
 
 
 def fill_template(name: str, scripts: Sequence[str], **values: Any) -> str:
@@ -221,9 +222,15 @@ def _data(page: Page) -> dict[str, Any]:
         "csv": {table.key: to_csv(table) for table in page.tables},
         "viewer": {
             "hu": [HU_LOW, HU_HIGH],
+            "colours": [],
             "scans": [{"scan": scan.scan} for scan in page.viewer.scans],
         },
     }
+
+
+def _scripts() -> list[str]:
+    """The page's scripts, each of which may use those before it."""
+    return [_asset(name) for name in ("reformats.js", "viewer.js", "page.js")]
 
 
 def _asset(name: str) -> str:

@@ -1,14 +1,5 @@
-"""The scans of the slice viewer, packed small enough to travel inside the page.
+"""The scans of the slice viewer of runs: image, truth and every run's mask of each."""
 
-Slices are as a radiologist reads them: patient's right on the left, anterior up, and slice 0 the
-lowest. Images are cropped to the head, averaged down to at most `matrix` pixels and stored with 8
-bits over HU_LOW..HU_HIGH, each row as differences to its left neighbour (which deflate packs
-better); masks keep the scan's own pixels, one bit each. Everything is zlib in base64, which the
-browser's DecompressionStream unpacks.
-"""
-
-import base64
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,16 +13,12 @@ from hemseg_cli.core.classes import UNION, read_classes
 from hemseg_cli.core.data_directory import DataDirectory
 from hemseg_cli.core.errors import HemsegError
 from hemseg_cli.evaluation.class_pairs import ClassPairs, pair_classes
-from hemseg_cli.imaging.geometry import spacing_mm
 from hemseg_cli.imaging.label_values import read_label
 from hemseg_cli.imaging.nifti import Volume, read_volume
-from hemseg_cli.imaging.orientation import match_axes, to_canonical
+from hemseg_cli.imaging.orientation import match_axes
+from hemseg_cli.reporting.lesion_list import compared_lesions, hu_counts
+from hemseg_cli.reporting.packing import pack_counted_mask, pack_image, slices_of
 from hemseg_cli.reporting.results import CaseResult, RunResults
-
-HU_LOW, HU_HIGH = -100, 200
-_AIR_HU = -300
-_MARGIN = 6
-_MOST_SLICES = 80
 
 
 @dataclass(frozen=True)
@@ -136,16 +123,18 @@ def _scan(
     image = read_volume(data.image_of(case))
     truth, predictions, missing = _label_maps(scan, data.label_of(case), image, runs)
 
-    frame, shown = pack_image(image, [truth, *predictions], matrix)
-    truth = truth[shown]
-    predictions = [labels[shown] for labels in predictions]
-    step = frame["step"]
-    voxel_ml = step * (case.voxel_volume_mm3 or 0.0) / 1000
+    frame, shown = pack_image(
+        image, [truth, *predictions], matrix, voxel_volume_mm3=case.voxel_volume_mm3
+    )
+    seen = _Seen(
+        scan,
+        slices_of(image)[shown],
+        truth[shown],
+        [labels[shown] for labels in predictions],
+        frame["step"] * (case.voxel_volume_mm3 or 0.0) / 1000,
+    )
     keys = list(dict.fromkeys(key for pairs in classes for key in pairs.scored))
-    layers = [
-        _layer(key, scan, truth, predictions, runs, classes, voxel_ml) for key in (UNION, *keys)
-    ]
-
+    layers = [_layer(key, seen, runs, classes) for key in (UNION, *keys)]
     return ViewerScan(
         scan,
         role,
@@ -153,32 +142,15 @@ def _scan(
     )
 
 
-def pack_image(
-    image: Volume, labels: Sequence[NDArray[Any]], matrix: int
-) -> tuple[dict[str, Any], tuple[slice, slice, slice]]:
-    """Pack a scan's slices, cropped to the head and to all that is labelled.
+@dataclass(frozen=True)
+class _Seen:
+    """The part of a scan that is shown, [k, rows, columns]: HU and label maps."""
 
-    `labels`: label maps as `slices_of` gives them. Return the values that the page's script reads,
-    and which part of the label maps is shown.
-    """
-    hu = slices_of(image)
-    rows, columns = _head(hu, [found != 0 for found in labels])
-    step = -(-hu.shape[0] // _MOST_SLICES)  # of very many slices take some
-    shown = (slice(None, None, step), rows, columns)
-    hu = hu[shown]
-
-    small, factor = shrink(hu, matrix)
-    x_mm, y_mm, _ = spacing_mm(to_canonical(image)[0].affine)
-    values = {
-        "slices": hu.shape[0],
-        "step": step,
-        "image": {"rows": small.shape[1], "columns": small.shape[2], "data": pack_hu(small)},
-        "mask": {"rows": hu.shape[1], "columns": hu.shape[2]},
-        "factor": factor,
-        "width_mm": hu.shape[2] * x_mm,
-        "aspect": (hu.shape[2] * x_mm) / (hu.shape[1] * y_mm),
-    }
-    return values, shown
+    scan: str
+    hu: NDArray[Any]
+    truth: NDArray[Any]
+    predictions: Sequence[NDArray[Any]]
+    voxel_ml: float
 
 
 def _label_maps(
@@ -206,29 +178,31 @@ def _label_maps(
 
 
 def _layer(
-    key: str,
-    scan: str,
-    truth: NDArray[Any],
-    predictions: Sequence[NDArray[Any]],
-    runs: Sequence[RunResults],
-    classes: Sequence[ClassPairs],
-    voxel_ml: float,
+    key: str, seen: _Seen, runs: Sequence[RunResults], classes: Sequence[ClassPairs]
 ) -> dict[str, Any]:
-    """Pack the masks of one class, or of all together, with each run's numbers of it."""
+    """Pack the masks of one class, or of all together, with each run's numbers and lesions."""
     values = [pairs.values_of(key) for pairs in classes]
     true_values = next((of_truth for _, of_truth in values if of_truth), ())
+    truth = np.isin(seen.truth, true_values)
+    masks = [
+        np.isin(labels, of_run)
+        for labels, (of_run, _) in zip(seen.predictions, values, strict=True)
+    ]
     results = [
-        next((case for case in run.cases_by_class.get(key, ()) if case.scan == scan), None)
+        next((case for case in run.cases_by_class.get(key, ()) if case.scan == seen.scan), None)
         for run in runs
     ]
+    lesions = [compared_lesions(truth, mask, seen.voxel_ml) for mask in masks]
     return {
         "key": key,
-        "truth": pack_counted_mask(np.isin(truth, true_values), voxel_ml),
+        "truth": pack_counted_mask(truth, seen.voxel_ml) | {"hu": hu_counts(seen.hu, truth)},
         "predictions": [
-            pack_counted_mask(np.isin(labels, of_run), voxel_ml)
-            for labels, (of_run, _) in zip(predictions, values, strict=True)
+            pack_counted_mask(mask, seen.voxel_ml) | {"hu": hu_counts(seen.hu, mask)}
+            for mask in masks
         ],
         "results": [_shown(result) for result in results],
+        "lesions": [listed for listed, _ in lesions],
+        "lesions_left_out": [left_out for _, left_out in lesions],
     }
 
 
@@ -237,70 +211,3 @@ def _shown(result: CaseResult | None) -> dict[str, float | None]:
         key: result.number(key) if result else None
         for key in ("dice", "hd95_mm", "truth_ml", "predicted_ml")
     }
-
-
-def slices_of(volume: Volume) -> NDArray[Any]:
-    """Return [k, rows, columns]: from low to high, from anterior, from the patient's right."""
-    return to_canonical(volume)[0].array[::-1, ::-1, :].transpose(2, 1, 0)
-
-
-def _head(hu: NDArray[Any], masks: Sequence[NDArray[np.bool_]]) -> tuple[slice, slice]:
-    """Return the rows and columns that hold the head and every mask, with a margin."""
-    seen = np.logical_or.reduce(
-        [np.any(hu > _AIR_HU, axis=0), *(np.any(mask, axis=0) for mask in masks)]
-    )
-    if not seen.any():
-        return slice(None), slice(None)
-    return _span(np.logical_or.reduce(seen, axis=1)), _span(np.logical_or.reduce(seen, axis=0))
-
-
-def _span(seen: NDArray[np.bool_]) -> slice:
-    places = np.flatnonzero(seen)
-    return slice(max(0, int(places[0]) - _MARGIN), min(seen.size, int(places[-1]) + 1 + _MARGIN))
-
-
-def shrink(hu: NDArray[Any], matrix: int) -> tuple[NDArray[np.float32], int]:
-    """Average slices [k, rows, columns] over blocks so that neither side exceeds `matrix`.
-
-    The slices, and how many pixels a block is wide.
-    """
-    factor = -(-max(hu.shape[1:]) // matrix)
-    rows, columns = (-(-n // factor) * factor for n in hu.shape[1:])
-    even = np.pad(
-        hu, ((0, 0), (0, rows - hu.shape[1]), (0, columns - hu.shape[2])), mode="edge"
-    ).astype(np.float32)
-    blocks = even.reshape(hu.shape[0], rows // factor, factor, columns // factor, factor)
-    return blocks.mean(axis=(2, 4), dtype=np.float32), factor
-
-
-def pack_hu(hu: NDArray[np.float32]) -> str:
-    """Pack HU [k, rows, columns]: 8 bits over HU_LOW..HU_HIGH, row differences, zlib, base64."""
-    grey = np.rint((np.clip(hu, HU_LOW, HU_HIGH) - HU_LOW) * (255 / (HU_HIGH - HU_LOW))).astype(
-        np.uint8
-    )
-    differences = np.diff(grey, axis=2, prepend=np.uint8(0))
-    return _deflated(differences.tobytes())
-
-
-def pack_mask(mask: NDArray[np.bool_]) -> str:
-    """Pack a mask [k, rows, columns]: a bit per pixel, the highest first, zlib, base64."""
-    return _deflated(np.packbits(mask.ravel()).tobytes())
-
-
-def pack_counted_mask(
-    mask: NDArray[np.bool_], voxel_ml: float | NDArray[np.float64]
-) -> dict[str, Any]:
-    """Pack a mask [k, rows, columns] with the voxels and mL of each of its slices.
-
-    `voxel_ml`: of every voxel, or of those of each slice [k].
-    """
-    per_slice = mask.sum(axis=(1, 2))
-    return {
-        "data": pack_mask(mask),
-        "ml": [round(float(ml), 3) for ml in per_slice * voxel_ml],
-        "voxels": [int(n) for n in per_slice],
-    }
-
-
-def _deflated(data: bytes) -> str:
-    return base64.b64encode(zlib.compress(data, 9)).decode("ascii")

@@ -7,6 +7,8 @@ WebAssembly, which the page's Content-Security-Policy would have to allow.
 
 import base64
 import io
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,22 +28,21 @@ from hemseg_cli.inference.inputs.reading import Scan, read_scan
 from hemseg_cli.inference.outputs import OutputFolder
 from hemseg_cli.inference.preview import WINDOW_HU, chosen_slices
 from hemseg_cli.inference.records import Record, finished_records
-from hemseg_cli.reporting.page import MOST_TABS, render_worklist
-from hemseg_cli.reporting.tables import Column, ReportTable, to_csv
-from hemseg_cli.reporting.viewer import (
+from hemseg_cli.reporting.lesion_list import MOST_LESIONS, hu_counts, point_in
+from hemseg_cli.reporting.packing import (
     HU_HIGH,
     HU_LOW,
-    Viewer,
-    ViewerScan,
     pack_counted_mask,
     pack_image,
     slices_of,
 )
+from hemseg_cli.reporting.page import MOST_TABS, render_worklist
+from hemseg_cli.reporting.tables import Column, ReportTable, to_csv
+from hemseg_cli.reporting.viewer import Viewer, ViewerScan
 
 MASK_SUFFIX = "_mask"
 """What `predict --out` puts behind a scan's name in its mask's."""
 
-_HISTOGRAM_HU = np.arange(-20, 124, 4)
 _THUMBNAIL_PIXELS = 96
 
 
@@ -102,6 +103,9 @@ def worklist_page(config: Config, folder: OutputFolder) -> tuple[str, ReportTabl
         )
     table = worklist_table(records)
     viewer, thumbnails = _viewer(config, folder, table, records)
+    classes = read_classes(DataDirectory(folder.path))
+    colours = ["#{:02x}{:02x}{:02x}".format(*one.colour) for one in classes]
+    colours = colours if len(classes) > 1 else []
     made = datetime.now(UTC)
 
     text = render_worklist(
@@ -112,6 +116,7 @@ def worklist_page(config: Config, folder: OutputFolder) -> tuple[str, ReportTabl
         table=table,
         viewer=viewer,
         viewer_classes=viewer.classes,
+        class_colours=colours,
         has_truth=False,
         most_tabs=MOST_TABS,
         thumbnails=thumbnails,
@@ -121,6 +126,7 @@ def worklist_page(config: Config, folder: OutputFolder) -> tuple[str, ReportTabl
             "csv": {"worklist": to_csv(table)},
             "viewer": {
                 "hu": [HU_LOW, HU_HIGH],
+                "colours": colours,
                 "scans": [{"scan": scan.scan} for scan in viewer.scans],
             },
         },
@@ -161,27 +167,30 @@ def _scan(
     mask = read_label(folder.mask(record.volumes.scan))
     labels = slices_of(match_axes(mask, scan.volume.array.shape, scan.volume.affine, what="mask"))
 
-    frame, shown = pack_image(scan.volume, [labels], config.report.viewer_matrix)
-    step = frame["step"]
-    voxel_ml = _voxel_ml(scan, step)
-    part = labels[shown]
-    layers = [_layer("", part != 0, record.volumes.predicted_ml, voxel_ml)]
+    uneven = scan.uneven
+    frame, shown = pack_image(
+        scan.volume,
+        [labels],
+        config.report.viewer_matrix,
+        voxel_volume_mm3=scan.voxel_volume_mm3,
+        positions_mm=uneven.positions_mm if uneven is not None and uneven.axis == 2 else None,
+    )
+    hu, part = slices_of(scan.volume), labels[shown]
+    voxel_ml = _voxel_ml(scan, frame["step"])
+    to_shown = _ShownPlaces(np.linalg.inv(scan.volume.affine), labels.shape, shown, part)
+    wanted: list[tuple[str, NDArray[np.bool_], float | None]] = [
+        ("", part != 0, record.volumes.predicted_ml)
+    ]
     if len(classes) > 1:
-        layers += [
-            _layer(one.key, part == one.value, record.volumes.class_ml.get(one.key), voxel_ml)
-            for one in classes
+        wanted += [
+            (one.key, part == one.value, record.volumes.class_ml.get(one.key)) for one in classes
         ]
-
-    hu = slices_of(scan.volume)
-    counts, _ = np.histogram(hu[labels != 0], bins=_HISTOGRAM_HU)
-    values = {
-        **frame,
-        **layers[0],
-        "missing": [],
-        "classes": layers[1:],
-        "lesions": _lesions(record, scan, step),
-        "histogram": counts.tolist(),
-    }
+    layers = [
+        _layer(key, mask, ml, voxel_ml, hu[shown])
+        | {"lesions": [_lesions(record, key, to_shown)], "lesions_left_out": [0]}
+        for key, mask, ml in wanted
+    ]
+    values = {**frame, **layers[0], "missing": [], "classes": layers[1:]}
     return values, _thumbnail(hu, labels)
 
 
@@ -206,34 +215,62 @@ def _layer(
     mask: NDArray[np.bool_],
     predicted_ml: float | None,
     voxel_ml: float | NDArray[np.float64],
+    hu: NDArray[Any],
 ) -> dict[str, Any]:
+    """Pack the mask of one class, or of all together; there is no truth."""
     numbers = {"dice": None, "hd95_mm": None, "truth_ml": None, "predicted_ml": predicted_ml}
+    nothing = np.zeros_like(mask)
     return {
         "key": key,
-        "truth": pack_counted_mask(np.zeros_like(mask), voxel_ml),
-        "predictions": [pack_counted_mask(mask, voxel_ml)],
+        "truth": pack_counted_mask(nothing, voxel_ml) | {"hu": hu_counts(hu, nothing)},
+        "predictions": [pack_counted_mask(mask, voxel_ml) | {"hu": hu_counts(hu, mask)}],
         "results": [numbers],
     }
 
 
-def _lesions(record: Record, scan: Scan, step: int) -> list[dict[str, Any]]:
-    """Return a scan's lesions, each with the slice of its centroid."""
-    to_index = np.linalg.inv(scan.volume.affine)
-    last = scan.volume.array.shape[2] - 1
-    found = []
-    for row in record.lesions:
-        centroid = (row.centroid_r_mm, row.centroid_a_mm, row.centroid_s_mm, 1.0)
-        k = int(np.clip(np.rint((to_index @ centroid)[2]), 0, last))
-        found.append(
-            {
-                "name": f"{row.label_class or 'Lesion'} {row.lesion}:",
-                "ml": row.volume_ml,
-                "abc2_ml": row.abc2_ml,
-                "mean_hu": row.mean_hu,
-                "slice": k // step,
-            }
+@dataclass(frozen=True)
+class _ShownPlaces:
+    """From RAS mm to the part of a scan that the page shows.
+
+    `to_index`: of the canonical grid; `shape`: of the label map [k, rows, columns], of which
+    `shown` is packed and `part` is that part.
+    """
+
+    to_index: NDArray[Any]
+    shape: tuple[int, ...]
+    shown: tuple[slice, slice, slice]
+    part: NDArray[Any]
+
+    def place(self, centroid_mm: Sequence[float]) -> dict[str, Any]:
+        """Return the labelled voxel next to a centroid, as the page's script takes it."""
+        i, j, k = (self.to_index @ (*centroid_mm, 1.0))[:3]
+        # Rows and columns count from the other side than j and i, see `slices_of`.
+        rows, columns = (part.start or 0 for part in self.shown[1:])
+        centre = np.array(
+            [
+                k / (self.shown[0].step or 1),
+                self.shape[1] - 1 - j - rows,
+                self.shape[2] - 1 - i - columns,
+            ]
         )
-    return found
+        return point_in(np.argwhere(self.part), centre, self.part.shape)
+
+
+def _lesions(record: Record, key: str, places: _ShownPlaces) -> list[dict[str, Any]]:
+    """List a scan's lesions as `predict` measured them: of one class, or ("") of all."""
+    if not places.part.any():
+        return []
+    return [
+        {
+            "text": f"{row.label_class or 'Lesion'} {row.lesion}: {row.volume_ml:.1f} mL, "
+            f"ABC/2 {row.abc2_ml:.1f}, {row.mean_hu:.0f} HU",
+            "kind": "",
+            "ml": row.volume_ml,
+        }
+        | places.place((row.centroid_r_mm, row.centroid_a_mm, row.centroid_s_mm))
+        for row in record.lesions[:MOST_LESIONS]
+        if key in ("", row.label_class)
+    ]
 
 
 def _thumbnail(hu: NDArray[Any], labels: NDArray[Any]) -> str:

@@ -13,8 +13,8 @@ from hemseg_cli.core.errors import FileFormatError, HemsegError, UsageError
 from hemseg_cli.evaluation import metric_table
 from hemseg_cli.evaluation.evaluate import evaluate
 from hemseg_cli.evaluation.metric_table import Metric
+from hemseg_cli.reporting.packing import pack_hu
 from hemseg_cli.reporting.report import report
-from hemseg_cli.reporting.viewer import pack_hu
 from tests.evaluation.toy import block, truth
 from tests.evaluation.toy import make_workplace as make_toy
 from tests.reporting.workplace import Workplace, write_run

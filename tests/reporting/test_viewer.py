@@ -8,16 +8,10 @@ import pytest
 from hemseg_cli.core.cases import read_cases
 from hemseg_cli.core.run_directory import RunDirectory
 from hemseg_cli.imaging.nifti import Volume, write_volume
+from hemseg_cli.reporting.packing import pack_hu, pack_mask, shrink
 from hemseg_cli.reporting.report import report
 from hemseg_cli.reporting.results import CaseResult, read_run
-from hemseg_cli.reporting.viewer import (
-    Viewer,
-    build_viewer,
-    choose_scans,
-    pack_hu,
-    pack_mask,
-    shrink,
-)
+from hemseg_cli.reporting.viewer import Viewer, build_viewer, choose_scans
 from tests.reporting.workplace import Workplace
 
 Make = Callable[..., Workplace]

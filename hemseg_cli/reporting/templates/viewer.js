@@ -10,11 +10,16 @@ const Viewer = (() => {
   const strip = byId("viewer-strip");
   const slider = byId("viewer-slice");
   const state = { scan: 0, run: 0, layer: 0, slice: 0, unpacked: null };
+  /* Where the cross-hair stands within its slice, in shares of the slice's sides. */
+  const point = { x: 0.5, y: 0.5 };
+  const sides = { coronal: byId("viewer-coronal"), sagittal: byId("viewer-sagittal") };
   /* What is seen: the canvas shows 1 / zoom of the slice from (x, y) on, in shares of its sides. */
   const view = { zoom: 1, x: 0, y: 0 };
   const mostZoom = 12;
-  /* A distance that was drawn: its two ends as shares of the slice's sides, or none. */
+  /* A distance that was drawn, or none: its two ends as shares of the slice's sides, or, in a
+     reformat (`view`), in mm. */
   let measured = null;
+  let measuredIn = "axial";
   const cache = new Map();
   const mostUnpacked = 4;
 
@@ -115,9 +120,8 @@ const Viewer = (() => {
     canvas.height = Math.max(1, Math.round((width / aspect) * ratio));
   }
 
-  function drawImage(context) {
-    const scan = data.scans[state.scan];
-    const { rows, columns } = scan.image;
+  /* What each stored grey value becomes on the screen in the window that is set. */
+  function windowed() {
     const level = Number(byId("viewer-level").value);
     const width = Number(byId("viewer-width").value);
     const lookup = new Uint8ClampedArray(256);
@@ -125,6 +129,13 @@ const Viewer = (() => {
       const hu = huLow + (n * (huHigh - huLow)) / 255;
       lookup[n] = ((hu - (level - width / 2)) / width) * 255;
     }
+    return lookup;
+  }
+
+  function drawImage(context) {
+    const scan = data.scans[state.scan];
+    const { rows, columns } = scan.image;
+    const lookup = windowed();
     const picture = new ImageData(columns, rows);
     const start = state.slice * rows * columns;
     for (let n = 0; n < rows * columns; n++) {
@@ -169,6 +180,7 @@ const Viewer = (() => {
   function words() {
     const scan = data.scans[state.scan];
     const [truth, prediction] = [layer().truth, layer().predictions[state.run]];
+    byId("viewer-distance").textContent = measured ? `${lengthMm(measured).toFixed(1)} mm` : "";
     byId("viewer-level-text").textContent = byId("viewer-level").value;
     byId("viewer-width-text").textContent = byId("viewer-width").value;
     const volume = (mask) => `${mask.ml[state.slice].toFixed(2)} mL`;
@@ -199,19 +211,105 @@ const Viewer = (() => {
     );
     drawImage(context);
     const filled = byId("viewer-fill").checked;
-    const masks = [
-      ["viewer-truth", unpacked.truth, counts.truth, "--truth"],
-      ["viewer-prediction", unpacked.predictions[state.run], counts.predictions[state.run], "--prediction"],
-    ];
-    for (const [toggle, mask, found, name] of masks) {
-      if (byId(toggle) && byId(toggle).checked) drawMask(context, mask, found.voxels[state.slice], colourOf(name), filled);
+    for (const { mask, counts, colour } of masksShown()) {
+      drawMask(context, mask, counts.voxels[state.slice], colour, filled);
     }
-    drawDistance(context);
+    drawCrossHair(context);
+    if (measuredIn === "axial") drawDistance(context);
+    for (const view of Object.keys(sides)) drawReformat(view);
     drawStrip();
     words();
   }
 
+  /* The masks that are switched on, each with its counts and its colour. Where there is no truth,
+     all classes together show each in its own colour. */
+  function masksShown() {
+    const scan = data.scans[state.scan];
+    const found = [];
+    const add = (index, own) => {
+      const [counts, unpacked] = [index ? scan.classes[index - 1] : scan, state.unpacked.layers[index]];
+      if (byId("viewer-truth") && byId("viewer-truth").checked) {
+        found.push({ mask: unpacked.truth, counts: counts.truth, colour: colourOf("--truth") });
+      }
+      if (byId("viewer-prediction").checked) {
+        found.push({ mask: unpacked.predictions[state.run], counts: counts.predictions[state.run], colour: own || colourOf("--prediction") });
+      }
+    };
+    const colours = data.colours;
+    if (!colours.length) add(state.layer);
+    else if (state.layer) add(state.layer, colours[state.layer - 1]);
+    else scan.classes.forEach((_, n) => add(n + 1, colours[n]));
+    return found;
+  }
+
+  function drawCrossHair(context) {
+    if (!byId("viewer-cross").checked) return;
+    const { width, height } = canvas;
+    const [x, y] = [point.x * width, point.y * height];
+    /* Open around the point, so that nothing of it is hidden. */
+    const gap = (14 * (window.devicePixelRatio || 1)) / view.zoom;
+    context.beginPath();
+    for (const [from, to] of [[[0, y], [x - gap, y]], [[x + gap, y], [width, y]], [[x, 0], [x, y - gap]], [[x, y + gap], [x, height]]]) {
+      context.moveTo(...from);
+      context.lineTo(...to);
+    }
+    context.strokeStyle = "rgba(255, 255, 255, 0.45)";
+    context.lineWidth = (window.devicePixelRatio || 1) / view.zoom;
+    context.stroke();
+  }
+
+  const parsed = (colour) => [1, 3, 5].map((start) => parseInt(colour.slice(start, start + 2), 16));
+
+  function drawReformat(side) {
+    const scan = data.scans[state.scan];
+    const place = sides[side];
+    const box = Reformats.extent(scan, side);
+    const stage = place.parentElement;
+    const ratio = Math.min(2, window.devicePixelRatio || 1);
+    const scale = Math.min(stage.clientWidth / box.width, stage.clientHeight / box.height);
+    const [width, height] = [box.width, box.height].map((mm) => Math.max(1, Math.round(mm * scale * ratio)));
+    place.style.width = `${width / ratio}px`;
+    place.style.height = `${height / ratio}px`;
+    const here = { ...point, slice: state.slice };
+    const at = Reformats.pointMm(scan, side, here);
+
+    /* The picture stays while only the cross-hair moves within it. */
+    const masks = masksShown();
+    const drawn = [state.scan, state.layer, state.run, at.across.toFixed(2), width, height, byId("viewer-fill").checked,
+      byId("viewer-level").value, byId("viewer-width").value, masks.map((one) => one.colour).join()].join("|");
+    if (place.dataset.drawn !== drawn) {
+      place.base = Reformats.picture(scan, side, state.unpacked.grey, windowed(),
+        masks.map((one) => [one.mask, parsed(one.colour)]), here, width, height, byId("viewer-fill").checked);
+      place.dataset.drawn = drawn;
+    }
+    [place.width, place.height] = [width, height];
+    const context = place.getContext("2d");
+    context.putImageData(place.base, 0, 0);
+    const pixel = (mm) => [((mm.along - box.left) / box.width) * width, (1 - (mm.up - box.bottom) / box.height) * height];
+    const [x, y] = pixel(at);
+    context.beginPath();
+    context.lineWidth = ratio;
+    context.strokeStyle = "rgba(255, 255, 255, 0.45)";
+    if (byId("viewer-cross").checked) {
+      context.moveTo(x, 0);
+      context.lineTo(x, height);
+    }
+    /* The slice that the large picture shows. */
+    context.moveTo(0, y);
+    context.lineTo(width, y);
+    context.stroke();
+    if (measured && measuredIn === side) {
+      context.beginPath();
+      context.moveTo(...pixel(measured[0]));
+      context.lineTo(...pixel(measured[1]));
+      context.strokeStyle = "#ffe14d";
+      context.lineWidth = 2 * ratio;
+      context.stroke();
+    }
+  }
+
   function lengthMm([from, to]) {
+    if (measuredIn !== "axial") return Math.hypot(to.along - from.along, to.up - from.up);
     const scan = data.scans[state.scan];
     const across = (to.x - from.x) * scan.width_mm;
     const down = ((to.y - from.y) * scan.width_mm) / scan.aspect;
@@ -219,7 +317,6 @@ const Viewer = (() => {
   }
 
   function drawDistance(context) {
-    byId("viewer-distance").textContent = measured ? `${lengthMm(measured).toFixed(1)} mm` : "";
     if (!measured) return;
     const [from, to] = measured;
     context.beginPath();
@@ -278,37 +375,73 @@ const Viewer = (() => {
     return values.indexOf(Math.max(...values));
   }
 
+  /* The middle of what is marked on a slice, or of the slice. */
+  function middleOf(slice) {
+    const { rows, columns } = data.scans[state.scan].mask;
+    const unpacked = state.unpacked.layers[state.layer];
+    for (const mask of [unpacked.truth, unpacked.predictions[state.run]]) {
+      const set = bits(mask, slice, rows, columns);
+      let [count, across, down] = [0, 0, 0];
+      for (let row = 0; row < rows; row++) {
+        for (let column = 0; column < columns; column++) {
+          if (!set(row, column)) continue;
+          count++;
+          across += column + 0.5;
+          down += row + 0.5;
+        }
+      }
+      if (count) return { x: across / count / columns, y: down / count / rows };
+    }
+    return { x: 0.5, y: 0.5 };
+  }
+
   function showClass(index) {
     state.layer = index;
     byId("viewer-class").value = index;
     const voxels = layer().truth.voxels[state.slice] + layer().predictions[state.run].voxels[state.slice];
     if (!voxels) goTo(largest());
+    listEverything();
     draw();
   }
 
-  /* A button per lesion that shows the slice of its centre. */
-  function listLesions(scan) {
+  /* A button per lesion of what is shown, that puts the cross-hair into it. */
+  function listLesions() {
+    const [listed, more] = [layer().lesions[state.run], layer().lesions_left_out[state.run]];
     const place = byId("viewer-lesions");
-    if (!place) return;
-    place.replaceChildren(...scan.lesions.map((lesion) => {
+    place.replaceChildren(...listed.map((lesion) => {
       const button = document.createElement("button");
       button.type = "button";
-      button.className = "lesion";
-      button.textContent = `${lesion.name} ${lesion.ml.toFixed(1)} mL, ABC/2 ` +
-        `${lesion.abc2_ml.toFixed(1)}, ${lesion.mean_hu.toFixed(0)} HU`;
-      button.addEventListener("click", () => goTo(lesion.slice));
+      button.className = `lesion ${lesion.kind}`;
+      button.textContent = lesion.text;
+      button.addEventListener("click", () => moveTo(lesion));
       return button;
     }));
+    if (more) place.append(`and ${more} smaller`);
+    byId("viewer-lesions-none").hidden = listed.length > 0;
   }
 
-  function drawHistogram(counts) {
+  /* Put the cross-hair somewhere; a zoomed slice is moved so that it is seen. */
+  function moveTo(place) {
+    [point.x, point.y] = [place.x, place.y];
+    const last = data.scans[state.scan].slices - 1;
+    state.slice = Math.min(last, Math.max(0, place.slice));
+    slider.value = state.slice;
+    const seen = 1 / view.zoom;
+    const outside = point.x < view.x || point.x > view.x + seen || point.y < view.y || point.y > view.y + seen;
+    if (outside) setView(view.zoom, point.x - seen / 2, point.y - seen / 2);
+    else draw();
+  }
+
+  /* HU of the mask that is shown as bars, those of the truth as a line. */
+  function drawHistogram() {
     const place = byId("viewer-histogram");
-    if (!place) return;
     const svgNames = "http://www.w3.org/2000/svg";
+    const counts = layer().predictions[state.run].hu;
+    const truth = byId("viewer-truth") ? layer().truth.hu : counts.map(() => 0);
     const picture = document.createElementNS(svgNames, "svg");
     picture.setAttribute("viewBox", `0 0 ${counts.length} 20`);
     picture.setAttribute("preserveAspectRatio", "none");
-    const most = Math.max(1, ...counts);
+    const most = Math.max(1, ...counts, ...truth);
     counts.forEach((count, n) => {
       const bar = document.createElementNS(svgNames, "rect");
       const height = (20 * count) / most;
@@ -316,7 +449,18 @@ const Viewer = (() => {
       for (const [name, value] of Object.entries(sides)) bar.setAttribute(name, value);
       picture.append(bar);
     });
+    if (truth.some((count) => count > 0)) {
+      const line = document.createElementNS(svgNames, "polyline");
+      line.setAttribute("points", truth.map((count, n) => `${n + 0.45},${20 - (20 * count) / most}`).join(" "));
+      picture.append(line);
+    }
     place.replaceChildren(picture);
+  }
+
+  /* What stands beside the pictures for this scan, class and run. */
+  function listEverything() {
+    listLesions();
+    drawHistogram();
   }
 
   async function select(index) {
@@ -336,11 +480,11 @@ const Viewer = (() => {
       byId("viewer-status").textContent = `This browser cannot unpack the images (${error.message}); one from 2023 or later can.`;
       return;
     }
-    if (scan.lesions) listLesions(scan);
-    if (scan.histogram) drawHistogram(scan.histogram);
     slider.max = scan.slices - 1;
     state.slice = largest();
     slider.value = state.slice;
+    Object.assign(point, middleOf(state.slice));
+    listEverything();
     draw();
     root.dataset.ready = String(index);
   }
@@ -376,11 +520,14 @@ const Viewer = (() => {
     const [one, other] = [...pointers.values()];
     return Math.hypot(one.clientX - other.clientX, one.clientY - other.clientY);
   };
+  let pressed = null;
   canvas.addEventListener("pointerdown", (event) => {
     if (!state.unpacked || event.button !== 0) return;
     pointers.set(event.pointerId, event);
     canvas.setPointerCapture(event.pointerId);
+    pressed = event;
     if (pointers.size === 1 && byId("viewer-measure").checked) {
+      measuredIn = "axial";
       measured = [placeOf(event), placeOf(event)];
       draw();
     }
@@ -397,7 +544,7 @@ const Viewer = (() => {
       return;
     }
     pointers.set(event.pointerId, event);
-    if (byId("viewer-measure").checked && measured) {
+    if (byId("viewer-measure").checked && measured && measuredIn === "axial") {
       measured[1] = placeOf(event);
       draw();
     } else if (view.zoom > 1) {
@@ -406,13 +553,60 @@ const Viewer = (() => {
     }
   });
   for (const name of ["pointerup", "pointercancel"]) {
-    canvas.addEventListener(name, (event) => pointers.delete(event.pointerId));
+    canvas.addEventListener(name, (event) => {
+      pointers.delete(event.pointerId);
+      /* Where the pointer was only pressed, not moved, stands the cross-hair. */
+      const moved = !pressed || Math.hypot(event.clientX - pressed.clientX, event.clientY - pressed.clientY) > 4;
+      if (name === "pointerup" && !moved && !byId("viewer-measure").checked && pressed.pointerId === event.pointerId) {
+        moveTo({ ...placeOf(event), slice: state.slice });
+      }
+    });
   }
+  /* In a reformat a pointer moves the cross-hair, and with it the slice, or draws a distance. */
+  for (const [side, place] of Object.entries(sides)) {
+    const mmOf = (event) => {
+      const box = Reformats.extent(data.scans[state.scan], side);
+      const frame = place.getBoundingClientRect();
+      return {
+        along: box.left + ((event.clientX - frame.left) / frame.width) * box.width,
+        up: box.bottom + (1 - (event.clientY - frame.top) / frame.height) * box.height,
+      };
+    };
+    const follow = (event) => {
+      if (byId("viewer-measure").checked) {
+        measured[1] = mmOf(event);
+        draw();
+      } else {
+        moveTo(Reformats.pointAt(data.scans[state.scan], side, mmOf(event), { ...point, slice: state.slice }));
+      }
+    };
+    place.addEventListener("pointerdown", (event) => {
+      if (!state.unpacked || event.button !== 0) return;
+      place.setPointerCapture(event.pointerId);
+      if (byId("viewer-measure").checked) [measuredIn, measured] = [side, [mmOf(event), mmOf(event)]];
+      follow(event);
+    });
+    place.addEventListener("pointermove", (event) => {
+      if (place.hasPointerCapture(event.pointerId)) follow(event);
+    });
+    /* The wheel goes to the next plane: a pixel of the image across the view. */
+    place.addEventListener("wheel", (event) => {
+      const { rows, columns } = data.scans[state.scan].image;
+      const way = Math.sign(event.deltaY);
+      const [name, step] = side === "coronal" ? ["y", 1 / rows] : ["x", 1 / columns];
+      const next = point[name] + way * step;
+      if (event.ctrlKey || next < 0 || next >= 1) return;
+      event.preventDefault();
+      point[name] = next;
+      draw();
+    }, { passive: false });
+  }
+
   canvas.addEventListener("dblclick", () => setView(1, 0, 0));
   canvas.addEventListener("keydown", (event) => {
     const last = data.scans[state.scan].slices - 1;
     const moves = { ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1, PageUp: 5, PageDown: -5, Home: -last, End: last };
-    const toggles = { t: "viewer-truth", p: "viewer-prediction", f: "viewer-fill", d: "viewer-measure" };
+    const toggles = { t: "viewer-truth", p: "viewer-prediction", f: "viewer-fill", d: "viewer-measure", x: "viewer-cross" };
     const zooms = { "+": 1.25, "=": 1.25, "-": 0.8, "0": 0 };
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key in zooms) {
@@ -447,7 +641,7 @@ const Viewer = (() => {
     goTo(Math.round(share * (data.scans[state.scan].slices - 1)));
   });
   slider.addEventListener("input", () => goTo(Number(slider.value)));
-  for (const id of ["viewer-truth", "viewer-prediction", "viewer-fill"]) {
+  for (const id of ["viewer-truth", "viewer-prediction", "viewer-fill", "viewer-cross"]) {
     if (byId(id)) byId(id).addEventListener("change", draw);
   }
   byId("viewer-measure").addEventListener("change", () => {
@@ -458,7 +652,11 @@ const Viewer = (() => {
   root.querySelectorAll("[data-window]").forEach((button) => button.addEventListener("click", () => setWindow(button.dataset.window)));
   root.querySelectorAll("[data-scan]").forEach((tab) => tab.addEventListener("click", () => select(Number(tab.dataset.scan))));
   if (byId("viewer-run")) {
-    byId("viewer-run").addEventListener("change", (event) => { state.run = Number(event.target.value); draw(); });
+    byId("viewer-run").addEventListener("change", (event) => {
+      state.run = Number(event.target.value);
+      listEverything();
+      draw();
+    });
   }
   if (byId("viewer-class")) {
     byId("viewer-class").addEventListener("change", (event) => showClass(Number(event.target.value)));
