@@ -42,6 +42,7 @@ from hemseg_cli.core.errors import (
     HemsegError,
     Stopped,
 )
+from hemseg_cli.core.threads import never_spin
 
 app = typer.Typer(
     name="hemseg",
@@ -90,6 +91,8 @@ def main() -> NoReturn:
     """The entry point: run the command, and exit with the code that DESIGN promises."""
     # No child, of whatever library, runs a module of the current folder.
     os.environ.setdefault("PYTHONSAFEPATH", "1")
+    # Before torch is loaded, which reads it once.
+    never_spin()
     name_the_user()
     sys.exit(run())
 

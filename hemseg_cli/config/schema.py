@@ -86,6 +86,13 @@ class ComputeConfig(Section):
     workers: int | None = Field(
         None, ge=0, description="worker processes; none: one per core; 0: the command's own process"
     )
+    threads: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="threads that compute on the CPU; none: as many as the cores that are idle, "
+        "within the quota of a container",
+    )
     scheduler: str | None = Field(
         None, description="address of a Dask scheduler, tcp://host:port (extra dask)"
     )

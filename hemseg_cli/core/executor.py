@@ -19,6 +19,7 @@ from typing import Generic, TypeVar
 
 from hemseg_cli.core import console
 from hemseg_cli.core.errors import HemsegError, WriteError
+from hemseg_cli.core.threads import usable_cores
 
 # One numerical thread in each worker: the workers share out the cores already. Left alone, every
 # worker's BLAS starts a thread per core, and they wait for each other (measured: three times
@@ -58,9 +59,7 @@ class Outcome(Generic[T, R]):
 
 def default_workers() -> int:
     """Count the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # Linux alone
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return usable_cores()
 
 
 def map_cases(

@@ -14,6 +14,7 @@ from hemseg_cli.config import Config, config_of_run, data_of
 from hemseg_cli.core import console
 from hemseg_cli.core.errors import HemsegError, UsageError
 from hemseg_cli.core.executor import Outcome, default_workers, map_cases
+from hemseg_cli.core.threads import use_threads
 from hemseg_cli.core.files import remove_leftovers, write_text
 from hemseg_cli.core.names import first_few, printable
 from hemseg_cli.core.run_directory import RunDirectory
@@ -135,7 +136,7 @@ class _Call:
             self.settings_hash,
             self.inputs,
             self.force,
-            threads=max(1, default_workers() // workers) if workers > 1 else None,
+            threads=_threads(self.config, workers),
         )
 
 
@@ -209,6 +210,7 @@ def _outcomes(
     """Predict here, reading and writing beside the computing, or in workers, or on a cluster."""
     workers, scheduler = config.compute.workers or 0, config.compute.scheduler
     if scheduler is None and min(workers, len(tasks)) <= 1:
+        use_threads(config.compute.threads)
         return pipelined(tasks, read=read_case, compute=compute_case, write=write_case)
     return map_cases(predict_case, tasks, workers=workers, scheduler=scheduler)
 
@@ -267,6 +269,13 @@ def _folder(
     if inputs or out is not None:
         return OutputFolder((out or DEFAULT_OUT).absolute(), MASK_SUFFIX)
     return OutputFolder(run.predictions(config.predict.split).absolute())
+
+
+def _threads(config: Config, workers: int) -> int | None:
+    """The threads of each of several workers, which share out the cores; None: of this process."""
+    if workers <= 1:
+        return None
+    return config.compute.threads or max(1, default_workers() // workers)
 
 
 def _memory_mb(config: Config, workers: int) -> int | None:

@@ -18,6 +18,7 @@ from hemseg_cli.core.cases import Case
 from hemseg_cli.core.classes import LabelClass, classes_to_plain, read_classes
 from hemseg_cli.core.errors import FileFormatError, HemsegError
 from hemseg_cli.core.executor import default_workers
+from hemseg_cli.core.threads import use_threads
 from hemseg_cli.core.run_directory import RunDirectory
 from hemseg_cli.inference.nnunet import quiet_stdout
 from hemseg_cli.models.checkpoint import write_checkpoint
@@ -69,6 +70,7 @@ def train_nnunet(
             f"nnU-Net needs training and validation cases, there are {len(train)} and {len(val)}",
             hint="--fold 0 splits the train cases",
         )
+    use_threads(config.compute.threads)
     settings = config.train.nnunet
     workers = default_workers() if config.compute.workers is None else config.compute.workers
     workspace = Workspace(run.path / "nnunet")

@@ -17,6 +17,7 @@ from hemseg_cli.core.classes import HEMORRHAGE_ONLY, LabelClass
 from hemseg_cli.core.devices import training_precision
 from hemseg_cli.core.errors import HemsegError, UsageError
 from hemseg_cli.core.executor import default_workers
+from hemseg_cli.core.threads import use_threads
 from hemseg_cli.models.registry import build_network, check_patch, full_config, require_model
 from hemseg_cli.training.batches import (
     BatchPlan,
@@ -228,6 +229,7 @@ def use_device(config: Config, device: torch.device) -> None:
     fastest is not always deterministic, so `train.deterministic` switches that off.
     """
     train = config.train
+    use_threads(config.compute.threads)
     torch.set_float32_matmul_precision("high" if train.tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = train.tf32
     torch.backends.cudnn.benchmark = device.type == "cuda" and not train.deterministic
