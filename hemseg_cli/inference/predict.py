@@ -14,10 +14,10 @@ from hemseg_cli.config import Config, config_of_run, data_of
 from hemseg_cli.core import console
 from hemseg_cli.core.errors import HemsegError, UsageError
 from hemseg_cli.core.executor import Outcome, default_workers, map_cases
-from hemseg_cli.core.threads import use_threads
 from hemseg_cli.core.files import remove_leftovers, write_text
 from hemseg_cli.core.names import first_few, printable
 from hemseg_cli.core.run_directory import RunDirectory
+from hemseg_cli.core.threads import use_threads
 from hemseg_cli.imaging.dicom.origin import IDENTIFYING
 from hemseg_cli.inference.case import (
     PredictedCase,

@@ -18,8 +18,8 @@ from hemseg_cli.core.cases import Case
 from hemseg_cli.core.classes import LabelClass, classes_to_plain, read_classes
 from hemseg_cli.core.errors import FileFormatError, HemsegError
 from hemseg_cli.core.executor import default_workers
-from hemseg_cli.core.threads import use_threads
 from hemseg_cli.core.run_directory import RunDirectory
+from hemseg_cli.core.threads import use_threads
 from hemseg_cli.inference.nnunet import quiet_stdout
 from hemseg_cli.models.checkpoint import write_checkpoint
 from hemseg_cli.models.nnunet_plans import require_nnunet
