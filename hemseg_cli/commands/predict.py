@@ -46,6 +46,10 @@ _KeepIdentity = Annotated[
 _SaveProbabilities = Annotated[
     bool | None, typer.Option("--save-probabilities", help="Also write the probabilities.")
 ]
+_Upright = Annotated[
+    bool | None,
+    typer.Option("--upright", help="Also write scan and mask upright: true mL in every viewer."),
+]
 _Part = Annotated[
     str | None,
     typer.Option(
@@ -76,6 +80,7 @@ def predict(
     output_format: _OutputFormat = None,
     keep_identity: _KeepIdentity = None,
     save_probabilities: _SaveProbabilities = None,
+    upright: _Upright = None,
     part: _Part = None,
     workers: _Workers = None,
     scheduler: options.Scheduler = None,
@@ -96,6 +101,7 @@ def predict(
             "predict.format": output_format,
             "predict.keep_identity": keep_identity,
             "predict.save_probabilities": save_probabilities,
+            "predict.upright": upright,
             "compute.workers": workers,
             "compute.scheduler": scheduler,
             "compute.device": device,

@@ -381,6 +381,11 @@ class PredictConfig(Section):
         description="DICOM output and volumes.csv say who the patient is, as the source does: "
         "name, id, birth date, sex, accession number, study id, date and time",
     )
+    upright: bool = Field(
+        False,
+        description="also write scan and mask resampled upright and at even steps, whose header "
+        "shows the true mL in every viewer",
+    )
     save_probabilities: bool = Field(
         False, description="also write the probabilities (8 bit, scale in the header)"
     )

@@ -45,6 +45,15 @@ class UnevenSlices:
             onto_even_slices(stacked, self.positions_mm, self.even_count), 2, self.axis
         )
 
+    def even_affine(self, affine: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the even grid's affine from that of the slices, whose step is the mean.
+
+        The first and the last slice stay where they are.
+        """
+        even = affine.copy()
+        even[:3, self.axis] *= (len(self.positions_mm) - 1) / (self.even_count - 1)
+        return even
+
     def nearest_even(self) -> NDArray[np.int64]:
         """Return for each slice the even one next to it in mm, ascending."""
         return _nearest(self.positions_mm, self.even_count)

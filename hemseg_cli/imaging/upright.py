@@ -69,13 +69,17 @@ def image_on(grid: UprightGrid, image: Volume, *, outside: float) -> NDArray[Any
     return np.rint(values).astype(kind) if kind.kind in "iu" else values.astype(kind)
 
 
-def label_on(grid: UprightGrid, label: Volume) -> NDArray[np.uint8]:
+def label_on(
+    grid: UprightGrid, label: Volume, *, volume_mm3: float | None = None
+) -> NDArray[np.uint8]:
     """Resample a mask (0 and 1, or the share of each voxel inside), its volume kept.
 
-    Of the linearly interpolated mask the highest voxels are taken, as many as make the same mm3.
+    Of the linearly interpolated mask the highest voxels are taken, as many as make `volume_mm3`
+    (None: the mask's own by its affine).
     """
     mask = label.array.astype(np.float32)
-    volume_mm3 = float(mask.sum(dtype=np.float64)) * header_voxel_volume_mm3(label.affine)
+    if volume_mm3 is None:
+        volume_mm3 = float(mask.sum(dtype=np.float64)) * header_voxel_volume_mm3(label.affine)
     wanted = round(volume_mm3 / header_voxel_volume_mm3(grid.affine))
     share = _resample(mask, label.affine, grid, 0.0)
     inside = np.flatnonzero(share)

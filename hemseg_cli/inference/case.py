@@ -32,6 +32,7 @@ from hemseg_cli.inference.outputs import OutputFolder
 from hemseg_cli.inference.predictor import EnsembleOutput, Predictor
 from hemseg_cli.inference.preview import write_preview
 from hemseg_cli.inference.records import Claim, Record, claim, identity, release, write_record
+from hemseg_cli.inference.upright_copy import write_upright
 
 NO_HEAD = "no head was recognised in this scan: its mask means little"
 _ID_COLUMNS = {
@@ -211,6 +212,9 @@ def write_case(task: PredictionTask, computed: ComputedCase | Claim) -> Predicte
 
     if task.config.save_probabilities:
         write_probability(folder.probability(name), output)
+
+    if task.config.upright:
+        write_upright(folder.upright_image(name), folder.upright_mask(name), output)
 
     keeps_network_mask = computed.network_mask is not None and folder.keeps_network_masks
     if computed.network_mask is not None and folder.keeps_network_masks:

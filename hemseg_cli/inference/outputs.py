@@ -55,6 +55,14 @@ class OutputFolder:
         """The probabilities of a scan."""
         return self.path / "probability" / f"{name}_probability.nii.gz"
 
+    def upright_image(self, name: str) -> Path:
+        """The scan on an upright grid."""
+        return self.path / "upright" / f"{name}_upright.nii.gz"
+
+    def upright_mask(self, name: str) -> Path:
+        """The mask on an upright grid."""
+        return self.path / "upright" / f"{name}_upright_mask.nii.gz"
+
     def preview(self, name: str) -> Path:
         """The picture of a scan."""
         return self.path / "preview" / f"{name}.png"

@@ -27,7 +27,7 @@ from hemseg_cli.inference.measures import LesionRow, ScanMeasures, write_lesions
 from hemseg_cli.inference.outputs import OutputFolder
 
 # Keys of `[predict]` that decide which files are written, not what is in the mask.
-_OUTPUT_KEYS = {"format", "save_probabilities", "previews", "split", "checkpoint"}
+_OUTPUT_KEYS = {"format", "save_probabilities", "upright", "previews", "split", "checkpoint"}
 _END_BYTES = 2**20
 _START_TOLERANCE_S = 2.0
 _LOCK_WAIT_S = 60.0
@@ -158,6 +158,7 @@ def _is_done(
     wanted = [folder.output(name, row) for row in chosen_formats(config.format)]
     wanted += [folder.network_mask(name)] if record.network_mask else []
     wanted += [folder.probability(name)] if config.save_probabilities else []
+    wanted += [folder.upright_image(name), folder.upright_mask(name)] if config.upright else []
     wanted += [folder.preview(name)] if config.previews else []
 
     if not record.done or record.settings != settings_hash:

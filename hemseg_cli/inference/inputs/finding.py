@@ -21,8 +21,8 @@ from hemseg_cli.inference.inputs.naming import IMAGE_SUFFIXES, image_stem, with_
 if TYPE_CHECKING:
     from hemseg_cli.imaging.dicom.tree import Listing, Series
 
-_OURS = ("_mask.nii.gz", "_probability.nii.gz")
-_WRITTEN_BY_US = "a mask or probability that hemseg predict wrote"
+_OURS = ("_mask.nii.gz", "_probability.nii.gz", "_upright.nii.gz")
+_WRITTEN_BY_US = "a mask, probability or upright copy that hemseg predict wrote"
 LABEL_MAP = "a label map, no scan"
 # Folder and file names that make a look at the voxels worth while before a scan is named.
 _LABEL_WORDS = ("label", "mask", "seg", "truth", "annot", "gt")

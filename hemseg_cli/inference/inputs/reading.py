@@ -17,7 +17,10 @@ from hemseg_cli.imaging.geometry import (
     Affine,
     VoxelVolume,
     foreign_voxel_volume_mm3,
+    header_voxel_volume_mm3,
     spacing_mm,
+    tilt_deg,
+    true_steps_mm,
 )
 from hemseg_cli.imaging.image_file import read_image
 from hemseg_cli.imaging.nifti import Volume, read_nifti_header
@@ -25,6 +28,9 @@ from hemseg_cli.imaging.orientation import Reorientation, from_canonical, to_can
 from hemseg_cli.imaging.sidecar import find_sidecar
 from hemseg_cli.imaging.uneven import UnevenSlices, are_even, network_slices
 from hemseg_cli.inference.inputs.finding import ScanInput
+
+# A voxel volume below the header's by this share comes of a tilt of 0.8 degrees or more.
+_TILT_SHOWS_FROM = 1e-4
 
 
 @dataclass(frozen=True)
@@ -36,8 +42,8 @@ class Scan:
     (None: another kind of file). `slices`: the DICOM file of each k of the file's axes, relative to
     the folder or zip `slices_in`. `uneven`: where slices at uneven steps lie; the affine then has
     the mean of the steps, and the voxel volume is their mean. `warnings` make a person look at the
-    scan, `notes` are only said. `identity`: whose DICOM
-    series it is.
+    scan, `notes` are only said. `identity`: whose DICOM series it is. `true_affine`: of the file's
+    axes, with the shear of a tilted gantry where it is known (None: the file's own affine).
     """
 
     volume: Volume
@@ -51,6 +57,7 @@ class Scan:
     identity: Identity = UNKNOWN
     uneven: UnevenSlices | None = None
     notes: tuple[str, ...] = ()
+    true_affine: Affine | None = None
 
     @property
     def voxel_volumes_mm3(self) -> VoxelVolume:
@@ -64,12 +71,19 @@ class Scan:
         """Return the scan as a network takes it: uneven slices are interpolated to even steps."""
         if self.uneven is None:
             return self.volume
-        axis, last = self.uneven.axis, len(self.uneven.positions_mm) - 1
+        return Volume(
+            self.uneven.even(self.volume.array), self.uneven.even_affine(self.volume.affine)
+        )
 
-        # The first and the last slice stay where they are.
-        affine = self.volume.affine.copy()
-        affine[:3, axis] *= last / (self.uneven.even_count - 1)
-        return Volume(self.uneven.even(self.volume.array), affine)
+    def true_affine_at_even_steps(self) -> Affine:
+        """Return where the voxels of `at_even_steps` lie, with the shear of a tilted gantry."""
+        if self.true_affine is None:
+            return self.at_even_steps().affine
+
+        # The same index map leads from the file's axes to the canonical ones.
+        to_file = np.linalg.inv(self.file_affine) @ self.volume.affine
+        affine = np.asarray(self.true_affine @ to_file)
+        return affine if self.uneven is None else self.uneven.even_affine(affine)
 
     def on_file_axes(self, array: NDArray[Any]) -> Volume:
         """Return an array on canonical axes as a volume on the axes of the input's file."""
@@ -123,9 +137,11 @@ def _read_image(source: ScanInput) -> Scan:
     # The case table knows the true geometry of a split's scan, a sidecar that of a converted one.
     warnings: list[str] = []
     voxel_mm3 = source.voxel_volume_mm3
+    true_affine = None if voxel_mm3 is None else _sheared(volume.affine, voxel_mm3)
     if voxel_mm3 is None:
         sidecar, warning = find_sidecar(source.path, volume)
-        voxel_mm3 = sidecar.voxel_volume_mm3 if sidecar is not None else None
+        if sidecar is not None:
+            voxel_mm3, true_affine = sidecar.voxel_volume_mm3, np.array(sidecar.true_affine)
         warnings += [warning] if warning else []
     if voxel_mm3 is None:
         voxel_mm3, warning = foreign_voxel_volume_mm3(volume.affine)
@@ -135,7 +151,24 @@ def _read_image(source: ScanInput) -> Scan:
     if file_kind(source.path).kind is Kind.NIFTI:
         header = read_nifti_header(source.path)
     canonical, change = to_canonical(volume)
-    return Scan(canonical, change, volume.affine, voxel_mm3, header, tuple(warnings))
+    return Scan(
+        canonical,
+        change,
+        volume.affine,
+        voxel_mm3,
+        header,
+        tuple(warnings),
+        true_affine=true_affine,
+    )
+
+
+def _sheared(affine: Affine, voxel_volume_mm3: float) -> Affine | None:
+    """The affine with the gantry's tilt, where the known voxel volume says that it was tilted."""
+    if voxel_volume_mm3 > header_voxel_volume_mm3(affine) * (1 - _TILT_SHOWS_FROM):
+        return None
+    sheared = affine.copy()
+    sheared[:3, :3] = true_steps_mm(affine, tilt_deg(affine))
+    return sheared
 
 
 def _read_series(source: ScanInput, keep_identity: bool) -> Scan:
@@ -162,6 +195,7 @@ def _read_series(source: ScanInput, keep_identity: bool) -> Scan:
         identity=identity,
         uneven=uneven,
         notes=() if uneven is None else (_uneven_note(uneven),),
+        true_affine=np.array(sidecar.true_affine),
     )
 
 
