@@ -50,7 +50,8 @@ def main() -> None:
 def draw_scans(work: Path, count: int, voxels: int) -> list[str]:
     """Phantom scans with their labels and a case table, as a data set."""
     from hemseg_cli.core.cases import Case, write_cases
-    from hemseg_cli.dataset.phantom.scanner import Gantry, draw_head
+    from hemseg_cli.dataset.phantom.gantry import Gantry
+    from hemseg_cli.dataset.phantom.scanner import draw_head
     from hemseg_cli.imaging.nifti import write_volume
 
     data, cases = work / "data" / "hemseg-200", []

@@ -99,7 +99,8 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
 
 def draw_scans(work: Path, scans: int, matrix: int, slices: int) -> None:
     """Phantom scans of a 250 mm field, 5 mm apart: 0.488 mm pixels at 512."""
-    from hemseg_cli.dataset.phantom.scanner import Gantry, draw_head
+    from hemseg_cli.dataset.phantom.gantry import Gantry
+    from hemseg_cli.dataset.phantom.scanner import draw_head
     from hemseg_cli.imaging.nifti import write_volume
 
     for number in range(scans):

@@ -2,12 +2,13 @@
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hemseg_cli.core import console
+from hemseg_cli.core.classes import HEMORRHAGE_ONLY
 from hemseg_cli.core.errors import HemsegError
 from hemseg_cli.core.names import counted, first_few
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 PHANTOM_FOLDER = Path("phantom")
 PHANTOM_PATIENTS = 26
 PHANTOM_MATRIX = 128
+PHANTOM_HEALTHY = 2
+"""So many of the patients have no hemorrhage."""
 
 
 @dataclass(frozen=True)
@@ -57,20 +60,28 @@ class DemoResult:
         return [*self.evaluate.tables(), done]
 
 
-def run_demo(folder: Path, *, model: str, seed: int, minutes: float) -> DemoResult:
+def run_demo(
+    folder: Path, *, model: str, seed: int, minutes: float, classes: Sequence[str] = ()
+) -> DemoResult:
     """Draw a data set into `folder` and take it through every stage, training for `minutes`.
 
+    `classes`: keys of the classes to draw, label and tell apart (none: one class, hemorrhage).
     HemsegError naming the stage where one fails.
     """
+    from hemseg_cli.dataset.phantom.plans import phantom_classes
     from hemseg_cli.models.registry import require_model
 
+    # Before anything is written.
     require_model(model)
+    keys = tuple(classes) or (HEMORRHAGE_ONLY[0].key,)
+    phantom_classes(keys)
     start = time.monotonic()
     _make_folder(folder)
     with contextlib.chdir(folder):
         config = _write_config(model=model, seed=seed, minutes=minutes)
         results = {
-            stage.name: _run(stage, number) for number, stage in enumerate(_stages(config, seed), 1)
+            stage.name: _run(stage, number)
+            for number, stage in enumerate(_stages(config, seed, keys), 1)
         }
     return DemoResult(
         folder=folder,
@@ -91,13 +102,13 @@ class _Stage:
     work: Callable[[], Any]
 
 
-def _stages(config: "Config", seed: int) -> list[_Stage]:
+def _stages(config: "Config", seed: int, classes: Sequence[str]) -> list[_Stage]:
     return [
         _Stage(
             "phantom",
             "draws head CTs as RSNA-shaped DICOM slices",
             "(the demo's own)",
-            lambda: _phantom(seed),
+            lambda: _phantom(seed, classes),
         ),
         _Stage(
             "fetch-labels",
@@ -225,11 +236,17 @@ mirror = false
 """
 
 
-def _phantom(seed: int) -> None:
+def _phantom(seed: int, classes: Sequence[str]) -> None:
     from hemseg_cli.dataset.phantom.dataset import make_phantom
 
     make_phantom(
-        PHANTOM_FOLDER, seed=seed, patients=PHANTOM_PATIENTS, matrix=PHANTOM_MATRIX, workers=None
+        PHANTOM_FOLDER,
+        seed=seed,
+        patients=PHANTOM_PATIENTS,
+        matrix=PHANTOM_MATRIX,
+        classes=classes,
+        healthy=PHANTOM_HEALTHY,
+        workers=None,
     )
 
 

@@ -153,7 +153,9 @@ def test_convert_on_a_cluster_gives_what_one_process_gives(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    scans = make_phantom(Path("source"), seed=2, patients=3, matrix=24, slices=(5, 7))
+    scans = make_phantom(
+        Path("source"), seed=2, patients=3, matrix=24, slices=(5, 7), smallest_ml=3.0
+    )
     (tmp_path / "source/stage_2_train" / f"ID_{scans[0].slices[2]}.dcm").unlink()
     images = []
     for root, compute in (

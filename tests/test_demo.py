@@ -7,7 +7,7 @@ import pytest
 
 from hemseg_cli import demo
 from hemseg_cli.config import load
-from hemseg_cli.core.errors import HemsegError
+from hemseg_cli.core.errors import HemsegError, UsageError
 from hemseg_cli.models.registry import MODELS
 from hemseg_cli.training.setup import check_network
 
@@ -34,6 +34,12 @@ def test_each_model_gets_its_own_table_alone(config_file: Path) -> None:
     assert (attention.lr, attention.patch) == (0.003, (96, 96, 16))
     assert attention.network == {"channels": [8, 16, 32, 64], "strides": [2, 2, 2]}
     assert load(config_file, options={"train.model": "vnet"}, environ={}).train.network == {}
+
+
+def test_classes_that_are_not_drawn_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="class 'ICH' is not drawn"):
+        demo.run_demo(tmp_path / "d", model="dynunet", seed=0, minutes=1, classes=["IPH", "ICH"])
+    assert not (tmp_path / "d").exists()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -49,7 +49,7 @@ def _interrupted(
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which every stage was run once."""
     folder = tmp_path_factory.mktemp("interrupt") / "work"
-    make_phantom(folder / "phantom", seed=5, patients=6, matrix=32, slices=(8, 9))
+    make_phantom(folder / "phantom", seed=5, patients=6, matrix=32, slices=(8, 9), smallest_ml=3.0)
     (folder / "hemseg.toml").write_text(CONFIG.replace("previews = false", "previews = true"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

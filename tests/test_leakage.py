@@ -72,7 +72,9 @@ def test_dice_collapses_when_the_training_labels_are_those_of_other_scans(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right, wrong = tmp_path / "right", tmp_path / "wrong"
-    make_phantom(right / "phantom", seed=11, patients=9, matrix=64, slices=(12, 14))
+    make_phantom(
+        right / "phantom", seed=11, patients=9, matrix=64, slices=(12, 14), smallest_ml=3.0
+    )
     (right / "hemseg.toml").write_text(CONFIG)
     monkeypatch.chdir(right)
     assert run(["fetch-labels", "--quiet"]) == 0

@@ -49,7 +49,9 @@ PATCHES = {"swin-unetr": "[64, 32, 32]"}
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a config, labels and converted images."""
     folder = tmp_path_factory.mktemp("pipeline")
-    make_phantom(folder / "phantom", seed=5, patients=6, matrix=48, slices=(10, 12))
+    make_phantom(
+        folder / "phantom", seed=5, patients=6, matrix=48, slices=(10, 12), smallest_ml=3.0
+    )
     (folder / "hemseg.toml").write_text(CONFIG)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

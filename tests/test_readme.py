@@ -84,7 +84,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small copy of what `hemseg demo` leaves, with scans of the user's own below HOME."""
     home = tmp_path_factory.mktemp("home")
     place = home / "hemseg-demo"
-    make_phantom(place / "phantom", seed=5, patients=8, matrix=48, slices=(10, 12), workers=0)
+    make_phantom(
+        place / "phantom",
+        seed=5,
+        patients=8,
+        matrix=48,
+        slices=(10, 12),
+        workers=0,
+        smallest_ml=3.0,
+    )
     (place / "hemseg.toml").write_text(CONFIG)
     (home / "rsna").symlink_to(place / "phantom")
     with pytest.MonkeyPatch.context() as patch:

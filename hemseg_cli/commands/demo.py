@@ -30,6 +30,14 @@ def demo(
     minutes: Annotated[
         float, typer.Option("--minutes", metavar="N", min=0.01, help="Minutes of training.")
     ] = 1.5,
+    classes: Annotated[
+        str,
+        typer.Option(
+            "--classes",
+            metavar="KEYS",
+            help="Kinds to draw and tell apart: IPH,IVH,SAH,SDH,EDH,edema. Default: one class.",
+        ),
+    ] = "",
 ) -> Result:
     """Run everything on drawn head CTs, in minutes on a laptop CPU.
 
@@ -38,4 +46,5 @@ def demo(
     del common
     from hemseg_cli.demo import run_demo
 
-    return run_demo(folder, model=model, seed=seed, minutes=minutes)
+    keys = [key.strip() for key in classes.split(",")] if classes else []
+    return run_demo(folder, model=model, seed=seed, minutes=minutes, classes=keys)

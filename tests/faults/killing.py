@@ -361,7 +361,7 @@ def states(killer: Killer, folder: Path, work: Path) -> dict[str, Path]:
     from hemseg_cli.dataset.phantom.dataset import make_phantom
 
     first = folder / "first"
-    make_phantom(first / "phantom", seed=5, patients=6, matrix=32, slices=(8, 9))
+    make_phantom(first / "phantom", seed=5, patients=6, matrix=32, slices=(8, 9), smallest_ml=3.0)
     (first / "hemseg.toml").write_text(CONFIG)
 
     def after(name: str, state: Path, commands: Sequence[str]) -> Path:

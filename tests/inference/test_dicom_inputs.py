@@ -33,7 +33,7 @@ pytestmark = pytest.mark.filterwarnings(
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[PhantomScan]]:
     """The folder of all slices, and the scans, tilted ones first."""
     folder = tmp_path_factory.mktemp("phantom")
-    scans = make_phantom(folder, seed=3, patients=4, matrix=32, slices=(5, 8))
+    scans = make_phantom(folder, seed=3, patients=4, matrix=32, slices=(5, 8), smallest_ml=3.0)
     return folder / "stage_2_train", sorted(scans, key=lambda one: -abs(one.tilt_deg))
 
 

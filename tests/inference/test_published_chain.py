@@ -13,7 +13,8 @@ from hemseg_cli.config import load
 from hemseg_cli.config.schema import EvaluateConfig
 from hemseg_cli.core.cases import Case, write_cases
 from hemseg_cli.core.run_directory import RunDirectory
-from hemseg_cli.dataset.phantom.scanner import Gantry, draw_head
+from hemseg_cli.dataset.phantom.gantry import Gantry
+from hemseg_cli.dataset.phantom.scanner import draw_head
 from hemseg_cli.evaluation.evaluate import evaluate
 from hemseg_cli.evaluation.metrics import dice, hd95_mm, iou
 from hemseg_cli.imaging.nifti import Volume, read_volume, write_volume

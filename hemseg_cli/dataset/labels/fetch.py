@@ -22,6 +22,7 @@ from hemseg_cli.core.cases import (
     with_shared_patients,
     write_cases,
 )
+from hemseg_cli.core.classes import write_classes
 from hemseg_cli.core.data_directory import DataDirectory
 from hemseg_cli.core.errors import FileFormatError, HemsegError
 from hemseg_cli.core.executor import map_cases
@@ -86,6 +87,8 @@ def fetch_labels(config: Config, *, force: bool = False) -> FetchResult:
         write_manifest(
             data.manifest_file, (row for row in manifest.values() if row.scan in members)
         )
+        if files.classes:
+            write_classes(data, files.classes)
         write_cases(data.cases_file, cases)
     return FetchResult(
         config.data.dataset,

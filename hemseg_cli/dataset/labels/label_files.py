@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hemseg_cli.config import Config
+from hemseg_cli.core.classes import LabelClass
 from hemseg_cli.core.errors import HemsegError, UsageError
 from hemseg_cli.core.http import (
     HttpError,
@@ -37,6 +38,7 @@ class LabelFiles:
     manifest: Path
     tables: tuple[tuple[HashedFile, Path], ...]
     origin: str
+    classes: tuple[LabelClass, ...] = ()
 
 
 def obtain_label_files(config: Config, cache: Path) -> LabelFiles:
@@ -93,7 +95,7 @@ def _from_disk(dataset: str, source: Path, cache: Path, settings: HttpSettings) 
     ]
     for table, path in tables:
         verify(path, table)
-    return LabelFiles(archive, manifest, tuple(tables), str(source))
+    return LabelFiles(archive, manifest, tuple(tables), str(source), files.classes)
 
 
 def _from_url(
@@ -111,7 +113,7 @@ def _from_url(
         download(archive_url, archive, files.archive, settings)
     manifest = _download(files.manifest, base, cache, settings)
     tables = tuple((table, _download(table, base, cache, settings)) for table in files.tables)
-    return LabelFiles(archive, manifest, tables, shown(archive_url or base))
+    return LabelFiles(archive, manifest, tables, shown(archive_url or base), files.classes)
 
 
 def _download(file: HashedFile, base: str, cache: Path, settings: HttpSettings) -> Path:

@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from hemseg_cli.core.classes import LabelClass, classes_from_plain
 from hemseg_cli.core.errors import FileFormatError
 
 COMMIT = "7b7db5f26af618abecaf141d78b6a23e3f9d01cc"
@@ -38,11 +39,13 @@ class PublishedLabels:
     """The files of one data set.
 
     `tables`: published CSV files that are laid out beside the manifest where the source has them.
+    `classes`: those of the labels, empty where they hold hemorrhage = 1 alone.
     """
 
     archive: HashedFile
     manifest: HashedFile
     tables: tuple[HashedFile, ...] = ()
+    classes: tuple[LabelClass, ...] = ()
 
 
 PUBLISHED = {
@@ -93,7 +96,8 @@ PUBLISHED = {
 def parse_source_json(text: str, place: str) -> PublishedLabels:
     """Read a `source.json`: `{"archive": {"file", "bytes", "sha256"}, "manifest": {...}}`.
 
-    FileFormatError names the key.
+    `classes` may list the classes of the labels, with the keys of `classes.toml`. FileFormatError
+    names the key.
     """
     try:
         values = json.loads(text)
@@ -101,8 +105,11 @@ def parse_source_json(text: str, place: str) -> PublishedLabels:
         raise FileFormatError(f"{place} is not valid JSON: {error}") from None
     if not isinstance(values, dict):
         raise FileFormatError(f"{place} is not a JSON object")
+    plain = values.get("classes")
     return PublishedLabels(
-        _source_file(values, "archive", place), _source_file(values, "manifest", place)
+        _source_file(values, "archive", place),
+        _source_file(values, "manifest", place),
+        classes=classes_from_plain(plain, place=place) if plain is not None else (),
     )
 
 

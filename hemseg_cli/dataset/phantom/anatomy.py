@@ -4,12 +4,14 @@ import math
 
 import numpy as np
 
+from hemseg_cli.dataset.phantom.cavity import Cavity
 from hemseg_cli.dataset.phantom.head import Head
+from hemseg_cli.dataset.phantom.misleading import with_misleading
 from hemseg_cli.dataset.phantom.shapes import Ellipsoid, Spot, Waves
 
 
 def draw_anatomy(rng: np.random.Generator) -> Head:
-    """A head without hemorrhage."""
+    """Draw a head without hemorrhage, with what may be taken for one (see `misleading`)."""
     a, b, c = (float(r) for r in np.array([66.0, 83.0, 66.0]) * rng.uniform(0.94, 1.06, 3))
     wide = float(rng.uniform(0.85, 1.35))  # ventricles widen with age
     left, right = (_lateral_ventricle(side, wide, rng) for side in (-1.0, 1.0))
@@ -17,7 +19,30 @@ def draw_anatomy(rng: np.random.Generator) -> Head:
         Ellipsoid((0.0, -2.0, -4.0), (2.0 * wide, 12.0, 8.0)),
         Ellipsoid((0.0, -38.0, -30.0), (6.0 * wide, 5.0, 7.0)),
     )
-    nuclei = tuple(
+    spots = (*_vessels(a, b, c, rng), *_cavities(a, b, c), *_calcifications(c, wide, rng))
+    cavity = Cavity(Ellipsoid((0.0, 0.0, 0.0), (a, b, c)), 1.5 * c, _waves(rng, 28, 9.0, 20.0))
+    skull_mm = float(rng.uniform(5.5, 8.0))
+    head = Head(
+        cavity=cavity,
+        skull_mm=skull_mm,
+        scalp_mm=float(rng.uniform(5.0, 8.0)),
+        ventricles=(left, right, middle),
+        cisterns=_cisterns(a, b, c, wide),
+        nuclei=_nuclei(),
+        soft=(),
+        spots=spots,
+        texture=_waves(rng, 28, 5.0, 24.0),
+        gray_hu=float(rng.uniform(35.0, 39.0)),
+        white_hu=float(rng.uniform(27.0, 30.0)),
+        neck_radius_mm=float(rng.uniform(50.0, 60.0)),
+        jaw=Ellipsoid((0.0, 30.0, -1.3 * c), (0.9 * a, 0.58 * b, 0.75 * c)),
+    )
+    return with_misleading(head, rng)
+
+
+def _nuclei() -> tuple[Ellipsoid, ...]:
+    """Thalamus and lentiform nucleus of both sides."""
+    return tuple(
         Ellipsoid((side * x, y, z), radii)
         for side in (-1.0, 1.0)
         for x, y, z, radii in (
@@ -25,18 +50,16 @@ def draw_anatomy(rng: np.random.Generator) -> Head:
             (25.0, 8.0, 2.0, (6.0, 17.0, 9.0)),
         )
     )
-    return Head(
-        skull=Ellipsoid((0.0, 0.0, 0.0), (a, b, c)),
-        chin_radius_mm=1.5 * c,
-        skull_mm=float(rng.uniform(5.5, 8.0)),
-        scalp_mm=float(rng.uniform(5.0, 8.0)),
-        ventricles=(left, right, middle),
-        nuclei=nuclei,
-        spots=(*_vessels(a, b, c, rng), *_cavities(a, b, c), *_calcifications(c, wide, rng)),
-        folds=_waves(rng, 28, 9.0, 20.0),
-        texture=_waves(rng, 28, 5.0, 24.0),
-        gray_hu=float(rng.uniform(35.0, 39.0)),
-        white_hu=float(rng.uniform(27.0, 30.0)),
+
+
+def _cisterns(a: float, b: float, c: float, wide: float) -> tuple[Ellipsoid, ...]:
+    """Fluid about the brain stem, in the Sylvian fissures and between the frontal lobes."""
+    return (
+        Ellipsoid((0.0, 12.0, -0.40 * c), (11.0, 9.0, 5.0)),
+        Ellipsoid((0.0, -22.0, -12.0), (12.0, 3.5 * wide, 6.0)),
+        Ellipsoid((0.0, -4.0, -0.5 * c), (8.0, 3.5, 8.0)),
+        Ellipsoid((0.0, 0.62 * b, 6.0), (1.5 * wide, 20.0, 24.0)),
+        *(Ellipsoid((side * 0.66 * a, 14.0, -8.0), (12.0, 3.5 * wide, 4.0)) for side in (-1, 1)),
     )
 
 
@@ -54,7 +77,7 @@ def _vessels(a: float, b: float, c: float, rng: np.random.Generator) -> tuple[Sp
 
     Nearly as bright as a hemorrhage, because they are blood.
     """
-    hu = float(rng.uniform(47.0, 55.0))
+    hu = float(rng.uniform(47.0, 64.0))
     sagittal = [
         Ellipsoid((0.0, -(b - 4) * math.sin(t), (c - 4) * math.cos(t)), (4.0, 7.0, 7.0))
         for t in np.linspace(-0.8, 1.75, 18)

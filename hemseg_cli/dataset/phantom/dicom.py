@@ -19,7 +19,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filewriter import dcmwrite
 from pydicom.uid import PYDICOM_IMPLEMENTATION_UID, UID, CTImageStorage, ExplicitVRLittleEndian
 
-from hemseg_cli.dataset.phantom.scanner import Gantry
+from hemseg_cli.dataset.phantom.gantry import Gantry
 from hemseg_cli.imaging.geometry import lps_to_ras
 
 

@@ -43,7 +43,14 @@ _RAW_DEFLATE = -15  # window bits: no zlib header
 
 ReadAt = Callable[[int, int], bytes]
 
-ZIP_DAMAGE = (zipfile.BadZipFile, OSError, ValueError, OverflowError, NotImplementedError)
+ZIP_DAMAGE = (
+    zipfile.BadZipFile,
+    EOFError,
+    OSError,
+    ValueError,
+    OverflowError,
+    NotImplementedError,
+)
 """What Python's zipfile raises for an archive that is damaged, cut off or not one at all."""
 
 

@@ -16,7 +16,8 @@ from hemseg_cli.dataset.conversion.convert import convert
 from hemseg_cli.dataset.labels.fetch import fetch_labels
 from hemseg_cli.dataset.labels.manifest import read_manifest
 from hemseg_cli.dataset.phantom.dataset import PhantomScan, make_phantom
-from hemseg_cli.dataset.phantom.scanner import Gantry, draw_head
+from hemseg_cli.dataset.phantom.gantry import Gantry
+from hemseg_cli.dataset.phantom.scanner import draw_head
 from hemseg_cli.imaging.geometry import header_voxel_volume_mm3, lps_to_ras
 from hemseg_cli.imaging.nifti import Volume, read_volume
 from hemseg_cli.imaging.sidecar import read_sidecar
@@ -26,7 +27,9 @@ from hemseg_cli.imaging.upright import image_on, label_on, upright_grid
 @pytest.fixture(scope="module")
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Config, list[PhantomScan]]:
     root = tmp_path_factory.mktemp("phantom")
-    scans = make_phantom(root / "source", seed=0, patients=6, matrix=32, slices=(8, 10))
+    scans = make_phantom(
+        root / "source", seed=0, patients=6, matrix=32, slices=(8, 10), smallest_ml=3.0
+    )
     source = str(root / "source")
     options = {
         "data.root": str(root / "data"),

@@ -18,7 +18,7 @@ from tests.dataset.loopback import Site, running
 @pytest.fixture(scope="module")
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("phantom")
-    make_phantom(folder, patients=3, matrix=32, slices=(6, 7))
+    make_phantom(folder, patients=3, matrix=32, slices=(6, 7), smallest_ml=3.0)
     return folder
 
 

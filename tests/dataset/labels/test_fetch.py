@@ -303,6 +303,25 @@ def test_a_source_json_that_reaches_out_is_refused(
         fetch_labels(config_for(tmp_path, source=tmp_path / "source"))
 
 
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ("IPH", "no list of classes"),
+        ([], "no list of classes"),
+        ([{"value": 0, "key": "IPH"}], "value = 0 is not a whole number"),
+        ([{"value": 1, "key": "IPH"}, {"value": 1, "key": "IVH"}], "the same value"),
+    ],
+)
+def test_classes_of_a_source_json_are_checked(
+    tmp_path: Path, classes: object, message: str
+) -> None:
+    write_source(tmp_path / "source", tiny_labels(1))
+    file = tmp_path / "source" / "source.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"classes": classes}))
+    with pytest.raises(FileFormatError, match=rf"source\.json.*{message}"):
+        fetch_labels(config_for(tmp_path, source=tmp_path / "source"))
+
+
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="data set tiny is not a published one"):
         fetch_labels(config_for(tmp_path))

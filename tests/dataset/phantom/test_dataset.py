@@ -53,7 +53,9 @@ def identifiers_that_are_no_uids() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[PhantomScan]]:
     folder = tmp_path_factory.mktemp("phantom")
-    return folder, make_phantom(folder, seed=3, patients=6, matrix=48, slices=(10, 13))
+    return folder, make_phantom(
+        folder, seed=3, patients=6, matrix=48, slices=(10, 13), smallest_ml=3.0
+    )
 
 
 def label_of(folder: Path, scan: PhantomScan) -> nib.Nifti1Image:
@@ -103,7 +105,7 @@ def test_headers_hold_the_published_elements_and_no_other(
 
 
 def test_pixel_formats_cover_what_the_published_slices_have(tmp_path: Path) -> None:
-    scans = make_phantom(tmp_path, seed=0, patients=7, matrix=16, slices=(4, 4))
+    scans = make_phantom(tmp_path, seed=0, patients=7, matrix=16, slices=(4, 4), smallest_ml=3.0)
     seen = [headers(tmp_path, scan)[0] for scan in scans]
     assert {dataset.BitsStored for dataset in seen} == {12, 16}
     assert {dataset.PixelRepresentation for dataset in seen} == {0, 1}
@@ -169,7 +171,9 @@ def test_splits_keep_patients_together_and_some_patients_come_twice(
 
 def test_same_seed_gives_the_same_bytes_and_another_seed_does_not(tmp_path: Path) -> None:
     def digest(name: str, seed: int) -> str:
-        make_phantom(tmp_path / name, seed=seed, patients=3, matrix=24, slices=(5, 6))
+        make_phantom(
+            tmp_path / name, seed=seed, patients=3, matrix=24, slices=(5, 6), smallest_ml=3.0
+        )
         files = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file())
         text = "".join(
             f"{path.relative_to(tmp_path / name)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n"
@@ -182,8 +186,12 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_does_not(tmp_path: Path
 
 
 def test_matrix_size_changes_neither_heads_nor_splits_nor_geometry(tmp_path: Path) -> None:
-    coarse = make_phantom(tmp_path / "16", seed=5, patients=3, matrix=16, slices=(6, 6))
-    fine = make_phantom(tmp_path / "40", seed=5, patients=3, matrix=40, slices=(6, 6))
+    coarse = make_phantom(
+        tmp_path / "16", seed=5, patients=3, matrix=16, slices=(6, 6), smallest_ml=3.0
+    )
+    fine = make_phantom(
+        tmp_path / "40", seed=5, patients=3, matrix=40, slices=(6, 6), smallest_ml=3.0
+    )
     same = (
         "scan",
         "patient",
@@ -232,7 +240,7 @@ def test_labelled_voxels_are_blood_in_the_series_that_itk_reads(
         assert 400 < bone < 1500
 
 
-def test_truth_is_the_sum_of_hemorrhages_between_0_3_and_60_ml(
+def test_truth_is_the_sum_of_hemorrhages_between_0_05_and_60_ml(
     small: tuple[Path, list[PhantomScan]],
 ) -> None:
     folder, scans = small
@@ -241,7 +249,7 @@ def test_truth_is_the_sum_of_hemorrhages_between_0_3_and_60_ml(
     }
     for scan in scans:
         assert 1 <= len(scan.hemorrhages_ml) <= 4
-        assert all(0.3 <= volume < 61 for volume in scan.hemorrhages_ml)
+        assert all(0.05 <= volume < 61 for volume in scan.hemorrhages_ml)
         assert scan.truth_ml == pytest.approx(sum(scan.hemorrhages_ml), abs=1e-3)
         assert truth[scan.scan]["truth_ml"] == scan.truth_ml
         assert truth[scan.scan]["voxel_volume_mm3"] == pytest.approx(

@@ -8,7 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from hemseg_cli.dataset.phantom.scanner import Gantry, draw_head
+from hemseg_cli.dataset.phantom.gantry import Gantry
+from hemseg_cli.dataset.phantom.scanner import draw_head
 from hemseg_cli.imaging.geometry import (
     header_voxel_volume_mm3,
     spacing_mm,

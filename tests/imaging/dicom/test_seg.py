@@ -34,7 +34,7 @@ def series(
     """Every phantom scan: tilt, slice files in order along the normal, shape, slice ids."""
     folder = tmp_path_factory.mktemp("phantom")
     found = []
-    for scan in make_phantom(folder, seed=3, patients=6, matrix=32, slices=(5, 8)):
+    for scan in make_phantom(folder, seed=3, patients=6, matrix=32, slices=(5, 8), smallest_ml=3.0):
         slices = read_slices(
             scan.scan,
             scan.slices,
