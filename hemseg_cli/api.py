@@ -235,7 +235,8 @@ class Segmentation:
     """The hemorrhage of one scan, on the scan's own grid.
 
     `mask`: uint8, 1 is hemorrhage, axes as nibabel has them; `affine`: voxel to mm, RAS+, 4 x 4;
-    `probability`: float32 of the same shape, in steps of 1/255; `volume_ml`: by the true geometry.
+    `probability`: float32 of the same shape, in steps of 1/255; `volume_ml`: by the true geometry;
+    `volume_interval_ml`: the 90 % interval of the true volume, None where the model has none.
     """
 
     mask: NDArray[np.uint8]
@@ -244,6 +245,7 @@ class Segmentation:
     volume_ml: float
     lesions: int
     warnings: tuple[str, ...]
+    volume_interval_ml: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -310,6 +312,9 @@ class Model:
                 float(row["predicted_ml"]),
                 int(row["lesions"]),
                 tuple(payload["warnings"].get(row["scan"], ())),
+                None
+                if row["volume_low_ml"] is None
+                else (float(row["volume_low_ml"]), float(row["volume_high_ml"])),
             )
 
 

@@ -527,6 +527,14 @@ class TrainConfig(Section):
         ge=1,
         description="scans of the val split, of all volumes, on which they are compared; none: all",
     )
+    calibrate: bool = Field(
+        True,
+        description=(
+            "store how far predicted volumes lie from the true ones on the val split (from 20 "
+            "scans on), and how scans look: predict then gives intervals and flags scans that "
+            "look otherwise"
+        ),
+    )
     validation_cases: int | None = Field(
         None, ge=1, description="scans of the val split that are validated on; none: all"
     )

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from hemseg_cli.core.errors import FileFormatError
 
+VOLUME_CONFIDENCE = 0.9
+"""The share of new scans whose true volume the interval of a predicted volume is to hold."""
+
 
 @dataclass(frozen=True)
 class Bounds:

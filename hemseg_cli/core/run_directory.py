@@ -15,6 +15,9 @@ from hemseg_cli.core.files import file_lock, read_text, temporary_path
 from hemseg_cli.core.names import first_few, printable
 
 LATEST = "latest"
+VOLUMES_FILE = "volumes.csv"
+"""The table of volumes in a folder of predictions."""
+
 _EXTERNAL = "external"
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _MOST_RUNS_NAMED = 20
@@ -92,7 +95,7 @@ class RunDirectory:
 
     def volumes_file(self, split: str) -> Path:
         """Volumes and lesions, one row per scan."""
-        return self.predictions(split) / "volumes.csv"
+        return self.predictions(split) / VOLUMES_FILE
 
     def evaluation_cases_file(self, split: str) -> Path:
         """Metrics, one row per scan."""

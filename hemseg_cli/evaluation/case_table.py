@@ -6,6 +6,7 @@ column `class` stands behind the scan, and a scan has a row of all classes toget
 one of each class, with the volume that each true class was taken for.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,6 +44,7 @@ def case_table(scores: Sequence[CaseScore], rows: Sequence[Metric]) -> "DataFram
     import pandas  # slow to import
 
     several = any(score.classes for score in scores)
+    rows = _without_unknown(scores, rows)
     records = []
     for score in sorted(scores, key=lambda score: score.scan):
         of_union: dict[str, object] = {CLASS_COLUMN: UNION} if several else {}
@@ -57,6 +59,17 @@ def case_table(scores: Sequence[CaseScore], rows: Sequence[Metric]) -> "DataFram
     table = pandas.DataFrame.from_records(records)
     whole = {row.key: "Int64" for row in rows if row.digits == 0 and row.key in table.columns}
     return table.astype(whole)
+
+
+def _without_unknown(scores: Sequence[CaseScore], rows: Sequence[Metric]) -> list[Metric]:
+    """The rows without the optional ones that no case has."""
+    values = [score.values for score in scores]
+    values += [found.values for score in scores for found in score.classes.values()]
+    return [
+        row
+        for row in rows
+        if not row.optional or any(not math.isnan(one.get(row.key, math.nan)) for one in values)
+    ]
 
 
 def _record(
@@ -114,7 +127,8 @@ def read_case_table(path: Path, rows: Sequence[Metric], *, hint: str = _HINT) ->
 
     FileFormatError names file, line and column of what is missing, not a number, or twice there.
     """
-    table = read_table(path, columns=_columns(rows, []), hint=hint)
+    optional = [row.key for row in rows if row.optional]
+    table = read_table(path, columns=_columns(rows, []), optional=optional, hint=hint)
     if table.empty:
         raise FileFormatError(f"{path} has no rows", hint=hint)
 
@@ -123,7 +137,7 @@ def read_case_table(path: Path, rows: Sequence[Metric], *, hint: str = _HINT) ->
     if CLASS_COLUMN in table.columns:
         who.append(CLASS_COLUMN)
         taken_for = list(taken_for_columns(table).values())
-        table = read_table(path, columns=_columns(rows, taken_for), hint=hint)
+        table = read_table(path, columns=_columns(rows, taken_for), optional=optional, hint=hint)
 
     for line in table.index[table["scan"] == ""]:
         raise FileFormatError(f"{path}, line {line}: no scan id", hint=hint)

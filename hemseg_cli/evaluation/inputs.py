@@ -15,9 +15,10 @@ from hemseg_cli.core.classes import LabelClass, read_classes
 from hemseg_cli.core.data_directory import DataDirectory
 from hemseg_cli.core.errors import FileFormatError, HemsegError
 from hemseg_cli.core.names import first_few
-from hemseg_cli.core.run_directory import RunDirectory, open_run
+from hemseg_cli.core.run_directory import VOLUMES_FILE, RunDirectory, open_run
 from hemseg_cli.evaluation.class_pairs import ClassPairs, class_warnings, pair_classes
 from hemseg_cli.evaluation.scoring import CaseFiles
+from hemseg_cli.evaluation.volume_intervals import read_volume_intervals
 
 _MASK_SUFFIX = "_mask"
 _PROBABILITY_SUFFIX = "_probability"
@@ -83,11 +84,13 @@ def run_inputs(config: Config, name: str | None, *, allow_missing: bool) -> Eval
         read_classes(DataDirectory(run.predictions(split))),
         name=f"run {run.name}",
     )
+    intervals = read_volume_intervals(run.volumes_file(split), classes.scored)
     cases = tuple(
         replace(
             _case_files(config, data, case, masks.get(case.scan), kinds.get(case.scan, "")),
             classes=classes,
             network_mask=_existing(run.network_mask_file(split, case.scan)),
+            volume_intervals=intervals.get(case.scan, {}),
         )
         for case in chosen
     )
@@ -140,6 +143,7 @@ def folder_inputs(
     rows = [known.get(scan, Case(scan)) for scan in sorted(truth)]
     kinds = scan_classes(config.data.folder) if inside else {}
     classes = _folder_classes(config, predictions, labels, inside=inside)
+    intervals = read_volume_intervals(predictions / VOLUMES_FILE, classes.scored)
     cases = tuple(
         replace(
             _case_files(
@@ -151,6 +155,7 @@ def folder_inputs(
                 label=truth[case.scan],
             ),
             classes=classes,
+            volume_intervals=intervals.get(case.scan, {}),
         )
         for case in rows
     )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from hemseg_cli.core.quantities import VOLUME_CONFIDENCE
 from hemseg_cli.evaluation.bootstrap import SIZE
 from hemseg_cli.evaluation.metrics import CaseMetrics, hd95_of
 
@@ -32,7 +33,8 @@ class Metric:
     `key`: its column; `{tolerance:g}` stands for the tolerance of the surface Dice, mm. `function`:
     the value of a case, NaN where undefined; None for a `rate`. `rate`: numerators and denominators
     of the cases, which are summed over the split. `averaged_over`: the scans whose mean stands in
-    the summary. `bounds`: the least and the largest value that there is.
+    the summary. `bounds`: the least and the largest value that there is. `optional`: left out of
+    table and summary where no case has it.
     """
 
     key: str
@@ -47,6 +49,7 @@ class Metric:
     section: Section = "segmentation"
     averaged_over: Scans = "hemorrhage"
     bounds: tuple[float, float] | None = None
+    optional: bool = False
 
     @property
     def heading(self) -> str:
@@ -126,6 +129,19 @@ def _on_paper_grid(case: CaseMetrics) -> CaseMetrics:
 def _case_f1(case: CaseMetrics) -> float:
     total = case.lesions.detected + case.lesions.truth + case.lesions.false
     return 2 * case.lesions.detected / total if total else math.nan
+
+
+def _interval_bound(case: CaseMetrics, bound: int) -> float:
+    return math.nan if case.volume_interval_ml is None else case.volume_interval_ml[bound]
+
+
+def _covered(cases: "pandas.DataFrame") -> tuple["pandas.Series", "pandas.Series"]:
+    """Of the scans with an interval, which volumes it holds; NaN for the others."""
+    truth = cases["truth_ml"]
+    low, high = (cases.get(f"volume_{end}_ml", truth * math.nan) for end in ("low", "high"))
+    known = low.notna() & high.notna()
+    held = truth.between(low, high)
+    return held.astype(float).where(known), known.astype(float).where(known)
 
 
 METRICS: tuple[Metric, ...] = (
@@ -230,6 +246,44 @@ METRICS: tuple[Metric, ...] = (
         protocols=_BOTH,
         section="volumes",
         averaged_over="none",
+    ),
+    Metric(
+        "volume_low_ml",
+        "Interval of the volume from",
+        "mL",
+        2,
+        "zero",
+        "lower bound of the true volume, as the run stated it",
+        lambda case: _interval_bound(case, 0),
+        section="volumes",
+        averaged_over="none",
+        optional=True,
+    ),
+    Metric(
+        "volume_high_ml",
+        "Interval of the volume to",
+        "mL",
+        2,
+        "zero",
+        "upper bound of the true volume, as the run stated it",
+        lambda case: _interval_bound(case, 1),
+        section="volumes",
+        averaged_over="none",
+        optional=True,
+    ),
+    Metric(
+        "volume_coverage",
+        "Coverage of the volume intervals",
+        "",
+        3,
+        "higher",
+        "share of the scans with an interval whose true volume lies in it; it is meant to be "
+        f"{VOLUME_CONFIDENCE:.2f} for scans like those of the val split",
+        rate=_covered,
+        section="volumes",
+        averaged_over="all",
+        bounds=_SHARE,
+        optional=True,
     ),
     Metric(
         "volume_error_ml",

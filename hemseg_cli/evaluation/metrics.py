@@ -41,12 +41,14 @@ class CaseMetrics:
 
     `voxel_volume_mm3`: the true one, gantry tilt accounted for. `tolerance_mm`: of the normalised
     surface Dice. `paper_pair`: both masks on the published grid, where that protocol is scored.
+    `volume_interval_ml`: the interval of the true volume that the run stated.
     """
 
     pair: MaskPair
     voxel_volume_mm3: float
     tolerance_mm: float
     paper_pair: MaskPair | None = None
+    volume_interval_ml: tuple[float, float] | None = None
 
     @cached_property
     def dice(self) -> float:

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from hemseg_cli.evaluation.class_pairs import HEMORRHAGE_PAIR, ClassPairs
 from hemseg_cli.evaluation.metric_table import Protocol, metric_rows
 from hemseg_cli.evaluation.metrics import MM3_PER_ML, CaseMetrics
 from hemseg_cli.evaluation.surfaces import Foreground, MaskPair, mask_pair
+from hemseg_cli.evaluation.volume_intervals import VolumeInterval
 from hemseg_cli.imaging.geometry import (
     Affine,
     foreign_voxel_volume_mm3,
@@ -35,7 +36,8 @@ class CaseFiles:
     `prediction` None: there is none, and the case counts as missed. `voxel_volume_mm3` and
     `tilt_deg` None: taken from the label's header as it stands. `scan_class`: "" where none is
     known. `network_mask`: the network's own output on the published grid, None: there is none.
-    `classes`: what the voxel values of both mean.
+    `classes`: what the voxel values of both mean. `volume_intervals`: class key -> interval of the
+    true volume that the run stated, mL.
     """
 
     scan: str
@@ -50,6 +52,7 @@ class CaseFiles:
     protocol: Protocol = "native"
     network_mask: Path | None = None
     classes: ClassPairs = HEMORRHAGE_PAIR
+    volume_intervals: Mapping[str, VolumeInterval] = field(default_factory=dict)
 
     def absolute(self) -> "CaseFiles":
         """Return the same with absolute paths."""
@@ -124,7 +127,10 @@ def score_case(files: CaseFiles) -> CaseScore:
         on_paper_grid = paper_pair(prediction, truth, network_mask=own_grid)
 
     volume_mm3, warning = _voxel_volume_mm3(truth.affine, files)
-    case = CaseMetrics(pair, volume_mm3, files.tolerance_mm, on_paper_grid)
+    stated = files.volume_intervals
+    case = CaseMetrics(
+        pair, volume_mm3, files.tolerance_mm, on_paper_grid, volume_interval_ml=stated.get(UNION)
+    )
     return CaseScore(
         files,
         _values(case, files),
@@ -139,7 +145,12 @@ def score_case(files: CaseFiles) -> CaseScore:
 def _class_score(key: str, maps: MaskPair, volume_mm3: float, files: CaseFiles) -> ClassScore:
     """Score one class as if it were the only one; `maps`: the pair of label maps."""
     pair = files.classes.of_class(maps, key)
-    case = CaseMetrics(pair, volume_mm3, files.tolerance_mm)
+    case = CaseMetrics(
+        pair,
+        volume_mm3,
+        files.tolerance_mm,
+        volume_interval_ml=files.volume_intervals.get(key),
+    )
     taken_for = files.classes.taken_for(maps, key)
     return ClassScore(
         _values(case, files),

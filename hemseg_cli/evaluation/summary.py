@@ -177,6 +177,8 @@ def estimates(
             found[row.key] = paper_interval(numbers_of(table, row.key).tolist())
         else:
             found[row.key] = bootstrap.mean(numbers_of(table, row.key), patients, bounds=row.bounds)
+        if row.optional and not found[row.key].n:
+            del found[row.key]
     return found
 
 
@@ -213,7 +215,7 @@ def summarise(
         },
         lesions=_lesions(table),
         agreement=_agreement(table),
-        definitions={row.key: row.definition for row in averaged(rows)},
+        definitions={row.key: row.definition for row in averaged(rows) if row.key in found},
         warnings=[*warnings, *_own_warnings(table, rows, found)],
         classes={
             key: _class_summary(known.get(key) or LabelClass(1, key), part, rows, bootstrap)
@@ -307,8 +309,10 @@ def _own_warnings(
     # Where a metric is undefined for a scan with hemorrhage, its mean hides that scan.
     hemorrhage = int((table["truth_ml"] > 0).sum())
     for row in averaged(rows):
+        if row.averaged_over != "hemorrhage" or row.key not in found:
+            continue
         left_out = hemorrhage - found[row.key].n
-        if row.averaged_over == "hemorrhage" and left_out > 0:
+        if left_out > 0:
             yield (
                 f"{left_out} of {hemorrhage} cases have no {row.key} and are left out of its mean"
             )

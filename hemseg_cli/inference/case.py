@@ -26,6 +26,7 @@ from hemseg_cli.inference.formats import (
 from hemseg_cli.inference.inputs.checking import checked_scan
 from hemseg_cli.inference.inputs.finding import ScanInput
 from hemseg_cli.inference.inputs.reading import LabelMapError, Scan, read_scan
+from hemseg_cli.inference.look import look_of, unlike_training
 from hemseg_cli.inference.masks import mask_of, network_mask_of, write_probability
 from hemseg_cli.inference.measures import Measured, ScanMeasures, lesion_rows, measure
 from hemseg_cli.inference.outputs import OutputFolder
@@ -87,10 +88,14 @@ class ComputedCase:
 
 @dataclass(frozen=True)
 class PredictedCase:
-    """A scan's row of `volumes.csv` and its warnings, after its files were written."""
+    """A scan's row of `volumes.csv` and its warnings, after its files were written.
+
+    `no_interval`: why the networks give no interval of volumes, "" where they do.
+    """
 
     row: ScanMeasures
     warnings: tuple[str, ...]
+    no_interval: str = ""
 
 
 def read_case(task: PredictionTask) -> ReadCase | Claim:
@@ -141,7 +146,11 @@ def compute_case(task: PredictionTask, ready: ReadCase | Claim) -> ComputedCase 
     if isinstance(ready, Claim):
         return ready
     predictor, scan = predictor_of(task), ready.scan
-    settings = predictor.settings
+    settings, calibration = predictor.settings, predictor.calibration
+
+    # A scan unlike the training is predicted all the same, and flagged for a person to look at.
+    if unlike := unlike_training(look_of(ready.even, ready.head), calibration.look):
+        scan = replace(scan, warnings=(*scan.warnings, unlike))
 
     found = predictor.infer(ready.even, ready.head)
     if scan.uneven is not None:
@@ -162,6 +171,7 @@ def compute_case(task: PredictionTask, ready: ReadCase | Claim) -> ComputedCase 
         threshold=settings.threshold,
         warnings=scan.warnings,
         classes=classes,
+        calibration=calibration,
     )
     measured = replace(measured, row=replace(measured.row, source_ids=_source_ids(scan)))
     found = replace(found, own_grid=None)  # its mask is all that is kept
@@ -242,7 +252,8 @@ def write_case(task: PredictionTask, computed: ComputedCase | Claim) -> Predicte
             warnings=tuple(printable(warning) for warning in computed.warnings),
         ),
     )
-    return PredictedCase(measured.row, computed.warnings)
+    no_interval = predictor_of(task).calibration.reason()
+    return PredictedCase(measured.row, computed.warnings, no_interval)
 
 
 def predict_case(task: PredictionTask) -> PredictedCase | Claim:

@@ -22,6 +22,7 @@ from hemseg_cli.imaging.head_mask import HeadMask
 from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.imaging.orientation import UNCHANGED
 from hemseg_cli.imaging.preprocess import NetworkGrid, Preprocess, grid_of, network_affine
+from hemseg_cli.inference.calibration import NOT_CALIBRATED, Calibration, calibration_of
 from hemseg_cli.inference.settings import Settings, chosen_settings
 from hemseg_cli.inference.sliding_window import (
     ForwardOptions,
@@ -71,6 +72,10 @@ class ScanNetwork(Protocol):
     def classes(self) -> tuple[LabelClass, ...]:
         """The classes that it tells apart, one channel each."""
 
+    @property
+    def calibration(self) -> Calibration:
+        """How its volumes lay from the truth on its val split."""
+
     def infer(
         self, canonical: Volume, head: HeadMask, config: PredictConfig, device: torch.device
     ) -> NetworkOutput:
@@ -94,6 +99,7 @@ class EnsembleNetwork:
     padding: tuple[float, ...]
     classes: tuple[LabelClass, ...] = HEMORRHAGE_ONLY
     mirrored: tuple[int, ...] = (0, 1, 2)
+    calibration: Calibration = NOT_CALIBRATED
 
     def infer(
         self, canonical: Volume, head: HeadMask, config: PredictConfig, device: torch.device
@@ -251,5 +257,13 @@ def load_own_network(
     rule = WindowRule((i, j, k), multiple, resizable, most, settings.overlap)
     classes = classes_of(checkpoint)
     return EnsembleNetwork(
-        kind.name, network, preprocess, rule, settings, padding, classes, mirrored
+        kind.name,
+        network,
+        preprocess,
+        rule,
+        settings,
+        padding,
+        classes,
+        mirrored,
+        calibration_of(checkpoint, settings),
     )

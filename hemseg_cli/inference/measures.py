@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hemseg_cli.core.classes import HEMORRHAGE_ONLY, LabelClass, union_classes
+from hemseg_cli.core.classes import HEMORRHAGE_ONLY, UNION, LabelClass, union_classes
 from hemseg_cli.core.files import write_table
 from hemseg_cli.imaging.geometry import VoxelVolume, spacing_mm
 from hemseg_cli.imaging.nifti import Volume
+from hemseg_cli.inference.calibration import NOT_CALIBRATED, Calibration
 from hemseg_cli.inference.confidence import confidence_of, review_reason
 from hemseg_cli.inference.lesions import Lesion, find_lesions, mean_hu
 from hemseg_cli.inference.subgrid import Probability, box_of
@@ -28,14 +29,18 @@ class ScanMeasures:
     `viewer_ml`: what a viewer makes of the mask's NIfTI, its voxels by the header's spacing, which
     is more than the truth for a tilted gantry and wrong for uneven slices.
     `abc2_ml`: the sum of the lesions' ABC/2. `mean_hu`: of the whole mask, None where it is empty.
-    `review`: whether a person should look, `review_reason` why. The other columns are explained in
-    `confidence`. Of several classes all of this is of their union (`core.classes.union_classes`),
-    and `class_ml` holds the mL of each, by key: columns `<key>_ml`. `source_ids`: of a DICOM series
-    its UID, and where they are kept the patient's id, accession number and date, by column.
+    `volume_low_ml` and `volume_high_ml`: the interval of the true volume (`calibration`), None
+    where there is none. `review`: whether a person should look, `review_reason` why. The other
+    columns are explained in `confidence`. Of several classes all of this is of their union
+    (`core.classes.union_classes`), and `class_ml` holds the mL of each, by key: columns `<key>_ml`;
+    `class_low_ml` and `class_high_ml` their intervals. `source_ids`: of a DICOM series its UID, and
+    where they are kept the patient's id, accession number and date, by column.
     """
 
     scan: str
     predicted_ml: float
+    volume_low_ml: float | None
+    volume_high_ml: float | None
     viewer_ml: float
     lesions: int
     largest_ml: float
@@ -48,6 +53,12 @@ class ScanMeasures:
     review_reason: str
     class_ml: dict[str, float] = field(default_factory=dict)
     source_ids: dict[str, str] = field(default_factory=dict)
+    class_low_ml: dict[str, float] = field(default_factory=dict)
+    class_high_ml: dict[str, float] = field(default_factory=dict)
+
+
+_CLASS_COLUMNS = {"class_ml": "_ml", "class_low_ml": "_low_ml", "class_high_ml": "_high_ml"}
+"""Fields of `ScanMeasures` by class key, and what stands behind the key in the column's name."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +102,12 @@ def measure(
     threshold: float,
     warnings: Sequence[str] = (),
     classes: Sequence[LabelClass] = HEMORRHAGE_ONLY,
+    calibration: Calibration = NOT_CALIBRATED,
 ) -> Measured:
     """Measure one label map on the grid of `scan` (HU), both on canonical axes [i, j, k].
 
     `warnings`: what was said of the input. `classes`: of the label map; each is measured by itself
-    where there are several, and their union as a mask.
+    where there are several, and their union as a mask. `calibration`: of the networks.
     """
     by_class: dict[str, tuple[Lesion, ...]] = {}
     if len(classes) > 1:
@@ -123,9 +135,14 @@ def measure(
         mean_hu=hu,
         warnings=tuple(warnings),
     )
+    low_ml, high_ml = calibration.interval_ml(UNION, predicted_ml) or (None, None)
+    class_ml = {key: sum(one.volume_ml for one in found) for key, found in by_class.items()}
+    intervals = {key: calibration.interval_ml(key, ml) for key, ml in class_ml.items()}
     row = ScanMeasures(
         scan=name,
         predicted_ml=predicted_ml,
+        volume_low_ml=low_ml,
+        volume_high_ml=high_ml,
         viewer_ml=np.count_nonzero(mask) * math.prod(spacing_mm(scan.affine)) / 1000,
         lesions=len(lesions),
         largest_ml=lesions[0].volume_ml if lesions else 0.0,
@@ -136,7 +153,9 @@ def measure(
         disagreement=confidence.disagreement,
         review=bool(reason),
         review_reason=reason,
-        class_ml={key: sum(one.volume_ml for one in found) for key, found in by_class.items()},
+        class_ml=class_ml,
+        class_low_ml={key: found[0] for key, found in intervals.items() if found},
+        class_high_ml={key: found[1] for key, found in intervals.items() if found},
     )
     return Measured(row, tuple(lesions), by_class)
 
@@ -177,20 +196,28 @@ def lesion_rows(measured: Measured) -> list[LesionRow]:
     ]
 
 
+def interval_text(low_ml: float | None, high_ml: float | None) -> str:
+    """Show the interval of a volume, `10.90 to 14.60`; a dash where there is none."""
+    return "-" if low_ml is None or high_ml is None else f"{low_ml:.2f} to {high_ml:.2f}"
+
+
 def write_volumes(path: Path, rows: Iterable[ScanMeasures]) -> None:
     """Write `volumes.csv`, sorted by scan; `review` is yes or no.
 
-    The mL of each of several classes, `<key>_ml`, follow those of their union. What tells a DICOM
-    series from others follows the scan's name.
+    The mL of each of several classes, `<key>_ml`, follow those of their union, and each has its
+    interval behind it, `<key>_low_ml` and `<key>_high_ml`. What tells a
+    DICOM series from others follows the scan's name.
     """
     ordered = sorted(rows, key=lambda row: row.scan)
-    frame = _frame(ScanMeasures, ordered).drop(columns=["class_ml", "source_ids"])
+    frame = _frame(ScanMeasures, ordered).drop(columns=[*_CLASS_COLUMNS, "source_ids"])
     frame["review"] = frame["review"].map({True: "yes", False: "no"})
-    place = list(frame.columns).index("predicted_ml")
+    place = list(frame.columns).index("volume_high_ml")
     keys = dict.fromkeys(key for row in ordered for key in row.class_ml)
-    for number, key in enumerate(keys, start=1):
-        values = [row.class_ml.get(key) for row in ordered]
-        frame.insert(place + number, f"{key}_ml", values)
+    for key in keys:
+        for field_name, suffix in _CLASS_COLUMNS.items():
+            place += 1
+            values = [getattr(row, field_name).get(key) for row in ordered]
+            frame.insert(place, f"{key}{suffix}", values)
 
     names = dict.fromkeys(name for row in ordered for name in row.source_ids)
     for number, name in enumerate(names, start=1):

@@ -23,6 +23,7 @@ from hemseg_cli.imaging.geometry import spacing_mm
 from hemseg_cli.imaging.head_mask import HeadMask
 from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.imaging.orientation import from_canonical, to_canonical
+from hemseg_cli.inference.calibration import NOT_CALIBRATED, Calibration, calibration_of
 from hemseg_cli.inference.ensemble import NetworkOutput
 from hemseg_cli.inference.settings import Settings, chosen_settings
 from hemseg_cli.inference.subgrid import Probability
@@ -71,6 +72,7 @@ class NnunetNetwork:
     model: NnunetModel
     settings: Settings
     classes: tuple[LabelClass, ...] = HEMORRHAGE_ONLY
+    calibration: Calibration = NOT_CALIBRATED
 
     def infer(
         self, canonical: Volume, head: HeadMask, config: PredictConfig, device: torch.device
@@ -102,7 +104,13 @@ def load_nnunet_network(
     del memory_mb
     settings = chosen_settings(config, checkpoint.get("predict"))
     model = load_nnunet(checkpoint, settings, device)
-    return NnunetNetwork(str(checkpoint["model_name"]), model, settings, classes_of(checkpoint))
+    return NnunetNetwork(
+        str(checkpoint["model_name"]),
+        model,
+        settings,
+        classes_of(checkpoint),
+        calibration_of(checkpoint, settings),
+    )
 
 
 def load_nnunet(

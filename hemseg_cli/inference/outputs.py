@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from hemseg_cli.core.run_directory import VOLUMES_FILE
 from hemseg_cli.inference.formats import NIFTI, OutputFormat
 
 _RECORDS = ".cases"
@@ -21,7 +22,7 @@ class OutputFolder:
     @property
     def volumes_file(self) -> Path:
         """One row per scan."""
-        return self.path / "volumes.csv"
+        return self.path / VOLUMES_FILE
 
     @property
     def lesions_file(self) -> Path:

@@ -222,6 +222,7 @@ def _note(
     name = outcome.item.source.name
     if isinstance(outcome.value, PredictedCase):
         result.predicted.append(outcome.value.row)
+        result.no_interval = printable(outcome.value.no_interval)
         if outcome.value.warnings:
             result.warnings[name] = [printable(text) for text in outcome.value.warnings]
         for warning in outcome.value.warnings:

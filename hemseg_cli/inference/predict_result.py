@@ -6,16 +6,18 @@ from typing import Any
 
 from hemseg_cli.core.console import Table
 from hemseg_cli.core.names import counted, printable
+from hemseg_cli.core.quantities import VOLUME_CONFIDENCE
 from hemseg_cli.inference.inputs.finding import LeftOut
-from hemseg_cli.inference.measures import ScanMeasures
+from hemseg_cli.inference.measures import ScanMeasures, interval_text
 
 
-@dataclass(frozen=True)
+@dataclass
 class PredictResult:
     """What one call did.
 
     `failures`: scan -> reason; `hints`: scan -> what helps. `left_out`: files that are no scans.
     `trained_on`, `data_set`: the names of the data sets, where a split was predicted.
+    `no_interval`: why the volumes have no interval, "" where they do.
     """
 
     folder: Path
@@ -28,6 +30,7 @@ class PredictResult:
     left_out: list[LeftOut] = field(default_factory=list)
     trained_on: str = ""
     data_set: str = ""
+    no_interval: str = ""
 
     @property
     def failed(self) -> bool:
@@ -42,6 +45,8 @@ class PredictResult:
             "volumes": str(self.folder / "volumes.csv"),
             "trained_on": self.trained_on or None,
             "data_set": self.data_set or None,
+            "volume_confidence": VOLUME_CONFIDENCE,
+            "no_interval": self.no_interval or None,
             "predicted": [asdict(row) for row in self.predicted],
             "already_done": [printable(name) for name in self.already_done],
             "failed": [
@@ -77,19 +82,32 @@ class PredictResult:
         if self.trained_on != self.data_set:
             other = f"; trained on {self.trained_on}, predicted on {self.data_set}"
 
+        # A column of dashes says less than one sentence.
+        interval = f"{VOLUME_CONFIDENCE:.0%}".replace("%", " %")
+        without = ""
+        if self.no_interval:
+            without = f"; no interval of the mL: {self.no_interval}"
+
+        columns = ["scan", "mL", interval, "lesions", "largest mL", "review"]
+        rows = [
+            [
+                row.scan,
+                f"{row.predicted_ml:.2f}",
+                interval_text(row.volume_low_ml, row.volume_high_ml),
+                str(row.lesions),
+                f"{row.largest_ml:.2f}",
+                "yes" if row.review else "no",
+            ]
+            for row in self.predicted
+        ]
+        if self.no_interval:
+            columns.remove(interval)
+            rows = [[*row[:2], *row[3:]] for row in rows]
+
         return Table(
             f"{counted(len(self.predicted), 'scan')} predicted by {self.run}",
-            ["scan", "mL", "lesions", "largest mL", "review"],
-            [
-                [
-                    row.scan,
-                    f"{row.predicted_ml:.2f}",
-                    str(row.lesions),
-                    f"{row.largest_ml:.2f}",
-                    "yes" if row.review else "no",
-                ]
-                for row in self.predicted
-            ],
-            caption=f"in {self.folder}{done}{other}",
-            right=frozenset({"mL", "lesions", "largest mL"}),
+            columns,
+            rows,
+            caption=f"in {self.folder}{done}{other}{without}",
+            right=frozenset({"mL", interval, "lesions", "largest mL"}),
         )

@@ -1,5 +1,6 @@
 """Predict the probability of hemorrhage in a scan with one network, or the mean of several."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from hemseg_cli.imaging.head_mask import HeadMask, find_head
 from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.imaging.orientation import from_canonical, to_canonical
 from hemseg_cli.imaging.uneven import UnevenSlices
+from hemseg_cli.inference.calibration import Calibration, joint_calibration
 from hemseg_cli.inference.ensemble import EnsembleNetwork, ScanNetwork, load_networks
 from hemseg_cli.inference.settings import Settings, joint_settings
 from hemseg_cli.inference.subgrid import Probability, mean_and_deviation
@@ -80,6 +82,14 @@ class Predictor:
     def classes(self) -> tuple[LabelClass, ...]:
         """The classes that all of the networks tell apart, one channel each."""
         return self.networks[0].classes
+
+    @functools.cached_property
+    def calibration(self) -> Calibration:
+        """How the volumes of the networks together lay from the truth on their val splits."""
+        return joint_calibration(
+            [network.calibration for network in self.networks],
+            [network.name for network in self.networks],
+        )
 
     def infer(self, canonical: Volume, head: HeadMask | None = None) -> EnsembleOutput:
         """Return what the networks find in one scan in HU on canonical axes.

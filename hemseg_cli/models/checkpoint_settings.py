@@ -10,7 +10,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from hemseg_cli.core.classes import HEMORRHAGE_ONLY, LabelClass, classes_from_plain
+from hemseg_cli.core.classes import (
+    HEMORRHAGE_ONLY,
+    MOST_CLASSES,
+    LabelClass,
+    classes_from_plain,
+)
 from hemseg_cli.core.errors import FileFormatError
 
 FORMAT = 2
@@ -21,6 +26,7 @@ _MOST_VALUES = 20_000
 _MOST_DEPTH = 8
 _LONGEST_TEXT = 4 << 20  # nnU-Net's plans are kept as JSON text
 _MOST_PATCH_VOXELS = 1 << 27  # 512 x 512 x 512
+_MOST_CALIBRATION_SCANS = 10_000
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
@@ -119,6 +125,38 @@ class PredictionSettings(_Settings):
         return self
 
 
+Millilitres = Annotated[float, Field(ge=0, le=1e5)]
+LookNumber = Annotated[float, Field(ge=-1e7, le=1e7)]
+ShortText = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class LookSettings(_Settings):
+    """As `inference.look.LookRange`: four numbers for each feature of a scan's look."""
+
+    scans: Annotated[int, Field(ge=1)]
+    ranges: Annotated[
+        dict[ShortText, Annotated[list[LookNumber], Field(min_length=4, max_length=4)]],
+        Field(max_length=100),
+    ]
+
+
+class CalibrationSettings(_Settings):
+    """As `inference.calibration.Calibration`: predicted and true mL by class and val scan."""
+
+    scans: Annotated[int, Field(ge=0)]
+    volumes: Annotated[
+        dict[
+            ShortText,
+            Annotated[
+                dict[ShortText, Annotated[list[Millilitres], Field(min_length=2, max_length=2)]],
+                Field(max_length=_MOST_CALIBRATION_SCANS),
+            ],
+        ],
+        Field(max_length=MOST_CLASSES + 1),
+    ]
+    look: LookSettings | None
+
+
 class CheckpointSettings(_Settings):
     """What rebuilds a network and prepares its input. `network_config` is stored as `model_config`.
 
@@ -139,6 +177,7 @@ class CheckpointSettings(_Settings):
     mirrored: Annotated[list[Axis], Field(max_length=3)] | None = None
     classes: list[PlainTable] | None = None
     dataset: Annotated[str, Field(max_length=200)] | None = None
+    calibration: CalibrationSettings | None = None
 
 
 SETTING_KEYS = tuple(field.alias or name for name, field in CheckpointSettings.model_fields.items())

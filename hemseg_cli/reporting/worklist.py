@@ -20,11 +20,13 @@ from hemseg_cli.config import Config
 from hemseg_cli.core.classes import LabelClass, read_classes
 from hemseg_cli.core.data_directory import DataDirectory
 from hemseg_cli.core.errors import HemsegError
+from hemseg_cli.core.quantities import VOLUME_CONFIDENCE
 from hemseg_cli.imaging.label_values import read_label
 from hemseg_cli.imaging.orientation import match_axes
 from hemseg_cli.inference.inputs.checking import checked_scan
 from hemseg_cli.inference.inputs.finding import path_inputs
 from hemseg_cli.inference.inputs.reading import Scan, read_scan
+from hemseg_cli.inference.measures import interval_text
 from hemseg_cli.inference.outputs import OutputFolder
 from hemseg_cli.inference.preview import WINDOW_HU, chosen_slices
 from hemseg_cli.inference.records import Record, finished_records
@@ -60,10 +62,13 @@ def worklist_table(records: list[Record]) -> ReportTable:
     found = [record.volumes for record in records if record.volumes is not None]
     found.sort(key=lambda row: (not row.review, -row.predicted_ml, row.scan))
     classes = list(dict.fromkeys(key for row in found for key in row.class_ml))
+    interval = f"{VOLUME_CONFIDENCE * 100:g} % interval (mL)"
+    stated = any(row.volume_low_ml is not None for row in found)
     columns = (
         Column("scan", "Scan"),
         Column("review", "Review"),
         Column("predicted_ml", "mL", 2),
+        *([Column("interval", interval)] if stated else []),
         *(Column(f"{key}_ml", f"{key} (mL)", 2) for key in classes),
         Column("abc2_ml", "ABC/2 (mL)", 2),
         Column("lesions", "Lesions", 0),
@@ -75,6 +80,7 @@ def worklist_table(records: list[Record]) -> ReportTable:
             row.scan,
             row.review_reason or ("yes" if row.review else ""),
             row.predicted_ml,
+            *([interval_text(row.volume_low_ml, row.volume_high_ml)] if stated else []),
             *(row.class_ml.get(key) for key in classes),
             row.abc2_ml,
             row.lesions,
@@ -88,6 +94,8 @@ def worklist_table(records: list[Record]) -> ReportTable:
         "Scans to review first, then by predicted volume (true voxel geometry). ABC/2: sum over "
         "the lesions, which are 26-connected components."
     )
+    if stated:
+        note += f" {interval}: of the true volume, for scans like those of the validation."
     return ReportTable("worklist", "Worklist", columns, rows, note, marks)
 
 

@@ -3,20 +3,25 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from hemseg_cli.config import Config, validate_file
 from hemseg_cli.core import console
 from hemseg_cli.core.errors import HemsegError, UsageError
 from hemseg_cli.core.run_directory import RunDirectory, mark_latest, open_run
 from hemseg_cli.inference.predictor import torch_device
 from hemseg_cli.models.checkpoint import read_checkpoint
+from hemseg_cli.models.families import NNUNET
+from hemseg_cli.training.data_sets import data_set_cases
 from hemseg_cli.training.display import show_row
 from hemseg_cli.training.distributed import Processes
+from hemseg_cli.training.finishing import calibrate_run, stopped
 from hemseg_cli.training.nnunet import NnunetProgress, is_done, restored_progress, train_nnunet
 from hemseg_cli.training.saving import finished_error, new_run, written_run
 from hemseg_cli.training.scans import training_cases
 from hemseg_cli.training.signals import stop_requests
 from hemseg_cli.training.state import check_same_config
-from hemseg_cli.training.train import TrainResult, stopped
+from hemseg_cli.training.train import TrainResult
 
 
 def train_nnunet_run(
@@ -33,6 +38,10 @@ def train_nnunet_run(
     directory, state = _begun(config, run, resume=resume)
     progress = restored_progress(directory, state) if directory and state else None
     if directory and progress and is_done(config.train, progress):
+        if config.train.calibrate and "calibration" not in (state or {}):
+            with written_run(directory, config, device, Processes()):
+                _calibrate(directory, config, device)
+            return _result(config, directory, progress)
         if keep_finished:
             return _result(config, directory, progress)
         raise finished_error(directory, len(progress.rows), progress.best_epoch, resume=resume)
@@ -63,7 +72,14 @@ def train_nnunet_run(
             raise HemsegError(
                 "no epoch of nnU-Net was trained", hint="more --epochs or --max-minutes"
             )
+        if config.train.calibrate:
+            _calibrate(directory, config, device)
     return _result(config, directory, progress)
+
+
+def _calibrate(run: RunDirectory, config: Config, device: torch.device) -> None:
+    """Calibrate the final weights, which nnU-Net predicts with."""
+    calibrate_run(run, data_set_cases(config), run.checkpoint(NNUNET.checkpoint), device)
 
 
 def _begun(

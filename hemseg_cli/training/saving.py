@@ -37,7 +37,7 @@ class FoundRun:
 
     @property
     def finished(self) -> bool:
-        """Whether every epoch is done; its prediction settings may still have to be tuned."""
+        """Whether every epoch is done; tuning and calibration may still be to do."""
         return bool(self.last["progress"]["finished"])
 
     def is_extended_by(self, config: Config) -> bool:
@@ -49,6 +49,12 @@ class FoundRun:
         if self.last["config"]["train"].get("choose") == "none":
             return True
         return bool(read_checkpoint(self.directory.checkpoint("best")).get("tuned"))
+
+    def is_calibrated(self) -> bool:
+        """Whether the volumes have been calibrated, or are not to be."""
+        if not self.last["config"]["train"].get("calibrate"):
+            return True
+        return "calibration" in read_checkpoint(self.directory.checkpoint("best"))
 
 
 def find_run(config: Config, name: str | None, *, resume: bool) -> FoundRun | None:

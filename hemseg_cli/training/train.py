@@ -1,7 +1,7 @@
 """Train one system into a run directory: follow the loop, show, save, and stop when asked to."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,14 +9,15 @@ import torch
 
 from hemseg_cli.config import Config
 from hemseg_cli.core import console
-from hemseg_cli.core.errors import HemsegError, Stopped
+from hemseg_cli.core.errors import HemsegError
 from hemseg_cli.core.run_directory import RunDirectory
 from hemseg_cli.inference.predictor import torch_device
 from hemseg_cli.models.registry import model_to_train
-from hemseg_cli.training.data_sets import check_contamination, data_set_cases
+from hemseg_cli.training.data_sets import DataSetCases, check_contamination, data_set_cases
 from hemseg_cli.training.display import Display, tensorboard
 from hemseg_cli.training.distributed import Processes, process_group
 from hemseg_cli.training.fine_tuning import read_start
+from hemseg_cli.training.finishing import finish_run, stopped
 from hemseg_cli.training.loop import EpochDone, StepDone, run_epochs
 from hemseg_cli.training.saving import (
     FoundRun,
@@ -26,11 +27,7 @@ from hemseg_cli.training.saving import (
     new_run,
     written_run,
 )
-from hemseg_cli.training.scans import (
-    TrainingCases,
-    sample_by_volume,
-    warn_of_contamination,
-)
+from hemseg_cli.training.scans import warn_of_contamination
 from hemseg_cli.training.setup import (
     TrainSetup,
     check_network,
@@ -41,11 +38,6 @@ from hemseg_cli.training.setup import (
 )
 from hemseg_cli.training.signals import StopRequest, stop_requests
 from hemseg_cli.training.state import TrainState, load_last
-from hemseg_cli.training.tune_prediction import count_passes, store_settings, tune_prediction
-
-# Beyond the default way of prediction, none is tried that would take longer than this share of the
-# training's time.
-_TUNING_TIME_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -124,7 +116,6 @@ def train_network(
     """Train one of our networks (`Family.train`)."""
     check_network(config)
     parts = data_set_cases(config)
-    home, cases = parts[0].config, parts[0].cases
 
     device = torch_device(config.compute.device)
     with process_group(device.type) as processes:
@@ -135,9 +126,7 @@ def train_network(
         # Every process reads the state that it resumes from; a refusal is the same in all.
         found = _find_run(config, run, processes, resume=resume)
         if found is not None and found.finished and not found.is_extended_by(config):
-            return _complete(
-                found, home, cases, device, processes, resume=resume, keep=keep_finished
-            )
+            return _complete(found, parts, device, processes, resume=resume, keep=keep_finished)
 
         # What can fail for the sake of the data or the network fails before a run is made.
         if found is None:
@@ -154,8 +143,8 @@ def train_network(
             directory = processes.broadcast(lambda: new_run(config, run))
         with written_run(directory, config, device, processes):
             _train_to_the_end(directory, state, setup, processes)
-            if processes.is_main and config.train.choose != "none":
-                _tune_prediction(directory, home, cases, device, seconds=state.progress.seconds)
+            if processes.is_main:
+                finish_run(directory, parts, device, seconds=state.progress.seconds)
 
     return _result(directory, config, vars(state.progress))
 
@@ -190,16 +179,17 @@ def _result(run: RunDirectory, config: Config, progress: Any) -> TrainResult:
 
 def _complete(
     found: FoundRun,
-    config: Config,
-    cases: TrainingCases,
+    parts: Sequence[DataSetCases],
     device: torch.device,
     processes: Processes,
     *,
     resume: bool,
     keep: bool,
 ) -> TrainResult:
-    """Do what is left of a run whose epochs are done: choose its settings of prediction."""
-    if found.is_tuned():
+    """Do what is left of a run whose epochs are done: choose its settings, calibrate it."""
+    config = parts[0].config
+    tuned, calibrated = found.is_tuned(), found.is_calibrated()
+    if tuned and calibrated:
         if not keep:
             progress = found.last["progress"]
             raise finished_error(
@@ -208,7 +198,7 @@ def _complete(
     elif processes.is_main:
         with written_run(found.directory, config, device, processes):
             seconds = float(found.last["progress"]["seconds"])
-            _tune_prediction(found.directory, config, cases, device, seconds=seconds)
+            finish_run(found.directory, parts, device, seconds=seconds, tuned=tuned)
     return _result(found.directory, config, found.last["progress"])
 
 
@@ -255,49 +245,6 @@ def _stop_of_any(request: StopRequest, processes: Processes) -> int | None:
     """The exit code of the first process that was asked to stop; None where none was."""
     codes = (code for code in processes.gather(request.exit_code) if code is not None)
     return next(codes, None)
-
-
-def _tune_prediction(
-    run: RunDirectory,
-    config: Config,
-    cases: TrainingCases,
-    device: torch.device,
-    *,
-    seconds: float,
-) -> None:
-    """Store the settings of prediction that suit the val split best in the best checkpoint.
-
-    `seconds`: how long the training took; a share of it is for this.
-    """
-    best = run.checkpoint("best")
-    sample = sample_by_volume(cases.val[: config.train.validation_cases], config.train.choose_cases)
-    total = len(sample) * count_passes(config)
-    with (
-        stop_requests() as request,
-        console.live("choosing prediction settings", total=total) as track,
-        contextlib.closing(
-            tune_prediction(best, config, sample, device, seconds=seconds * _TUNING_TIME_SHARE)
-        ) as steps,
-    ):
-        for tuned in steps:
-            track.update(advance=1)
-            if request.exit_code is not None:
-                raise Stopped(
-                    request.exit_code,
-                    f"stopped; {run.name} is trained: hemseg train --resume --run {run.name}   "
-                    "chooses its prediction settings",
-                )
-            if tuned is not None:
-                store_settings(best, tuned.settings)
-                console.say(tuned.text())
-
-
-def stopped(run: RunDirectory, exit_code: int) -> Stopped:
-    """What is raised when a signal has ended a training whose state is saved."""
-    return Stopped(
-        exit_code,
-        f"stopped; the state is saved: hemseg train --resume --run {run.name}   goes on there",
-    )
 
 
 def _check_losses(state: TrainState, run: RunDirectory) -> None:

@@ -150,8 +150,12 @@ def _tune_class_thresholds(
 
 
 def store_settings(checkpoint: Path, settings: Settings) -> None:
-    """Put the settings into a checkpoint file, in place of those that it has, and mark it tuned."""
+    """Put the settings into a checkpoint file, in place of those that it has, and mark it tuned.
+
+    A calibration that it has was made with other settings, and is dropped.
+    """
     values = {**read_checkpoint(checkpoint), "predict": settings.to_dict(), "tuned": True}
+    values.pop("calibration", None)
     write_checkpoint(checkpoint, values)
 
 

@@ -9,7 +9,7 @@ from hemseg_cli.imaging.orientation import to_canonical
 from hemseg_cli.inference.measures import ScanMeasures
 from hemseg_cli.inference.preview import chosen_slices, write_preview
 
-EMPTY = ScanMeasures("scan", 0.0, 0.0, 0, 0.0, 0.0, None, 0.0, 0.0, 0.0, False, "")
+EMPTY = ScanMeasures("scan", 0.0, None, None, 0.0, 0, 0.0, 0.0, None, 0.0, 0.0, 0.0, False, "")
 
 
 def test_chosen_slices_spread_over_the_hemorrhage_and_hold_the_largest() -> None:
