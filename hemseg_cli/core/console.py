@@ -1,4 +1,4 @@
-"""What a person sees: the only module that knows rich and tqdm.
+"""What a person sees: with `text_table` the only module that knows rich and tqdm.
 
 stdout carries the result alone (tables, or one JSON object); progress, notices and the log go to
 stderr. On a terminal progress is a live bar; elsewhere one plain line now and then. Library layers
@@ -6,6 +6,7 @@ call `progress`, `live`, `say` and `warn` and never print.
 """
 
 import contextlib
+import dataclasses
 import errno
 import json
 import logging
@@ -15,19 +16,20 @@ import stat
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 from hemseg_cli.core.names import printable
 from hemseg_cli.core.streams import Stream, is_terminal
+from hemseg_cli.core.text_table import Table as Table
+from hemseg_cli.core.text_table import draw_table, wrapped
 from hemseg_cli.core.urls import without_secrets, without_secrets_in
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
-    from rich.text import Text
 
 T = TypeVar("T")
 
@@ -36,7 +38,6 @@ log.addHandler(logging.NullHandler())
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 _PLAIN_LINE_EVERY_S = 10.0
 _UNBOUNDED_COLUMNS = 100_000  # off a terminal no table is too wide
-_GAP_COLUMNS = 3  # beside each column of a table
 _BAR_WIDTH_COLUMNS = 28
 _BAR_COLUMNS = _BAR_WIDTH_COLUMNS + 34  # with its counts, times and gaps
 
@@ -56,23 +57,14 @@ class _Output:
 _output = _Output()
 
 
-@dataclass(frozen=True)
-class Table:
-    """A result table. Cells are text; a column whose name is in `right` is right-aligned."""
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]] = field(default_factory=list)
-    caption: str = ""
-    right: frozenset[str] = frozenset()
-
-
 def configure(*, json: bool = False, quiet: bool = False, verbose: bool = False) -> None:
     """Set how the command talks; called once, at its start."""
     _output.talks = True
     _output.json, _output.quiet, _output.verbose = json, quiet, verbose
     log.setLevel(logging.DEBUG if verbose else logging.INFO)
     log.propagate = False
+    # MONAI imports matplotlib, which says at length that HOME cannot be written to.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 
 class _LogFile(logging.FileHandler):
@@ -169,7 +161,7 @@ def _print_line(message: str, style: str = "") -> None:
     console = _stderr()
     # A file keeps each line whole, to be searched; a terminal would break it within a word.
     width = console.width if is_terminal(sys.stderr) else _UNBOUNDED_COLUMNS
-    for line in _wrapped(_shown(message), width):
+    for line in wrapped(_shown(message), width):
         console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -188,100 +180,20 @@ def result(payload: Mapping[str, Any], *tables: Table) -> None:
 
 
 def print_table(table: Table) -> None:
-    """Print a table on stdout; no cell is cut off, and no word of one is broken.
-
-    Off a terminal it is as wide as it needs. On one that is too narrow prose is wrapped between
-    words, and where ids and paths alone do not fit, each row becomes a block of lines.
-    """
+    """Print a table on stdout: as wide as it needs, or as the terminal is."""
     from rich.console import Console
 
-    terminal = is_terminal(sys.stdout)
-    rows = [[_shown(cell) for cell in row] for row in table.rows]
     stream = Stream(sys.stdout)
-    console = Console(file=cast("IO[str]", stream), width=None if terminal else _UNBOUNDED_COLUMNS)
-    widths = _column_widths(table.columns, rows, console.width)
-    _draw_prose(console, table.title, "italic")
-    if widths is None:
-        _draw_blocks(console, table.columns, rows)
-    else:
-        _draw_grid(console, table, rows, widths)
-    _draw_prose(console, table.caption, "dim italic")
+    # What the terminal cannot show is replaced before widths are measured.
+    shown = dataclasses.replace(
+        table,
+        title=_shown(table.title),
+        rows=[[stream.shown(_shown(cell)) for cell in row] for row in table.rows],
+        caption=_shown(table.caption),
+    )
+    width = None if is_terminal(sys.stdout) else _UNBOUNDED_COLUMNS
+    draw_table(Console(file=cast("IO[str]", stream), width=width), shown)
     stream.finish()
-
-
-def _draw_prose(console: "Console", text: str, style: str) -> None:
-    """Print a title or caption, broken between words alone: a path can be copied whole."""
-    for line in _wrapped(_shown(text), console.width) if text else []:
-        console.print(_plain(line, style), soft_wrap=True)
-
-
-def _wrapped(text: str, width: int) -> Iterator[str]:
-    """Yield the lines of the text, broken between words, each part indented as its line."""
-    import textwrap
-
-    for line in text.split("\n"):
-        indent = line[: len(line) - len(line.lstrip())]
-        yield from textwrap.wrap(
-            line,
-            width,
-            subsequent_indent=indent,
-            break_long_words=False,
-            break_on_hyphens=False,
-        ) or [""]
-
-
-def _column_widths(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], most: int
-) -> list[int] | None:
-    """The width of each column so that the table is at most `most` wide and no word is broken.
-
-    None where the longest words together are wider.
-    """
-    from rich.cells import cell_len
-
-    cells = list(zip(columns, *rows, strict=True))
-    widths = [max(cell_len(line) for cell in each for line in cell.split("\n")) for each in cells]
-    least = [
-        max((cell_len(word) for cell in each for word in cell.split()), default=0) for each in cells
-    ]
-    room = most - _GAP_COLUMNS * len(widths) - 1
-    if sum(least) > room:
-        return None
-    # The widest column that can give way is made narrower until the table fits.
-    while (excess := sum(widths) - room) > 0:
-        widest = max(
-            (n for n in range(len(widths)) if widths[n] > least[n]), key=widths.__getitem__
-        )
-        widths[widest] = max(least[widest], widths[widest] - excess, widths[widest] // 2)
-    return widths
-
-
-def _draw_grid(
-    console: "Console", table: Table, rows: Sequence[Sequence[str]], widths: Sequence[int]
-) -> None:
-    from rich import box
-    from rich.table import Table as RichTable
-
-    drawn = RichTable(box=box.SIMPLE_HEAD, show_header=any(table.columns))
-    for column, width in zip(table.columns, widths, strict=True):
-        right = column in table.right
-        drawn.add_column(_plain(column), justify="right" if right else "left", width=width)
-    for row in rows:
-        drawn.add_row(*(_plain(cell) for cell in row))
-    console.print(drawn)
-
-
-def _draw_blocks(console: "Console", columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.cells import cell_len
-
-    margin = max(cell_len(column) for column in columns) + 2
-    for row in rows:
-        console.print()
-        for column, cell in zip(columns, row, strict=True):
-            if cell:
-                name = _plain(column + " " * (margin - cell_len(column)), "bold")
-                console.print(name + _plain(cell), soft_wrap=True)
-    console.print()
 
 
 def print_text(text: str) -> None:
@@ -415,10 +327,3 @@ def _stderr() -> "Console":
     from rich.console import Console
 
     return Console(file=cast("IO[str]", Stream(sys.stderr)))
-
-
-def _plain(cell: str, style: str = "") -> "Text":
-    """The text for rich, without its markup and with control characters as text."""
-    from rich.text import Text
-
-    return Text(printable(cell), style)

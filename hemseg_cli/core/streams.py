@@ -35,9 +35,13 @@ class Stream(TextIOBase):
             raise UnsupportedOperation("fileno")
         return self._stream.fileno()
 
+    def shown(self, text: str) -> str:
+        """Return the text as it will be written."""
+        return text.encode(self.encoding, "backslashreplace").decode(self.encoding)
+
     def write(self, text: str) -> int:
         """Write what the encoding has, and the rest as text."""
-        shown = text.encode(self.encoding, "backslashreplace").decode(self.encoding)
+        shown = self.shown(text)
         self._guarded(lambda stream: stream.write(shown))
         return len(text)
 

@@ -63,6 +63,7 @@ def _metrics_table(name: str, summary: Summary) -> Table:
         rows,
         caption=_caption(summary),
         right=frozenset({"mean", confidence, "n"}),
+        explains=frozenset({"definition"}),
     )
 
 
@@ -96,6 +97,7 @@ def _class_tables(name: str, summary: Summary) -> list[Table]:
         rows,
         caption=CLASS_CONVENTION,
         right=frozenset(counts),
+        n_named=1,
     )
 
     # A row of true volume, divided by what it was taken for.
@@ -108,6 +110,7 @@ def _class_tables(name: str, summary: Summary) -> list[Table]:
             for key, found in summary.classes.items()
         ],
         right=frozenset(taken_for),
+        n_named=1,
     )
     return [per_class, confusion]
 
@@ -160,7 +163,7 @@ def _strata_table(name: str, summary: Summary) -> Table:
         unit = " mL" if grouping == "volume" else ""
         for stratum, found in strata.items():
             cells = [_estimate_text(found.metrics[metric.key], metric) for metric in metrics]
-            rows.append([grouping, f"{stratum}{unit}", str(found.n), *cells])
+            rows.append([f"{grouping} {stratum}{unit}", str(found.n), *cells])
 
     agreement = summary.agreement
     caption = (
@@ -170,10 +173,11 @@ def _strata_table(name: str, summary: Summary) -> Table:
     )
     return Table(
         f"{name}: strata",
-        ["by", "stratum", "scans", *(metric.heading for metric in metrics)],
+        ["stratum", "scans", *(metric.heading for metric in metrics)],
         rows,
         caption=caption,
         right=frozenset({"scans"}),
+        n_named=2,
     )
 
 
@@ -244,6 +248,7 @@ def _pairs_table(
         f"interval excludes 0 exactly where p < {1 - comparison.confidence:.2g}. Holm: adjusted "
         "for all pairs of runs in a metric.",
         right=frozenset(numbers),
+        n_named=2,
     )
 
 

@@ -146,6 +146,9 @@ def test_prose_is_wrapped_within_the_terminal() -> None:
 def test_a_terminal_without_the_characters_gets_others(encoding: str) -> None:
     text = _printed(None, 3, PYTHONIOENCODING=encoding, PYTHONUTF8="0")
     assert "M\\xfcller" in text if encoding == "ascii" else "ller_" in text
+    # Every row is as wide as the frame, whatever its characters became.
+    frame = [line for line in text.splitlines() if line[:1] in "+|"]
+    assert len({len(line) for line in frame}) <= 1
 
 
 SAY = """

@@ -66,7 +66,7 @@ def test_metrics_table_repeats_the_summary(result: EvaluationResult) -> None:
 
 def test_strata_table_ends_with_the_agreement_of_volumes(result: EvaluationResult) -> None:
     table = result.tables()[1]
-    assert list(table.rows[0])[:4] == ["volume", "<1 mL", "4", "1.0000 too few"]
+    assert list(table.rows[0])[:3] == ["volume <1 mL", "4", "1.0000 too few"]
     assert (
         "bias 0.0000 mL, limits of agreement [0.0000, 0.0000] mL, concordance 1.0000 (4 scans)"
         in table.caption
