@@ -99,7 +99,8 @@ def read_cases(path: Path) -> list[Case]:
     if not path.is_file():
         raise HemsegError(
             f"no case table {path}",
-            hint="hemseg fetch-labels   writes it; data.root and data.dataset say where it is",
+            hint="hemseg fetch-labels writes that of a published set, hemseg import that of your "
+            "own labelled scans; data.root and data.dataset say where it is",
         )
     optional = set(_SCHEMA) - {"scan", "split"}
     frame = read_table(path, columns=_SCHEMA, optional=optional, hint=_ANEW)

@@ -1,6 +1,7 @@
 """Every file name inside a run directory, and which run is the latest."""
 
 import contextlib
+import glob
 import itertools
 import re
 import shlex
@@ -18,6 +19,9 @@ LATEST = "latest"
 VOLUMES_FILE = "volumes.csv"
 """The table of volumes in a folder of predictions."""
 
+ENSEMBLE = "-ensemble"
+"""Ends the name of the run that holds the results of a cross-validation's folds together."""
+_FOLD = "-fold"
 _EXTERNAL = "external"
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _MOST_RUNS_NAMED = 20
@@ -54,8 +58,9 @@ class RunDirectory:
 
     @property
     def config_file(self) -> Path:
-        """The configuration that the run was trained with."""
-        return self.path / "config.toml"
+        """The configuration that the run, or the first of its folds, was trained with."""
+        own = self.path / "config.toml"
+        return self.folds[0].config_file if self.folds and not own.exists() else own
 
     @property
     def environment_file(self) -> Path:
@@ -116,14 +121,23 @@ class RunDirectory:
         return self.path / ".lock"
 
     @property
+    def folds(self) -> "list[RunDirectory]":
+        """The runs of the folds, in order, where this is the ensemble of a cross-validation."""
+        if not self.name.endswith(ENSEMBLE) or self.checkpoints.is_dir():
+            return []
+        return fold_runs(self.path.with_name(self.name.removesuffix(ENSEMBLE)))
+
+    @property
     def is_trained(self) -> bool:
-        """Whether the run has a checkpoint."""
-        return any(self.checkpoints.glob("*.pt"))
+        """Whether the run, or each of its folds, has a checkpoint."""
+        parts = self.folds or [self]
+        return all(any(part.checkpoints.glob("*.pt")) for part in parts)
 
     @property
     def trained_at_s(self) -> float:
         """When the newest checkpoint was written, in seconds since 1970; 0 without one."""
-        return max((file.stat().st_mtime for file in self.checkpoints.glob("*.pt")), default=0.0)
+        files = (file for part in self.folds or [self] for file in part.checkpoints.glob("*.pt"))
+        return max((file.stat().st_mtime for file in files), default=0.0)
 
     def command(self, name: str, split: str) -> str:
         """Return what to type to predict or evaluate this very run, split and data set."""
@@ -190,6 +204,33 @@ def discard_run(run: RunDirectory) -> None:
             folder.rmdir()
 
 
+def fold_runs(stem: Path) -> list[RunDirectory]:
+    """Return `<stem>-fold0`, `<stem>-fold1` ... that are there, by number."""
+    numbers = {
+        path.name.rpartition(_FOLD)[2]: path
+        for path in stem.parent.glob(f"{glob.escape(stem.name)}{_FOLD}*")
+        if path.is_dir()
+    }
+    folds = {int(number): path for number, path in numbers.items() if number.isdecimal()}
+    return [RunDirectory(folds[number]) for number in sorted(folds)]
+
+
+def fold_name(stem: str, fold: int) -> str:
+    """Return the name of the run that trains one fold of a cross-validation."""
+    return f"{stem}{_FOLD}{fold}"
+
+
+def mark_ensemble_latest(root: Path, stem: str) -> RunDirectory:
+    """Make the run of all folds of a cross-validation, and let `latest` name it."""
+    run = RunDirectory(root / f"{stem}{ENSEMBLE}")
+    try:
+        run.path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise HemsegError(f"cannot create run folder {run.path}: {error.strerror}") from None
+    mark_latest(run)
+    return run
+
+
 def mark_latest(run: RunDirectory) -> None:
     """Let `latest` beside the run name it: a link, or a text file where there are no links."""
     latest = run.path.parent / LATEST
@@ -213,11 +254,15 @@ def mark_latest(run: RunDirectory) -> None:
 def open_run(root: Path, name: str | Path | None = None) -> RunDirectory:
     """Open the run of that name or path; None or "latest": the newest one that is trained.
 
+    The name of a cross-validation stands for the run of all its folds.
+
     HemsegError names the runs there are.
     """
     if name is None or str(name) == LATEST:
         return _latest_run(root)
-    for candidate in (root / str(name), Path(name)):
+    named = (root / str(name), Path(name))
+    ensembles = (place.with_name(f"{place.name}{ENSEMBLE}") for place in named if place.name)
+    for candidate in (*named, *ensembles):
         if candidate.is_dir():
             return RunDirectory(candidate.resolve() if candidate.is_symlink() else candidate)
     if Path(name).suffix == ".zip":

@@ -4,21 +4,18 @@ It names a run, a run with folds, the runs of all folds, a model archive on this
 server, or several of these.
 """
 
-import glob
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hemseg_cli.config import Config, validate_file
 from hemseg_cli.config.of_run import config_of_run
 from hemseg_cli.core.errors import HemsegError
-from hemseg_cli.core.run_directory import RunDirectory, open_run
+from hemseg_cli.core.run_directory import ENSEMBLE, RunDirectory, fold_runs, open_run
 from hemseg_cli.models.archive import is_archive
 from hemseg_cli.models.families import NETWORK
 from hemseg_cli.models.registry import MODELS, allow_factory
 from hemseg_cli.models.remote import fetch_model, is_remote
-
-_ENSEMBLE = "-ensemble"
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,7 @@ def find_models(config: Config, names: Sequence[str] | None) -> TrainedModels:
         allow_factory(config.train.factory)
     found = [_find(config, name) for name in names or (None,)]
     name = (
-        f"{found[0].name}{_ENSEMBLE}"
+        f"{found[0].name}{ENSEMBLE}"
         if len(found) == 1
         else "ensemble-" + "+".join(one.name for one in found)
     )
@@ -76,61 +73,37 @@ def _find(config: Config, name: str | None) -> _Found:
     if name is not None and is_archive(Path(name)) and Path(name).is_file():
         run = RunDirectory(config.runs.root / Path(name).stem)
         return _Found(run.name, [run], [Path(name)])
-    stem = _cross_validation(config, name) if name is not None else None
-    folds = _fold_runs(config, stem) if stem is not None else []
-    if stem is not None and folds:
-        return _Found(
-            Path(stem).name, folds, [file for run in folds for file in _checkpoints(config, run)]
-        )
-    run = open_run(config.runs.root, name)
-    return _Found(run.name, [run], _checkpoints(config, run))
+
+    folds = _fold_runs(config, name)
+    if not folds:
+        run = open_run(config.runs.root, name)
+        return _Found(run.name, [run], _checkpoints(config, run))
+    stem = folds[0].name.rpartition("-fold")[0]
+    _refuse_missing_folds(stem, folds)
+    return _Found(stem, folds, [file for run in folds for file in _checkpoints(config, run)])
 
 
-def _places(config: Config, name: str) -> list[Path]:
-    return [config.runs.root / name, Path(name)]
+def _fold_runs(config: Config, name: str | None) -> list[RunDirectory]:
+    """Return the folds of the cross-validation that is meant; none where one run is.
 
-
-def _cross_validation(config: Config, name: str) -> str | None:
-    """The NAME whose folds are meant.
-
-    Where there is no such run, or only the masks that the ensemble of the folds made.
+    Meant by its own name, by that of the folder which holds the masks of all folds, or by `latest`.
     """
-    there = [place for place in _places(config, name) if place.is_dir()]
-    if not there:
-        return name
-    without_networks = not any((place / "checkpoints").is_dir() for place in there)
-    return name.removesuffix(_ENSEMBLE) if name.endswith(_ENSEMBLE) and without_networks else None
+    places = [config.runs.root / name, Path(name)] if name is not None else []
+    if places and not any(place.is_dir() for place in places):
+        return next((folds for place in places if (folds := fold_runs(place))), [])
+    try:
+        return open_run(config.runs.root, name).folds
+    except HemsegError:  # it is said where the run is opened
+        return []
 
 
-def _fold_runs(config: Config, name: str) -> list[RunDirectory]:
-    """The runs that `train --fold all --run NAME` made, by fold.
-
-    HemsegError if a fold is missing.
-    """
-    for place in _places(config, name):
-        found = {
-            path.name.rpartition("-fold")[2]: path
-            for path in place.parent.glob(f"{glob.escape(place.name)}-fold*")
-            if path.is_dir()
-        }
-        folds = {
-            int(number): RunDirectory(path) for number, path in found.items() if number.isdecimal()
-        }
-        if folds:
-            _refuse_missing_folds(name, folds)
-            return [folds[number] for number in sorted(folds)]
-    return []
-
-
-def _refuse_missing_folds(name: str, folds: Mapping[int, RunDirectory]) -> None:
+def _refuse_missing_folds(name: str, folds: Sequence[RunDirectory]) -> None:
     """As many folds as the first one's config says; without one, no gap."""
-    first = folds[min(folds)]
-    count = (
-        validate_file(first.config_file).train.folds
-        if first.config_file.is_file()
-        else max(folds) + 1
-    )
-    missing = [str(number) for number in range(count) if number not in folds]
+    numbers = [int(run.name.rpartition("-fold")[2]) for run in folds]
+    first = folds[0].config_file
+    count = validate_file(first).train.folds if first.is_file() else max(numbers) + 1
+
+    missing = [str(number) for number in range(count) if number not in numbers]
     if missing:
         raise HemsegError(
             f"{name} is a cross-validation of {count} folds, "

@@ -7,6 +7,8 @@ from typing import Any
 from hemseg_cli.config import Config
 from hemseg_cli.core import console
 from hemseg_cli.core.errors import UsageError
+from hemseg_cli.core.run_directory import fold_name, mark_ensemble_latest
+from hemseg_cli.training.distributed import announced_rank
 from hemseg_cli.training.train import TrainResult, train
 
 
@@ -53,6 +55,7 @@ class FoldsResult:
 def train_folds(config: Config, *, run: str | None = None, resume: bool = False) -> FoldsResult:
     """Train one fold after the other, in the runs `<run>-fold0`, `<run>-fold1`, ...
 
+    At the end `latest` names the run of all folds, `<run>-ensemble`.
     `resume`: folds that are done are left as they are, those that have not begun begin. UsageError
     where `resume` does not say of which run.
     """
@@ -66,5 +69,9 @@ def train_folds(config: Config, *, run: str | None = None, resume: bool = False)
     for fold in range(config.train.folds):
         part = config.model_copy(update={"train": config.train.model_copy(update={"fold": fold})})
         # With `resume`, a fold that is done gives its result, and one without a run begins.
-        results.append(train(part, run=f"{name}-fold{fold}", keep_finished=resume))
+        results.append(train(part, run=fold_name(name, fold), keep_finished=resume))
+
+    # What `predict`, `evaluate` and `report` take by themselves is all folds, not the last one.
+    if not announced_rank():
+        mark_ensemble_latest(config.runs.root, name)
     return FoldsResult(tuple(results))

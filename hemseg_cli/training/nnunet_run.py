@@ -8,7 +8,7 @@ import torch
 from hemseg_cli.config import Config, validate_file
 from hemseg_cli.core import console
 from hemseg_cli.core.errors import HemsegError, UsageError
-from hemseg_cli.core.run_directory import RunDirectory, mark_latest, open_run
+from hemseg_cli.core.run_directory import RunDirectory, mark_latest
 from hemseg_cli.inference.predictor import torch_device
 from hemseg_cli.models.checkpoint import read_checkpoint
 from hemseg_cli.models.families import NNUNET
@@ -17,7 +17,7 @@ from hemseg_cli.training.display import show_row
 from hemseg_cli.training.distributed import Processes
 from hemseg_cli.training.finishing import calibrate_run, stopped
 from hemseg_cli.training.nnunet import NnunetProgress, is_done, restored_progress, train_nnunet
-from hemseg_cli.training.saving import finished_error, new_run, written_run
+from hemseg_cli.training.saving import finished_error, new_run, run_to_resume, written_run
 from hemseg_cli.training.scans import training_cases
 from hemseg_cli.training.signals import stop_requests
 from hemseg_cli.training.state import check_same_config
@@ -87,7 +87,7 @@ def _begun(
 ) -> tuple[RunDirectory | None, Mapping[str, Any] | None]:
     """The run to go on with and its state; HemsegError if its configuration differs."""
     if resume:
-        run = open_run(config.runs.root, name)
+        run = run_to_resume(config, name)
     else:
         run = RunDirectory(config.runs.root / str(name))
         if name is None or not run.checkpoint("last").exists():

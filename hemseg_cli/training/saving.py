@@ -13,6 +13,7 @@ from hemseg_cli.core import console
 from hemseg_cli.core.errors import HemsegError, UsageError
 from hemseg_cli.core.files import remove_leftovers, write_text
 from hemseg_cli.core.run_directory import (
+    ENSEMBLE,
     RunDirectory,
     create_run,
     discard_run,
@@ -63,7 +64,7 @@ def find_run(config: Config, name: str | None, *, resume: bool) -> FoundRun | No
     HemsegError if it was trained with another configuration, or another process holds it.
     """
     if resume:
-        directory = open_run(config.runs.root, name)
+        directory = run_to_resume(config, name)
     else:
         directory = RunDirectory(config.runs.root / str(name))
         if name is None or not directory.checkpoint("last").exists():
@@ -74,6 +75,18 @@ def find_run(config: Config, name: str | None, *, resume: bool) -> FoundRun | No
         last = load_last(directory)
     check_resumable(directory, last, config, longer=resume)
     return FoundRun(directory, last)
+
+
+def run_to_resume(config: Config, name: str | None) -> RunDirectory:
+    """Open the run that `--resume` means; UsageError where that is a whole cross-validation."""
+    run = open_run(config.runs.root, name)
+    if run.folds:
+        stem = run.name.removesuffix(ENSEMBLE)
+        raise UsageError(
+            f"--resume: {stem} is a cross-validation of {len(run.folds)} folds",
+            hint=f"hemseg train --fold all --folds {len(run.folds)} --resume --run {stem}",
+        )
+    return run
 
 
 def finished_error(

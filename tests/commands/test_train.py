@@ -11,6 +11,7 @@ import pytest
 
 from hemseg_cli import app
 from hemseg_cli.core.cases import read_cases, write_cases
+from hemseg_cli.core.run_directory import fold_runs, open_run
 from hemseg_cli.imaging.nifti import Volume, read_volume, write_volume
 from hemseg_cli.models.checkpoint import read_checkpoint
 from tests.training.scans import ball_scan
@@ -85,6 +86,16 @@ def test_all_folds_make_a_run_each_and_one_command_for_the_ensemble(
     assert result["mean_best_dice"] == pytest.approx(
         np.mean([fold["best_dice"] for fold in result["folds"]])
     )
+    # By themselves, the next commands take all folds, not the last one.
+    assert open_run(place / "runs").folds == fold_runs(place / "runs" / "cv")
+    assert app.run(["predict", "--split", "val", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["run"] == "cv-ensemble"
+    assert app.run(["evaluate", "--split", "val", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["runs"][0]["name"] == "cv-ensemble"
+    assert open_run(place / "runs", "cv") == open_run(place / "runs")
+    assert app.run(["train", "--resume"]) == 2
+    assert "--fold all --folds 2 --resume --run cv" in capsys.readouterr().err
+
     # Resumed, the fold that is done is left alone, and the one that is not there is trained.
     shutil.rmtree(place / "runs" / "cv-fold1")
     before = (place / "runs" / "cv-fold0" / "checkpoints" / "last.pt").stat().st_mtime_ns

@@ -1,4 +1,4 @@
-"""Tables on terminals of any width: nothing of a result is lost, and a narrow one stays readable."""
+"""Tables on terminals of any width: no word of a result is lost, and it stays readable."""
 
 import io
 

@@ -191,6 +191,23 @@ class DataHealth:
             )
         return lines
 
+    def refusals(self) -> list[str]:
+        """Say why `train` would refuse to begin, a line each, though no number is wrong."""
+        state = {scan.scan: scan for scan in self.scans}
+        lines = []
+        for split in ("train", "val"):
+            scans = [state[case.scan] for case in self.cases if case.split == split]
+            labels = [scan for scan in scans if scan.label]
+            if not scans:
+                lines.append(f"split {split} has no scans (train --fold K divides train and val)")
+            elif without := [scan.scan for scan in labels if not scan.image]:
+                lines.append(
+                    f"{len(without)} scans of split {split} have no image: {_names(without)}"
+                )
+            if labels and all(scan.empty for scan in labels):
+                lines.append(f"no label of split {split} has any hemorrhage")
+        return lines
+
     def payload(self) -> dict[str, Any]:
         """Return all of it as plain values."""
         volumes = sorted(scan.truth_ml for scan in self.scans if scan.truth_ml is not None)
@@ -221,6 +238,7 @@ class DataHealth:
             "old_caches": list(self.old_caches),
             "rater_dice": self.rater_dice,
             "warnings": self.warnings(),
+            "train_refuses": self.refusals(),
         }
 
     def tables(self) -> list[console.Table]:
@@ -260,7 +278,9 @@ class DataHealth:
                 console.Table("Worth knowing", [""], [[line] for line in self.warnings()])
             )
         if self.ok:
-            return [*tables, console.Table("Verdict", [""], [["nothing is wrong"]])]
+            refused = [f"train would refuse: {line}" for line in self.refusals()]
+            verdict = [[line] for line in ("nothing is wrong", *refused)]
+            return [*tables, console.Table("Verdict", [""], verdict)]
         faults = [[fault.scan, fault.kind, fault.message] for fault in self.faults]
         return [
             *tables,

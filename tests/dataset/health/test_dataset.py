@@ -165,6 +165,40 @@ def test_empty_label_is_a_warning(healthy: Path) -> None:
     assert health.empty_labels == ["d"]
 
 
+def test_verdict_says_what_train_would_refuse(healthy: Path) -> None:
+    assert check_data(config_of(healthy)).refusals() == []
+
+    save(healthy / "mine/val/label/b.nii.gz", blood(0))
+    write_cases(
+        healthy / "mine/cases.csv",
+        [
+            case_of("a", "train", 40),
+            case_of("b", "val", 0),
+            case_of("c", "test", 500),
+        ],
+    )
+    (healthy / "mine/train/image/a.nii.gz").unlink()
+    health = check_data(config_of(healthy))
+
+    assert health.ok
+    assert health.refusals() == [
+        "1 scans of split train have no image: a",
+        "no label of split val has any hemorrhage",
+    ]
+    verdict = health.tables()[-1]
+    assert [row[0] for row in verdict.rows] == [
+        "nothing is wrong",
+        *(f"train would refuse: {line}" for line in health.refusals()),
+    ]
+
+
+def test_split_without_scans_is_named(healthy: Path) -> None:
+    write_cases(healthy / "mine/cases.csv", [case_of("a", "train", 40), case_of("c", "test", 500)])
+
+    (line,) = check_data(config_of(healthy)).refusals()
+    assert line.startswith("split val has no scans")
+
+
 def test_case_table_that_disagrees_with_the_label_is_a_fault(healthy: Path) -> None:
     wrong = dataclasses.replace(case_of("a", "train", 40), truth_ml=0.9, n_slices=7)
     write_cases(healthy / "mine" / "cases.csv", [wrong])
