@@ -32,7 +32,9 @@ from hemseg_cli.reporting.tables import (
 from hemseg_cli.reporting.viewer import Viewer, build_viewer, choose_scans
 from hemseg_cli.reporting.worklist import predictions_in, worklist_page
 
-_MANY_SCANS, _MATRIX_OF_MANY = 20, 192  # above so many scans so many pixels: a page below 40 MB
+_MANY_SCANS, _MATRIX_OF_MANY = 60, 192
+"""Above so many scans slices are at most so many pixels wide: a page of 45 heads takes 23 MB."""
+
 _RESEARCH_ONLY = "Research use only. Not a medical device."
 
 
