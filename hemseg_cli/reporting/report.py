@@ -150,7 +150,7 @@ def _predictions(config: Config, names: Sequence[str | Path] | None) -> OutputFo
     folders = [
         folder
         for name in names or ()
-        if not (config.runs.root / str(name)).is_dir()
+        if (Path(name).is_absolute() or not (config.runs.root / name).is_dir())
         and (folder := predictions_in(Path(name))) is not None
     ]
     if folders and len(names or ()) > 1:

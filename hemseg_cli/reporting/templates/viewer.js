@@ -608,6 +608,7 @@ const Viewer = (() => {
     const moves = { ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1, PageUp: 5, PageDown: -5, Home: -last, End: last };
     const toggles = { t: "viewer-truth", p: "viewer-prediction", f: "viewer-fill", d: "viewer-measure", x: "viewer-cross" };
     const zooms = { "+": 1.25, "=": 1.25, "-": 0.8, "0": 0 };
+    const scanSteps = { n: 1, b: -1 };
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key in zooms) {
       if (zooms[event.key]) zoomBy(zooms[event.key], middle());
@@ -619,6 +620,10 @@ const Viewer = (() => {
     } else if (event.key.toLowerCase() in toggles) {
       const toggle = byId(toggles[event.key.toLowerCase()]);
       if (toggle) toggle.click();
+      event.preventDefault();
+    } else if (event.key.toLowerCase() in scanSteps) {
+      const next = state.scan + scanSteps[event.key.toLowerCase()];
+      if (next >= 0 && next < data.scans.length) select(next);
       event.preventDefault();
     } else if (event.key.toLowerCase() === "c" && byId("viewer-class")) {
       showClass((state.layer + 1) % byId("viewer-class").options.length);
