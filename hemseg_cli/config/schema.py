@@ -6,7 +6,14 @@ Each field has a description with its unit, which `hemseg config init` prints as
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from hemseg_cli.config.values import expanded, expanded_path
 from hemseg_cli.core.data_directory import DataDirectory
@@ -26,6 +33,7 @@ Folder = Annotated[Path, AfterValidator(expanded_path)]
 Place = Annotated[str, AfterValidator(expanded)]
 """The same, or a URL or a name."""
 Probability = Annotated[float, Field(ge=0, le=1)]
+Millimetres = Annotated[float, Field(gt=0)]
 Range = tuple[float, float]
 
 
@@ -242,6 +250,30 @@ class EvaluateConfig(Section):
     nsd_tolerance_mm: float = Field(
         2.0, gt=0, description="tolerance of the normalised surface Dice, mm"
     )
+    nsd_tolerance_by_slice_mm: tuple[tuple[Millimetres, Millimetres], ...] = Field(
+        (),
+        description=(
+            "another tolerance from a slice distance on, both mm: [[4, 5]] is 5 mm where slices "
+            "lie 4 mm apart or more; none: one tolerance for all scans"
+        ),
+    )
+
+    @field_validator("nsd_tolerance_by_slice_mm")
+    @classmethod
+    def _distances_ascend(
+        cls, value: tuple[tuple[float, float], ...]
+    ) -> tuple[tuple[float, float], ...]:
+        starts = [start for start, _ in value]
+        if starts != sorted(set(starts)):
+            raise ValueError("slice distances have to ascend, as in [[3, 4], [6, 7]]")
+        return value
+
+    @property
+    def nsd_tolerances_mm(self) -> float | tuple[tuple[float, float], ...]:
+        """One tolerance for all scans, or (slice distance from, tolerance) from 0 on, mm."""
+        if not self.nsd_tolerance_by_slice_mm:
+            return self.nsd_tolerance_mm
+        return ((0.0, self.nsd_tolerance_mm), *self.nsd_tolerance_by_slice_mm)
 
 
 class LossConfig(Section):

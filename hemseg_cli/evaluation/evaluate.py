@@ -143,7 +143,7 @@ def _evaluate_inputs(config: Config, inputs: EvaluationInputs) -> RunEvaluation:
 
     not_scored = [f"scan {scan} was not scored: {reason}" for scan, reason in failures.items()]
     settings = config.evaluate
-    table = case_table(scores, metric_rows(settings.protocol, settings.nsd_tolerance_mm))
+    table = case_table(scores, metric_rows(settings.protocol, settings.nsd_tolerances_mm))
     resampled = sum(score.resampled for score in scores)
     summary = summarise(
         table,

@@ -332,7 +332,7 @@ def _case_files(
         voxel_volume_mm3=case.voxel_volume_mm3,
         tilt_deg=case.tilt_deg,
         scan_class=scan_class,
-        tolerance_mm=config.evaluate.nsd_tolerance_mm,
+        tolerance_mm=config.evaluate.nsd_tolerances_mm,
         protocol=config.evaluate.protocol,
     )
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from hemseg_cli.core.quantities import VOLUME_CONFIDENCE
 from hemseg_cli.evaluation.bootstrap import SIZE
 from hemseg_cli.evaluation.metrics import CaseMetrics, hd95_of
+from hemseg_cli.evaluation.nsd_tolerance import Tolerance, tolerance_name, tolerance_text
 
 if TYPE_CHECKING:
     import pandas
@@ -30,7 +31,7 @@ _SHARE = (0.0, 1.0)
 class Metric:
     """One row of the table.
 
-    `key`: its column; `{tolerance:g}` stands for the tolerance of the surface Dice, mm. `function`:
+    `key`: its column; `{tolerance}` stands for the tolerance of the surface Dice, mm. `function`:
     the value of a case, NaN where undefined; None for a `rate`. `rate`: numerators and denominators
     of the cases, which are summed over the split. `averaged_over`: the scans whose mean stands in
     the summary. `bounds`: the least and the largest value that there is. `optional`: left out of
@@ -64,18 +65,25 @@ class Metric:
         """
         return self.function is not None and self.averaged_over != "none" and self.better != "zero"
 
-    def at_tolerance(self, tolerance_mm: float) -> "Metric":
+    def at_tolerance(self, tolerance_mm: Tolerance) -> "Metric":
         """Return the row with the tolerance of the surface Dice filled in."""
-        key, title, definition = (
-            text.replace("{tolerance}", f"{tolerance_mm:g}")
-            for text in (self.key, self.title, self.definition)
+        key, title = (
+            text.replace("{tolerance}", tolerance_name(tolerance_mm))
+            for text in (self.key, self.title)
         )
+        definition = self.definition.replace("{tolerance}", tolerance_text(tolerance_mm))
         return replace(self, key=key, title=title, definition=definition)
 
 
-def metric_rows(protocol: Protocol, tolerance_mm: float) -> list[Metric]:
-    """Return the rows of a protocol, the tolerance of the surface Dice filled in."""
-    return [row.at_tolerance(tolerance_mm) for row in METRICS if protocol in row.protocols]
+def metric_rows(protocol: Protocol, tolerance_mm: Tolerance) -> list[Metric]:
+    """Return the rows of a protocol, the tolerance of the surface Dice filled in.
+
+    Where that differs from scan to scan, one more row states it.
+    """
+    rows = [row.at_tolerance(tolerance_mm) for row in METRICS if protocol in row.protocols]
+    if protocol == "native" and not isinstance(tolerance_mm, int | float):
+        rows.append(OWN_TOLERANCE)
+    return rows
 
 
 def averaged(rows: Sequence[Metric]) -> list[Metric]:
@@ -183,7 +191,7 @@ METRICS: tuple[Metric, ...] = (
         "",
         4,
         "higher",
-        "share of both surfaces' voxels within {tolerance} mm of the other surface, counted in "
+        "share of both surfaces' voxels within {tolerance} of the other surface, counted in "
         "voxels; where slices lie further apart than that, a surface one slice off is outside; "
         "mean over the scans with hemorrhage, a missed one counts 0",
         lambda case: case.nsd,
@@ -464,3 +472,15 @@ METRICS: tuple[Metric, ...] = (
         bounds=_SHARE,
     ),
 )
+
+OWN_TOLERANCE = Metric(
+    "nsd_tolerance_mm",
+    "Tolerance of the NSD",
+    "mm",
+    1,
+    "zero",
+    "of this scan, by its slice distance",
+    lambda case: case.tolerance_mm,
+    averaged_over="none",
+)
+"""The row that states each scan's tolerance, where it goes by slice distance."""

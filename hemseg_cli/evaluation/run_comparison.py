@@ -27,6 +27,7 @@ from hemseg_cli.evaluation.comparison import (
     rank_runs,
 )
 from hemseg_cli.evaluation.metric_table import Metric
+from hemseg_cli.evaluation.nsd_tolerance import tolerance_settings, tolerance_text
 from hemseg_cli.evaluation.summary import Summary
 
 if TYPE_CHECKING:
@@ -150,10 +151,10 @@ def refuse_different_protocols(runs: Sequence[EvaluatedRun]) -> None:
             )
         if theirs.nsd_tolerance_mm != first.nsd_tolerance_mm:
             raise HemsegError(
-                f"{runs[0].name} was scored at a tolerance of {first.nsd_tolerance_mm:g} mm, "
-                f"{run.name} at {theirs.nsd_tolerance_mm:g} mm",
-                hint=f"{_evaluate_again(run)} --set "
-                f"evaluate.nsd_tolerance_mm={first.nsd_tolerance_mm:g}",
+                f"{runs[0].name} was scored at a tolerance of "
+                f"{tolerance_text(first.nsd_tolerance_mm)}, {run.name} at "
+                f"{tolerance_text(theirs.nsd_tolerance_mm)}",
+                hint=f"{_evaluate_again(run)} {tolerance_settings(first.nsd_tolerance_mm)}",
             )
 
 

@@ -14,6 +14,7 @@ from hemseg_cli.core.errors import CaseError
 from hemseg_cli.evaluation.class_pairs import HEMORRHAGE_PAIR, ClassPairs
 from hemseg_cli.evaluation.metric_table import Protocol, metric_rows
 from hemseg_cli.evaluation.metrics import MM3_PER_ML, CaseMetrics
+from hemseg_cli.evaluation.nsd_tolerance import Tolerance, slice_distance_mm, tolerance_at
 from hemseg_cli.evaluation.surfaces import Foreground, MaskPair, mask_pair
 from hemseg_cli.evaluation.volume_intervals import VolumeInterval
 from hemseg_cli.imaging.geometry import (
@@ -48,7 +49,7 @@ class CaseFiles:
     voxel_volume_mm3: float | None = None
     tilt_deg: float | None = None
     scan_class: str = ""
-    tolerance_mm: float = 2.0
+    tolerance_mm: Tolerance = 2.0
     protocol: Protocol = "native"
     network_mask: Path | None = None
     classes: ClassPairs = HEMORRHAGE_PAIR
@@ -112,7 +113,9 @@ def score_case(files: CaseFiles) -> CaseScore:
         prediction, truth = _on_one_grid(read_label(files.prediction), truth, files)
 
     tilt = tilt_deg(truth.affine) if files.tilt_deg is None else files.tilt_deg
-    maps = mask_pair(prediction.array, truth.array, _steps_mm(truth.affine, files))
+    steps_mm = _steps_mm(truth.affine, files)
+    tolerance_mm = tolerance_at(files.tolerance_mm, slice_distance_mm(steps_mm))
+    maps = mask_pair(prediction.array, truth.array, steps_mm)
     classes = files.classes
     _refuse_other_values(maps.truth, classes.truth, files.label)
     _refuse_other_values(maps.prediction, classes.predicted, files.prediction)
@@ -129,7 +132,7 @@ def score_case(files: CaseFiles) -> CaseScore:
     volume_mm3, warning = _voxel_volume_mm3(truth.affine, files)
     stated = files.volume_intervals
     case = CaseMetrics(
-        pair, volume_mm3, files.tolerance_mm, on_paper_grid, volume_interval_ml=stated.get(UNION)
+        pair, volume_mm3, tolerance_mm, on_paper_grid, volume_interval_ml=stated.get(UNION)
     )
     return CaseScore(
         files,
@@ -138,17 +141,21 @@ def score_case(files: CaseFiles) -> CaseScore:
         truth_digest=_digest(pair.truth),
         resampled=on_paper_grid is not None and files.prediction is not None and own_grid is None,
         warning=warning,
-        classes={key: _class_score(key, maps, volume_mm3, files) for key in classes.scored},
+        classes={
+            key: _class_score(key, maps, volume_mm3, tolerance_mm, files) for key in classes.scored
+        },
     )
 
 
-def _class_score(key: str, maps: MaskPair, volume_mm3: float, files: CaseFiles) -> ClassScore:
+def _class_score(
+    key: str, maps: MaskPair, volume_mm3: float, tolerance_mm: float, files: CaseFiles
+) -> ClassScore:
     """Score one class as if it were the only one; `maps`: the pair of label maps."""
     pair = files.classes.of_class(maps, key)
     case = CaseMetrics(
         pair,
         volume_mm3,
-        files.tolerance_mm,
+        tolerance_mm,
         volume_interval_ml=files.volume_intervals.get(key),
     )
     taken_for = files.classes.taken_for(maps, key)

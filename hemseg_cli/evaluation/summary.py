@@ -98,7 +98,7 @@ class Summary:
     split: str
     dataset: str
     trained_on: str
-    nsd_tolerance_mm: float
+    nsd_tolerance_mm: float | tuple[tuple[float, float], ...]
     n_cases: int
     n_missed: int
     n_false_positive: int
@@ -188,7 +188,7 @@ def summarise(
     """Summarise the table of the cases (`case_table`)."""
     by_class = tables_by_class(table)
     table = by_class.pop(UNION)
-    rows = metric_rows(config.protocol, config.nsd_tolerance_mm)
+    rows = metric_rows(config.protocol, config.nsd_tolerances_mm)
     bootstrap = None if config.protocol == "paper" else bootstrap_of(config)
     found = estimates(table, rows, bootstrap)
 
@@ -200,7 +200,7 @@ def summarise(
         split=scored.split,
         dataset=scored.dataset,
         trained_on=scored.trained_on,
-        nsd_tolerance_mm=config.nsd_tolerance_mm,
+        nsd_tolerance_mm=config.nsd_tolerances_mm,
         n_cases=len(table),
         n_missed=int((hemorrhage & ~predicted).sum()),
         n_false_positive=int((~hemorrhage & predicted).sum()),
