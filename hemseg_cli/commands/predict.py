@@ -43,6 +43,12 @@ _KeepIdentity = Annotated[
     bool | None,
     typer.Option("--keep-identity", help="DICOM output and volumes.csv say who the patient is."),
 ]
+_NameBy = Annotated[
+    str | None,
+    typer.Option(
+        "--name-by", metavar="RULE", help="Name DICOM by folder, patient, accession or series."
+    ),
+]
 _SaveProbabilities = Annotated[
     bool | None, typer.Option("--save-probabilities", help="Also write the probabilities.")
 ]
@@ -79,6 +85,7 @@ def predict(
     out: _Out = None,
     output_format: _OutputFormat = None,
     keep_identity: _KeepIdentity = None,
+    name_by: _NameBy = None,
     save_probabilities: _SaveProbabilities = None,
     upright: _Upright = None,
     part: _Part = None,
@@ -100,6 +107,7 @@ def predict(
             "predict.tta": tta,
             "predict.format": output_format,
             "predict.keep_identity": keep_identity,
+            "predict.name_by": name_by,
             "predict.save_probabilities": save_probabilities,
             "predict.upright": upright,
             "compute.workers": workers,

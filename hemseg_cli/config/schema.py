@@ -329,6 +329,9 @@ class NnunetConfig(Section):
     )
 
 
+NameRule = Literal["folder", "patient", "accession", "series"]
+
+
 class PredictConfig(Section):
     """`[predict]`.
 
@@ -417,6 +420,11 @@ class PredictConfig(Section):
         False,
         description="also write scan and mask resampled upright and at even steps, whose header "
         "shows the true mL in every viewer",
+    )
+    name_by: NameRule = Field(
+        "folder",
+        description="what names the masks of DICOM series: folder (or zip), patient, accession "
+        "(both with keep_identity), series (number and a digest); image files keep their names",
     )
     save_probabilities: bool = Field(
         False, description="also write the probabilities (8 bit, scale in the header)"

@@ -37,6 +37,7 @@ from hemseg_cli.inference.inputs.finding import (
     path_inputs,
     split_inputs,
 )
+from hemseg_cli.inference.inputs.naming_rules import check_rule
 from hemseg_cli.inference.outputs import OutputFolder
 from hemseg_cli.inference.pipeline import pipelined
 from hemseg_cli.inference.predict_result import PredictResult
@@ -68,9 +69,10 @@ def predict(
     """
     share = _share(part)
     formats = chosen_formats(config.predict.format)
+    check_rule(config.predict.name_by, keep_identity=config.predict.keep_identity)
     models = find_models(config, runs)
     run = ensemble_run(config, models)
-    found, trained_on, data_set = _inputs(config, models, inputs)
+    found, trained_on, data_set = _inputs(config, models, inputs, out)
 
     if data_set != trained_on:
         run = run.on(data_set)
@@ -141,11 +143,13 @@ class _Call:
 
 
 def _inputs(
-    config: Config, models: TrainedModels, inputs: Sequence[Path]
+    config: Config, models: TrainedModels, inputs: Sequence[Path], out: Path | None
 ) -> tuple[Inputs, str, str]:
     """The scans, and for those of a split the data sets of the training and of the scans."""
     if inputs:
-        found = path_inputs(inputs)
+        found = path_inputs(
+            inputs, name_by=config.predict.name_by, names_in=_folder_outside(out).records
+        )
         _say_left_out(found.left_out)
         return found, "", ""
 
@@ -268,8 +272,12 @@ def _folder(
     config: Config, run: RunDirectory, inputs: Sequence[Path], out: Path | None
 ) -> OutputFolder:
     if inputs or out is not None:
-        return OutputFolder((out or DEFAULT_OUT).absolute(), MASK_SUFFIX)
+        return _folder_outside(out)
     return OutputFolder(run.predictions(config.predict.split).absolute())
+
+
+def _folder_outside(out: Path | None) -> OutputFolder:
+    return OutputFolder((out or DEFAULT_OUT).absolute(), MASK_SUFFIX)
 
 
 def _threads(config: Config, workers: int) -> int | None:

@@ -27,7 +27,15 @@ from hemseg_cli.inference.measures import LesionRow, ScanMeasures, write_lesions
 from hemseg_cli.inference.outputs import OutputFolder
 
 # Keys of `[predict]` that decide which files are written, not what is in the mask.
-_OUTPUT_KEYS = {"format", "save_probabilities", "upright", "previews", "split", "checkpoint"}
+_OUTPUT_KEYS = {
+    "format",
+    "save_probabilities",
+    "upright",
+    "previews",
+    "name_by",
+    "split",
+    "checkpoint",
+}
 _END_BYTES = 2**20
 _START_TOLERANCE_S = 2.0
 _LOCK_WAIT_S = 60.0

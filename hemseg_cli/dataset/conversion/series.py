@@ -1,11 +1,14 @@
 """Convert any tree of DICOM files: one NIfTI per CT series (layout series)."""
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from hemseg_cli.config import Config
 from hemseg_cli.core.errors import HemsegError, UsageError
+from hemseg_cli.core.names_key import KEY_FILE, keyed_name, names_key
 from hemseg_cli.dataset.conversion.log import LOG_NAME
 from hemseg_cli.dataset.conversion.result import ConvertResult, Need
 from hemseg_cli.dataset.conversion.scans import (
@@ -52,7 +55,8 @@ def convert_series(config: Config, *, dry_run: bool, force: bool) -> ConvertResu
     with Tree(root) as tree:
         listing = find_series(tree)
         tasks = [
-            SeriesTask(root, series, folder / f"{series.name}.nii.gz") for series in listing.series
+            SeriesTask(root, series, folder / f"{series.name}.nii.gz")
+            for series in _with_keyed_names(listing.series, folder, dry_run=dry_run)
         ]
         done = {} if force else _find_done(config, tasks)
         todo = [task for task in tasks if task.scan not in done]
@@ -78,6 +82,14 @@ def convert_series(config: Config, *, dry_run: bool, force: bool) -> ConvertResu
         finally:
             log.save()  # also when interrupted: the same command then does the rest
     return ConvertResult(folder, tuple(log.rows), len(done), listing.left_out)
+
+
+def _with_keyed_names(found: Sequence[Series], folder: Path, *, dry_run: bool) -> list[Series]:
+    """Name the series with the output folder's own key, which a dry run does not make."""
+    if not found or (dry_run and not (folder / KEY_FILE).is_file()):
+        return list(found)
+    key = names_key(folder)
+    return [dataclasses.replace(series, name=keyed_name(series.name, key)) for series in found]
 
 
 def _find_done(config: Config, tasks: list[SeriesTask]) -> dict[str, Sidecar]:

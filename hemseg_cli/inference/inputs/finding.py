@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from hemseg_cli.config.schema import DataConfig
+from hemseg_cli.config.schema import DataConfig, NameRule
 from hemseg_cli.core.cases import cases_in_split, read_cases
 from hemseg_cli.core.errors import FileFormatError, HemsegError, UsageError
 from hemseg_cli.imaging.file_kind import Kind, file_kind, is_label_map
 from hemseg_cli.imaging.file_tree import walk_files
 from hemseg_cli.imaging.image_file import read_image
 from hemseg_cli.inference.inputs.naming import IMAGE_SUFFIXES, image_stem, with_own_names
+from hemseg_cli.inference.inputs.naming_rules import named_by
 
 if TYPE_CHECKING:
     from hemseg_cli.imaging.dicom.tree import Listing, Series
@@ -82,11 +83,15 @@ def split_inputs(data: DataConfig, split: str) -> list[ScanInput]:
     ]
 
 
-def path_inputs(inputs: Sequence[Path]) -> Inputs:
+def path_inputs(
+    inputs: Sequence[Path], *, name_by: NameRule = "folder", names_in: Path | None = None
+) -> Inputs:
     """List the scans in files, folders and zips, each once, under names that no two share.
 
-    A DICOM series is named after its folder or zip, and where that holds several, after both. Masks
-    that `predict` wrote and label maps are left out of a folder; a file that is named is taken.
+    A DICOM series is named by `name_by` (`naming_rules`): after its folder or zip, and where that
+    holds several, after both; `names_in`: the folder whose key makes the names of series
+    (`core.names_key`). Masks that `predict` wrote and label maps are left out of a folder; a file
+    that is named is taken.
     UsageError for a folder without any scan.
     """
     found: dict[tuple[Path, str], ScanInput] = {}
@@ -106,7 +111,8 @@ def path_inputs(inputs: Sequence[Path]) -> Inputs:
     # A file that one input leaves out may be named by another.
     taken = {source.path for source in found.values()}
     named = tuple(LeftOut(file, why) for file, why in left_out.items() if file not in taken)
-    return Inputs(with_own_names(list(found.values())), named)
+    sources = named_by(list(found.values()), name_by, names_in)
+    return Inputs(with_own_names(sources), named)
 
 
 def _series_key(source: ScanInput) -> str:
