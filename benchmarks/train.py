@@ -34,6 +34,7 @@ import published
 import torch
 from phantom_data import phantom_config
 from predict import peak_mb
+from small_matrix import FULL_MATRIX, recipe_keys
 from torch.utils.flop_counter import FlopCounterMode
 
 from hemseg_cli.config import Config
@@ -250,32 +251,12 @@ def _trained_dice(
 
 
 def _assignments(options: argparse.Namespace, model: str, recipe: str) -> list[str]:
-    """What a recipe needs beside its name: sizes in proportion to the phantom's matrix.
-
-    For `paper` the published way to predict.
-    """
-    scale = 512 // (options.matrix or 128)
+    """What a recipe needs beside its name: sizes in proportion to the phantom's matrix."""
     if model == "nnunet":
         return list(options.nnunet)
-    if recipe == "strong":
-        return [f"train.patch={_patch(model, scale)}", *options.strong]
-    keys = ["predict.overlap=0.25", "predict.weighting=constant", "predict.threshold=0.5"]
-    if scale > 1 and not options.letter:
-        i, j, k = published.SPACING_MM
-        keys += [
-            f"train.spacing_mm=[{i * scale}, {j * scale}, {k}]",
-            f"train.patch={_patch(model, scale)}",
-        ]
-        if model == "swin-unetr":
-            keys.append(f"train.pad_to=[{512 // scale}, {512 // scale}, 32]")
-    return keys
-
-
-def _patch(model: str, scale: int) -> list[int]:
-    """The patch of both recipes on a matrix of 512 / scale."""
-    if model == "swin-unetr":  # takes multiples of 32, and more than one of them
-        return [max(64, 128 // scale), max(64, 128 // scale), 32]
-    return [256 // scale, 256 // scale, 16]
+    own = options.strong if recipe == "strong" else []
+    scale = FULL_MATRIX // (options.matrix or 128)
+    return [*recipe_keys(model, recipe, scale, letter=options.letter), *own]
 
 
 def _row(row: dict[str, Any]) -> str:
