@@ -35,6 +35,7 @@ import numpy as np
 from small_matrix import FULL_MATRIX, recipe_keys
 
 from hemseg_cli.evaluation.bootstrap import Bootstrap, Interval
+from hemseg_cli.imaging.geometry import header_voxel_volume_mm3
 from hemseg_cli.imaging.intracranial import find_intracranial
 from hemseg_cli.imaging.nifti import Volume, read_volume, write_volume
 from hemseg_cli.imaging.orientation import to_canonical
@@ -265,7 +266,7 @@ def _by_scan(seeds: list[list[dict[str, str]]], key: str) -> np.ndarray[Any, Any
 def _column(rows: list[dict[str, str]], key: str) -> list[float]:
     if key == "lesion_precision":
         found = [float(row["lesions_predicted"]) for row in rows]
-        false = [float(row["lesions_false"]) for row in rows]
+        false = [float(row.get("lesions_false") or "nan") for row in rows]
         return [1 - b / a if a else float("nan") for a, b in zip(found, false, strict=True)]
     return [float(row[key]) if row[key] else float("nan") for row in rows]
 
@@ -326,11 +327,11 @@ class _Way:
     intracranial: str
 
 
-def _transferred(
-    options: argparse.Namespace, data: Path, demo: Path, way: _Way
-) -> dict[str, Any]:
+def _transferred(options: argparse.Namespace, data: Path, demo: Path, way: _Way) -> dict[str, Any]:
     """Predict all scans of the data set with the demo's run, and score the masks."""
-    run = next(path for path in sorted((demo / "runs").iterdir()) if (path / "checkpoints").is_dir())
+    run = next(
+        path for path in sorted((demo / "runs").iterdir()) if (path / "checkpoints").is_dir()
+    )
     out = demo / f"real-{way.intracranial or 'plain'}"
     images, labels = out / "images", out / "labels"
     for kind, target in (("image", images), ("label", labels)):
@@ -361,7 +362,7 @@ def _space(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Say how much of the true masks lies in the intracranial space, of all and of each scan."""
     del folder
     shares: dict[str, dict[str, tuple[int, int]]] = {target: {} for target in MASK_COLUMNS}
-    lost, seconds = [], []
+    lost, seconds, volumes_ml = [], [], []
     with (options.source / "table.csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             scan, _ = to_canonical(read_volume(options.source / row["image"]))
@@ -371,12 +372,17 @@ def _space(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             if space is None:
                 lost.append(row["patient"])
                 continue
+            volumes_ml.append(float(space.sum()) * header_voxel_volume_mm3(scan.affine) / 1000)
             for target, column in MASK_COLUMNS.items():
                 label, _ = to_canonical(read_volume(options.source / row[column]))
                 inside = label.array[space] > 0
                 shares[target][row["patient"]] = (int(inside.sum()), int((label.array > 0).sum()))
 
-    result: dict[str, Any] = {"not_found": lost, "seconds_per_scan": float(np.median(seconds))}
+    result: dict[str, Any] = {
+        "not_found": lost,
+        "seconds_per_scan": float(np.median(seconds)),
+        "space_ml": [float(np.quantile(volumes_ml, share)) for share in (0, 0.1, 0.5, 0.9, 1)],
+    }
     for target, by_scan in shares.items():
         worst = sorted((inside / of, scan) for scan, (inside, of) in by_scan.items() if of)[:3]
         inside, of = np.sum(list(by_scan.values()), axis=0)

@@ -393,6 +393,11 @@ class PredictConfig(Section):
         ge=0,
         description="margin around the box of the head (what lies 8 mm below the skin), mm",
     )
+    intracranial: bool | None = Field(
+        None,
+        description="keep what lies in the intracranial space only, where the skull shows it; "
+        "none: as the run (recipe paper: no, else yes)",
+    )
     window: Literal["largest", "patch"] | None = Field(
         None,
         description="windows of fully convolutional networks: the largest in plane that memory "

@@ -28,19 +28,23 @@ _TISSUE_FROM_HU = -200
 _FAT_BELOW_HU = -10
 _BRAIN_HU = (0, 100)
 
-# Sutures and thin bone need the narrow ones, an opened skull the others.
+# Sutures and thin bone need the narrow closings, the roofs of the orbits the wide ones.
 _NARROW_CLOSINGS_MM = (2.0, 4.0)
-_WIDE_CLOSINGS_MM = (8.0, 16.0, 32.0, 64.0)
+_WIDE_CLOSINGS_MM = (8.0, 16.0)
 _SAME_SPACE_NARROW = 0.5
 _SAME_SPACE_WIDE = 0.7
 _MOST_FAT_SHARE = 0.08
 _SPREAD_MM = 8.0
 
+# How an opened skull is told from a face: by directions in which there still is bone.
+_DIRECTIONS = 72
+_DIRECTIONS_WITH_BONE = 0.5
+_SAME_RADIUS = 0.3
+
 _WIDEST_CM2 = 60.0
 _BRAIN_SHARE = 0.6
-_CARRIED_FROM_CM2 = 30.0
-_CARRIED_MM = 16.0
-_FORAMEN_MAGNUM_CM2 = 10.0
+_OPENED_FROM_CM2 = 30.0
+_FORAMEN_MAGNUM_CM2 = 7.0
 _VERTEX_CM2 = 1.0
 _RIM_MM = 2.0
 
@@ -201,18 +205,14 @@ def _followed(
 ) -> dict[int, Mask]:
     """Follow the space from its widest slice through the slices in `order`, until it ends."""
     found: dict[int, Mask] = {}
-    before, carried_mm = widest, 0.0
+    before = widest
     for k in order:
         plane = _recognised(slices, k, before)
-        if plane is None and before.sum() * slices.pixel_cm2 >= _CARRIED_FROM_CM2:
-            # So large a space does not end from one slice to the next: its bone was not seen.
-            carried_mm += slices.steps_mm[2]
-            if carried_mm <= _CARRIED_MM:
-                plane = before & slices.head[:, :, k] & ~slices.bone[:, :, k]
+        # So large a space does not end from one slice to the next: its bone is not all there.
+        if plane is None and before.sum() * slices.pixel_cm2 >= _OPENED_FROM_CM2:
+            plane = _bridged(slices, k, before)
         elif plane is None:
-            plane = slices.enclosed(k, _NARROW_CLOSINGS_MM[-1]) & before
-        else:
-            carried_mm = 0.0
+            plane = slices.enclosed(k, _NARROW_CLOSINGS_MM[-1]) & slices.grown(before, _SPREAD_MM)
 
         if plane is None or plane.sum() * slices.pixel_cm2 < smallest_cm2:
             break
@@ -237,6 +237,47 @@ def _recognised(slices: _Slices, k: int, before: Mask) -> Mask | None:
         if not wide or slices.fat[:, :, k][plane].mean() <= _MOST_FAT_SHARE:
             return plane
     return None
+
+
+def _bridged(slices: _Slices, k: int, before: Mask) -> Mask | None:
+    """Return the space of a slice of an opened skull: that of the slice next to it, scaled.
+
+    By the bone that is left, seen from the middle: in each direction its distance, as a multiple of
+    the radius of the space next to it. None where too few directions have bone at that radius.
+    """
+    from scipy import ndimage  # slow to import
+
+    centre = np.array(ndimage.center_of_mass(before))
+    steps = np.array(slices.steps_mm[:2])
+
+    def directions(mask: Mask) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        x, y = ((np.argwhere(mask) - centre) * steps).T
+        turn = (np.arctan2(y, x) + np.pi) / (2 * np.pi)
+        return np.minimum((turn * _DIRECTIONS).astype(int), _DIRECTIONS - 1), np.hypot(x, y)
+
+    radius = np.zeros(_DIRECTIONS)
+    np.maximum.at(radius, *directions(before))
+
+    # The inner table: the nearest bone that is not far within, as the falx's calcium would be.
+    ratios = np.full(_DIRECTIONS, np.inf)
+    towards, distance = directions(slices.bone[:, :, k])
+    ratio = distance / np.maximum(radius[towards], 1.0)
+    at_radius = abs(ratio - 1) <= _SAME_RADIUS
+    np.minimum.at(ratios, towards[at_radius], ratio[at_radius])
+    known = ratios[np.isfinite(ratios)]
+    if len(known) < _DIRECTIONS_WITH_BONE * _DIRECTIONS:
+        return None
+
+    # Each pixel takes what the slice next to it has at the same place, scaled about the middle.
+    factor = 1 / float(np.median(known))
+    offset = centre * (1 - factor)
+    scaled = ndimage.affine_transform(
+        before.astype(np.uint8), np.full(2, factor), offset=offset, order=0
+    ).astype(bool)
+    plane = scaled & slices.head[:, :, k] & ~slices.bone[:, :, k]
+    if not plane.any() or slices.fat[:, :, k][plane].mean() > _MOST_FAT_SHARE:
+        return None
+    return np.asarray(plane)
 
 
 def _smoothed(space: Mask, slices: _Slices) -> Mask:

@@ -36,6 +36,7 @@ from hemseg_cli.inference.records import Claim, Record, claim, identity, release
 from hemseg_cli.inference.upright_copy import write_upright
 
 NO_HEAD = "no head was recognised in this scan: its mask means little"
+NO_SKULL = "the skull was not recognised: what lies outside it was not taken out of the mask"
 _ID_COLUMNS = {
     "patient_id": "PatientID",
     "accession_number": "AccessionNumber",
@@ -155,6 +156,8 @@ def compute_case(task: PredictionTask, ready: ReadCase | Claim) -> ComputedCase 
     found = predictor.infer(ready.even, ready.head)
     if scan.uneven is not None:
         found = found.on_own_slices(scan.uneven)
+    if ready.head.is_head and not found.skull_seen:
+        scan = replace(scan, warnings=(*scan.warnings, NO_SKULL))
     classes = predictor.classes
     mask = mask_of(found.probability, settings, scan.voxel_volumes_mm3, classes)
     network_mask = None

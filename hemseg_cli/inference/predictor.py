@@ -13,6 +13,7 @@ from hemseg_cli.config.schema import PredictConfig
 from hemseg_cli.core.classes import LabelClass
 from hemseg_cli.core.errors import UsageError
 from hemseg_cli.imaging.head_mask import HeadMask, find_head
+from hemseg_cli.imaging.intracranial import find_intracranial
 from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.imaging.orientation import from_canonical, to_canonical
 from hemseg_cli.imaging.uneven import UnevenSlices
@@ -28,11 +29,14 @@ class EnsembleOutput:
 
     `probability`: the mean of theirs, `deviation` its standard deviation where there are several.
     `own_grid`: the mean on the networks' own grid, where all of them are scored there.
+    `skull_seen`: False where it should be restricted to the intracranial space, which was not
+    found.
     """
 
     probability: Probability
     deviation: Probability | None = None
     own_grid: Volume | None = None
+    skull_seen: bool = True
 
     def on_own_slices(self, uneven: UnevenSlices) -> "EnsembleOutput":
         """Return what was found at even steps on the slices as they were acquired."""
@@ -100,9 +104,17 @@ class Predictor:
         outputs = [
             network.infer(canonical, found, self.config, self.device) for network in self.networks
         ]
+        mean, deviation = mean_and_deviation([output.probability for output in outputs])
+        if not self.settings.intracranial:
+            own_grid = _mean_on_own_grid([output.own_grid for output in outputs])
+            return EnsembleOutput(mean, deviation, own_grid)
+
+        # The output on the networks' own grid is not theirs any more: it is left out.
+        space = find_intracranial(canonical)
+        if space is None:
+            return EnsembleOutput(mean, deviation, skull_seen=False)
         return EnsembleOutput(
-            *mean_and_deviation([output.probability for output in outputs]),
-            own_grid=_mean_on_own_grid([output.own_grid for output in outputs]),
+            mean.within(space), None if deviation is None else deviation.within(space)
         )
 
     def probability(self, volume: Volume) -> NDArray[np.float32]:

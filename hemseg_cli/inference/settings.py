@@ -21,7 +21,8 @@ class Settings:
     `overlap` is a share of the window, `threshold` a probability, `min_component_ml` in mL.
     `crop`: only the box of the head is computed; `window`: the training patch, or the largest in
     plane that memory allows; `precision`: arithmetic of the network. `class_thresholds`: one for
-    each of several classes, in order of value; none: `threshold` for all.
+    each of several classes, in order of value; none: `threshold` for all. `intracranial`: what lies
+    outside the intracranial space is no hemorrhage.
     """
 
     overlap: float = 0.25
@@ -33,6 +34,7 @@ class Settings:
     window: Literal["largest", "patch"] = "largest"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     class_thresholds: tuple[float, ...] = ()
+    intracranial: bool = True
 
     def threshold_of(self, channel: int) -> float:
         """Return the threshold of a class, by its place in order of value."""
@@ -45,9 +47,10 @@ class Settings:
         return {key: value for key, value in values.items() if value != []}
 
 
-PUBLISHED = Settings(crop=False, window="patch", precision="float32")
+PUBLISHED = Settings(crop=False, window="patch", precision="float32", intracranial=False)
 """The way that the published baselines predict: the whole scan in windows of the training patch,
-overlap 0.25, constant weights, threshold 0.5. A run of recipe `paper` stores it."""
+overlap 0.25, constant weights, threshold 0.5, all that it finds kept. A run of recipe `paper`
+stores it."""
 
 
 def chosen_settings(config: PredictConfig, stored: Mapping[str, Any] | None) -> Settings:
@@ -72,7 +75,8 @@ def chosen_settings(config: PredictConfig, stored: Mapping[str, Any] | None) -> 
 def joint_settings(settings: Sequence[Settings]) -> Settings:
     """Return the settings of an ensemble's one mask.
 
-    Threshold and smallest component are the means over its networks.
+    Threshold and smallest component are the means over its networks; it is restricted to the
+    intracranial space where each of them is.
     """
     count = len(settings)
     return replace(
@@ -80,6 +84,7 @@ def joint_settings(settings: Sequence[Settings]) -> Settings:
         threshold=sum(one.threshold for one in settings) / count,
         min_component_ml=sum(one.min_component_ml for one in settings) / count,
         class_thresholds=_mean_thresholds(settings),
+        intracranial=all(one.intracranial for one in settings),
     )
 
 

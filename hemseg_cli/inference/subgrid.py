@@ -44,6 +44,14 @@ class Probability:
         whole[box_of(self.part)] = values
         return whole
 
+    def within(self, mask: NDArray[np.bool_]) -> "Probability":
+        """Return the values where a mask on the canonical grid, [i, j, k], is set, and 0 elsewhere.
+
+        The array of this object is used again.
+        """
+        self.values[..., ~mask[box_of(self.part)]] = 0
+        return self
+
     def union(self) -> "Probability":
         """Return the highest probability of any class, [i, j, k]."""
         return replace(self, values=self.values.max(axis=0)) if self.values.ndim == 4 else self

@@ -222,7 +222,12 @@ def _dice_of(
     The scan is predicted once, its components found once a threshold.
     """
     scan = read_volume(config.data.folder / case.image)
-    truth: NDArray[np.bool_] = read_volume(config.data.folder / case.label).array > 0
+    label = read_label(config.data.folder / case.label)
+    label = match_axes(label, scan.array.shape, scan.affine, what=f"label {case.label}")
+
+    # The networks take canonical axes, as in training: others would show them a mirrored head.
+    scan, _ = to_canonical(scan)
+    truth = np.ascontiguousarray(to_canonical(label)[0].array > 0)
     probability = np.ascontiguousarray(predictor.infer(scan).probability.full())
     voxel_ml = (case.voxel_volume_mm3 or header_voxel_volume_mm3(scan.affine)) / 1000
     pieces = {

@@ -10,7 +10,7 @@ from hemseg_cli.config import Config
 from hemseg_cli.config.schema import AugmentConfig, PredictConfig, TrainConfig
 from hemseg_cli.core.cases import Case
 from hemseg_cli.core.errors import Stopped
-from hemseg_cli.imaging.nifti import Volume, write_volume
+from hemseg_cli.imaging.nifti import Volume, read_volume, write_volume
 from hemseg_cli.inference.predictor import Predictor
 from hemseg_cli.models.checkpoint import read_checkpoint
 from hemseg_cli.training import tune_prediction as tuning
@@ -126,6 +126,31 @@ def test_mirrored_copies_are_not_tried_where_training_mirrored_nothing(tmp_path:
     assert count_passes(config_in(tmp_path, train=plain)) == 3
 
 
+def test_scans_on_other_axes_are_turned_to_those_of_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_in(tmp_path, train=TrainConfig(choose="mask"))
+    (case,) = cases_in(config, 1)
+    straight = tuned_by(make_run(tmp_path), config, [case])
+
+    # The same scan as L-P-S files, as SimpleITK writes them.
+    for name in (case.image, case.label):
+        volume = read_volume(config.data.folder / name)
+        turned = volume.affine @ np.diag([-1.0, -1.0, 1.0, 1.0])
+        turned[:3, 3] += volume.affine[:3, :2] @ (np.array(volume.array.shape[:2]) - 1)
+        write_volume(config.data.folder / name, Volume(volume.array[::-1, ::-1], turned))
+    real, seen = Predictor.infer, []
+
+    def infer(self: Predictor, volume: Volume, head: object = None) -> object:
+        seen.append(volume)
+        return real(self, volume)
+
+    monkeypatch.setattr(Predictor, "infer", infer)
+    chosen = tuned_by(make_run(tmp_path), config, [case])
+    assert chosen.dice == straight.dice > 0
+    np.testing.assert_array_equal(seen[0].array, scan(seed=0).array)
+
+
 def test_what_takes_too_long_is_not_tried(tmp_path: Path) -> None:
     config = config_in(tmp_path)
     *steps, chosen = tune_prediction(
@@ -163,6 +188,7 @@ def test_training_stores_its_tuning_and_survives_a_stop_in_it(
         "crop",
         "window",
         "precision",
+        "intracranial",
     }
     assert "prediction settings chosen on 2 val scans" in trained.run.log_file.read_text()
 
