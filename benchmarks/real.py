@@ -14,7 +14,8 @@ python benchmarks/real.py space --source PHE_SICH
     share of the blood and of the edema that lies in the intracranial space, scan by scan
 
 Minutes are CPU minutes of the training process on one thread: a busy machine takes longer, and
-gives the same figures. The table goes to stderr as the runs end.
+gives nearly the same figures. --epochs, in place of them, gives two checkouts the same steps
+whatever the machine does. The table goes to stderr as the runs end.
 """
 
 import argparse
@@ -77,13 +78,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--models", default="dynunet,nnunet")
     parser.add_argument("--recipes", default="strong,paper")
     parser.add_argument("--minutes", type=float, default=4.0, help="CPU minutes of each training")
+    parser.add_argument("--epochs", type=int, help="a fixed number of them, not minutes")
     parser.add_argument("--seeds", default="1")
     parser.add_argument("--matrix", type=int, default=128, help="128 or 256")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--baseline", type=Path, metavar="TREE", help="another checkout of hemseg")
-    parser.add_argument(
-        "--set", nargs="*", default=[], metavar="KEY=VALUE", help="config keys for this checkout"
-    )
+    for option, whose in (("--set", "both checkouts"), ("--set-ours", "this checkout alone")):
+        parser.add_argument(
+            option, nargs="*", default=[], metavar="KEY=VALUE", help=f"config keys for {whose}"
+        )
     parser.add_argument(
         "--folder", type=Path, help="where data and runs are kept (default: a temporary folder)"
     )
@@ -192,11 +195,12 @@ def _train_all(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 }
                 rows += _rows(target, model, recipe, tables)
     return {
-        "cpu_minutes": options.minutes,
+        "cpu_minutes": None if options.epochs else options.minutes,
+        "epochs": options.epochs,
         "threads": options.threads,
         "matrix": options.matrix,
         "seeds": options.seeds,
-        "set": options.set,
+        "set": [*options.set, *options.set_ours],
         "runs": rows,
     }
 
@@ -214,7 +218,8 @@ def _scored(
             f"data.dataset={data_set}",
             "predict.previews=false",
             "compute.workers=0",
-            *(options.set if run.label == "ours" else []),
+            *options.set,
+            *(options.set_ours if run.label == "ours" else []),
         ]
         common = ["-q", *(part for key in keys for part in ("--set", key))]
         _hemseg(
@@ -236,7 +241,9 @@ def _training(options: argparse.Namespace, run: _Run) -> list[str]:
     keys: Sequence[str] = _NNUNET_KEYS
     if run.model != "nnunet":
         keys = recipe_keys(run.model, run.recipe, FULL_MATRIX // options.matrix)
-    keys = [*keys, f"train.max_minutes={options.minutes}", f"train.seed={run.seed}"]
+    minutes = f"train.max_minutes={options.minutes}"
+    budget = f"train.epochs={options.epochs}" if options.epochs else minutes
+    keys = [*keys, budget, f"train.seed={run.seed}"]
     chosen = ["--model", run.model, "--recipe", run.recipe]
     return [*chosen, *(part for key in keys for part in ("--set", key))]
 

@@ -126,7 +126,8 @@ class _CoarseGrid:
         """Return a coarse mask on the scan's own voxels; a slice takes the nearest coarse one."""
         i, j, k = self.blocks
         slices = np.minimum((np.arange(shape[2]) + k // 2) // k, coarse.shape[2] - 1)
-        return coarse[np.ix_(np.arange(shape[0]) // i, np.arange(shape[1]) // j, slices)]
+        places = np.ix_(np.arange(shape[0]) // i, np.arange(shape[1]) // j, slices)
+        return np.asarray(coarse[places])
 
 
 @dataclass(frozen=True)
