@@ -55,7 +55,7 @@ patch = [16, 16, 4]
 batch_size = {batch}
 patches_per_scan = 1
 save_minutes = 0.02
-tensorboard = true
+trackers = ["tensorboard"]
 choose = "none"
 network = {{ channels = [4, 4, 8], strides = [1, [2, 2, 1], 2], kernels = [[3, 3, 1], 3, 3], \
 supervised_levels = 1 }}

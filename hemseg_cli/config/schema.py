@@ -598,8 +598,16 @@ class TrainConfig(Section):
         ge=1,
         description="batches in a row with a loss that is not finite after which training stops",
     )
-    tensorboard: bool = Field(
-        False, description="also write TensorBoard events (extra tensorboard)"
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
+        (),
+        description="where the training is shown, too: tensorboard (extra tensorboard); "
+        "wandb, mlflow (extra tracking), which send its figures to their servers",
+    )
+    picture_every: int | None = Field(
+        None,
+        ge=1,
+        description="validations between pictures of one val scan, with the contours of label and "
+        "mask, in train/pictures; none: no pictures",
     )
     spacing_mm: tuple[NotNegative, NotNegative, NotNegative] = Field(
         (0.0, 0.0, 0.0),

@@ -77,6 +77,9 @@ def _wanted(config: Config, stated: Collection[str], file: Path) -> dict[str, st
     if "train.factory" in stated and config.train.factory is not None:
         wanted["train.factory"] = "this code would be run"
 
+    if "train.trackers" in stated and {"wandb", "mlflow"} & set(config.train.trackers):
+        wanted["train.trackers"] = "figures and pictures of the training would go to a server"
+
     inside = [Path.cwd().resolve(), file.resolve().parent]
     for key in _PATH_KEYS:
         value = _value(config, key) if key in stated else None

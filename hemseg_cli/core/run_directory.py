@@ -77,6 +77,10 @@ class RunDirectory:
         """One row per epoch."""
         return self.path / "train" / "history.csv"
 
+    def picture_file(self, epoch: int) -> Path:
+        """The picture of an epoch's validation."""
+        return self.path / "train" / "pictures" / f"epoch-{epoch:04d}.png"
+
     @property
     def checkpoints(self) -> Path:
         """The folder of `last.pt` and `best.pt`."""

@@ -133,15 +133,15 @@ def _tile(
     pixels_per_mm = _TILE / max(_TILE_MM, float(extent_mm.max()))
     width, height = (max(1, round(float(mm) * pixels_per_mm)) for mm in extent_mm)
     slice_picture = (
-        Image.fromarray(_as_seen(gray))
+        Image.fromarray(as_seen(gray))
         .resize((width, height), Image.Resampling.BICUBIC)
         .convert("RGB")
     )
     pixels = np.array(slice_picture)
     for value, colour in colours.items():
         shown = (mask == value) * np.uint8(255)
-        large = Image.fromarray(_as_seen(shown)).resize((width, height), Image.Resampling.BILINEAR)
-        pixels[_edge(np.asarray(large) >= 128)] = colour
+        large = Image.fromarray(as_seen(shown)).resize((width, height), Image.Resampling.BILINEAR)
+        pixels[edge(np.asarray(large) >= 128)] = colour
     tile = Image.new("RGB", (_TILE, _TILE))
     tile.paste(Image.fromarray(pixels), ((_TILE - width) // 2, (_TILE - height) // 2))
     draw = ImageDraw.Draw(tile)
@@ -169,15 +169,17 @@ def _write_header(picture: "Image", row: ScanMeasures) -> None:
     draw.text((10, 36), note, fill=_ALERT if row.review else _FAINT, font=font(13))
 
 
-def _as_seen(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Canonical i runs to the right and j to anterior.
+def as_seen(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Turn a slice [i, j] on canonical axes to [rows, columns] as radiology shows it.
 
-    A picture's rows run down and show the patient's right on the left.
+    Canonical i runs to the right and j to anterior; a picture's rows run down and show the
+    patient's right on the left.
     """
     return np.ascontiguousarray(image[::-1, ::-1].T)
 
 
-def _edge(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def edge(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the pixels of a mask [i, j] at its border."""
     from scipy import ndimage
 
     return np.asarray(mask & ~ndimage.binary_erosion(mask), dtype=bool)

@@ -1,17 +1,17 @@
-"""Show a training: validation Dice, best, loss, epoch, rate, time left, memory; TensorBoard too."""
+"""Show a training: validation Dice, best, loss, epoch, rate, time left, memory; trackers too."""
 
-import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from hemseg_cli.core import console
-from hemseg_cli.core.errors import HemsegError
 from hemseg_cli.core.run_directory import RunDirectory
 from hemseg_cli.training.loop import EpochDone, Event, StepDone
+from hemseg_cli.training.picture import write_picture
 from hemseg_cli.training.state import TrainState
+from hemseg_cli.training.tracking import Trackers
 
 _LOSS_SMOOTHING = 0.95  # of the running mean of the loss that is shown
 
@@ -19,25 +19,21 @@ _LOSS_SMOOTHING = 0.95  # of the running mean of the loss that is shown
 class Display:
     """Follows the loop's events.
 
-    `track` is None where this process does not talk, `board` where TensorBoard is off.
+    `track` is None where this process does not talk. Pictures of validations go to `run`.
     """
 
     def __init__(
         self,
         state: TrainState,
         track: console.Track | None,
-        board: Any,
+        trackers: Trackers,
+        run: RunDirectory,
         *,
         steps: int,
         batches: int,
     ) -> None:
-        self._state, self._track, self._board, self._steps, self._batches = (
-            state,
-            track,
-            board,
-            steps,
-            batches,
-        )
+        self._state, self._track, self._trackers, self._run = state, track, trackers, run
+        self._steps, self._batches = steps, batches
         self._loss: float | None = None
         if track is not None:
             # The first fields are the last to go where a terminal is narrow.
@@ -59,8 +55,7 @@ class Display:
                 if self._loss is None
                 else _LOSS_SMOOTHING * self._loss + (1 - _LOSS_SMOOTHING) * event.loss
             )
-            if self._board is not None:
-                self._board.add_scalar("loss/step", event.loss, progress.step)
+            self._trackers.step(event.loss, progress.step)
         if self._track is not None:
             self._track.update(
                 done=self._share(),
@@ -84,10 +79,11 @@ class Display:
                 )
             train = self._state.config.train
             console.say(epoch_text(row, None if train.max_minutes else train.epochs))
-        if self._board is not None:
-            for key, value in row.items():
-                if key.startswith(("train_", "val_", "lr")) and value is not None:
-                    self._board.add_scalar(key, value, row["epoch"])
+        self._trackers.epoch(row)
+        if event.validation is not None and event.validation.picture is not None:
+            file = self._run.picture_file(row["epoch"])
+            write_picture(file, event.validation.picture)
+            self._trackers.picture(file, row["epoch"])
 
     def _share(self) -> float:
         """The share of the training that is done, by steps or by minutes."""
@@ -103,22 +99,6 @@ class Display:
         if gained <= 0:
             return "-"
         return duration_text((time.monotonic() - self._begun) / gained * (1 - self._share()))
-
-
-@contextlib.contextmanager
-def tensorboard(run: RunDirectory) -> Iterator[Any]:
-    """A TensorBoard writer into `train/tensorboard`.
-
-    HemsegError naming the extra where it is not installed.
-    """
-    try:
-        from torch.utils.tensorboard import SummaryWriter  # an extra
-    except ImportError:
-        raise HemsegError(
-            "train.tensorboard = true needs TensorBoard", hint="pip install 'hemseg[tensorboard]'"
-        ) from None
-    with SummaryWriter(str(run.history_file.parent / "tensorboard")) as writer:
-        yield writer
 
 
 def epoch_text(row: Mapping[str, Any], epochs: int | None) -> str:

@@ -30,7 +30,7 @@ from hemseg_cli.training.schedule import LearningRateSchedule
 
 # Keys that may change between a run and its resume: they change where and how, never what is
 # computed.
-_FREE_KEYS = ("train.tensorboard", "train.save_minutes", "data.root")
+_FREE_KEYS = ("train.trackers", "train.picture_every", "train.save_minutes", "data.root")
 _COMPARED_SECTIONS = ("train", "data")
 NEVER = -1.0
 

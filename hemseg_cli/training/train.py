@@ -14,7 +14,7 @@ from hemseg_cli.core.run_directory import RunDirectory
 from hemseg_cli.inference.predictor import torch_device
 from hemseg_cli.models.registry import model_to_train
 from hemseg_cli.training.data_sets import DataSetCases, check_contamination, data_set_cases
-from hemseg_cli.training.display import Display, tensorboard
+from hemseg_cli.training.display import Display
 from hemseg_cli.training.distributed import Processes, process_group
 from hemseg_cli.training.fine_tuning import read_start
 from hemseg_cli.training.finishing import finish_run, stopped
@@ -38,6 +38,7 @@ from hemseg_cli.training.setup import (
 )
 from hemseg_cli.training.signals import StopRequest, stop_requests
 from hemseg_cli.training.state import TrainState, load_last
+from hemseg_cli.training.tracking import Trackers, open_trackers
 
 
 @dataclass(frozen=True)
@@ -274,9 +275,8 @@ def _display(
 ) -> Iterator[Display]:
     steps = state.config.train.epochs * len(setup.plan)
     with contextlib.ExitStack() as stack:
-        board = track = None
+        track, trackers = None, Trackers({})
         if processes.is_main:
             track = stack.enter_context(console.live("training", total=1.0, unit="%"))
-            if state.config.train.tensorboard:
-                board = stack.enter_context(tensorboard(run))
-        yield Display(state, track, board, steps=steps, batches=len(setup.plan))
+            trackers = stack.enter_context(open_trackers(state.config, run))
+        yield Display(state, track, trackers, run, steps=steps, batches=len(setup.plan))

@@ -20,6 +20,7 @@ from hemseg_cli.imaging.preprocess import restore_probability
 from hemseg_cli.inference.settings import PUBLISHED, Settings, chosen_settings
 from hemseg_cli.inference.sliding_window import sliding_window
 from hemseg_cli.training.distributed import Processes
+from hemseg_cli.training.picture import contour_picture
 from hemseg_cli.training.state import TrainState
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Validation:
     """All scans of a validation: means over them."""
 
     cases: tuple[ValidatedCase, ...]
+    picture: NDArray[np.uint8] | None = None  # of one scan, in the main process
 
     @property
     def dice(self) -> float:
@@ -94,6 +96,7 @@ def validate(
     CPU while the network computes the next one.
     """
     network = state.mean.network.eval()
+    shown, picture = _shown_case(state, cases, processes), None
     scores: list[Future[ValidatedCase]] = []
     with ThreadPoolExecutor(1) as pool:
         for start in range(0, len(cases), processes.size):
@@ -101,6 +104,8 @@ def validate(
                 case = cases[start + processes.rank]
                 probability = _validate_case(state, network, case)
                 scores.append(pool.submit(_score_case, state, case, probability))
+                if start + processes.rank == shown:
+                    picture = contour_picture(case, probability, DEFAULT_THRESHOLD)
                 # One volume waits at most: a val split of them would not fit into memory.
                 if len(scores) > 1:
                     scores[-2].result()
@@ -111,8 +116,24 @@ def validate(
     yield Validation(
         tuple(
             by_rank[index % processes.size][index // processes.size] for index in range(len(cases))
-        )
+        ),
+        picture,
     )
+
+
+def _shown_case(
+    state: TrainState, cases: "Sequence[PreparedCase]", processes: Processes
+) -> int | None:
+    """Choose the scan of which the main process draws a picture, the same in every validation.
+
+    The first of its scans with hemorrhage; None where it is not this validation's turn.
+    """
+    train = state.config.train
+    number = state.progress.epoch // train.validation_every
+    if train.picture_every is None or not processes.is_main or number % train.picture_every:
+        return None
+    mine = range(0, len(cases), processes.size)
+    return next((index for index in mine if cases[index].foreground_voxels), None)
 
 
 def predict_settings(state: TrainState) -> dict[str, Any]:

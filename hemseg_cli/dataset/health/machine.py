@@ -38,6 +38,7 @@ EXTRAS = {
     "dask": ("distributed",),
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "tensorboard": ("tensorboard",),
+    "tracking": ("wandb", "mlflow-skinny"),
 }
 _FOR = {
     "nnunet": "nnU-Net itself",
@@ -46,6 +47,7 @@ _FOR = {
     "dask": "many machines",
     "onnx": "export to ONNX",
     "tensorboard": "TensorBoard events",
+    "tracking": "Weights & Biases and MLflow",
 }
 
 
