@@ -296,7 +296,9 @@ def test_patience_ends_the_training(place: Path) -> None:
 def test_tensorboard_events_are_written_where_asked_for(place: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    result = train(small_config(place, "train.trackers=['tensorboard']", "train.epochs=1"), run="board")
+    result = train(
+        small_config(place, "train.trackers=['tensorboard']", "train.epochs=1"), run="board"
+    )
     events: Any = EventAccumulator(str(result.run.history_file.parent / "tensorboard"))
     events.Reload()
     assert [event.value for event in events.Scalars("val_dice")] == [
