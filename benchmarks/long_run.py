@@ -1,7 +1,7 @@
 """Rehearse a long training in minutes: every save, validation, resume, fold and process event.
 
 python benchmarks/long_run.py [--scans 200,500] [--epochs 300] [--folder DIR]
-    trains a tiny network on a case table of full size, of scans of 32 x 32 x 8, by the command line:
+    trains a tiny network on a case table of full size (scans of 32 x 32 x 8) by the command line:
     whole, stopped and resumed again and again, as one of five folds, and in two processes. Prints
     one JSON object: memory (MB) and processor seconds per epoch in the first and the last third of
     each training and their ratios, whether the stopped training gave the weights of the whole one,
