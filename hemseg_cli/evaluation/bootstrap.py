@@ -46,6 +46,11 @@ SIZE = (0.0, math.inf)
 
 _DRAWN_AT_ONCE = 1 << 20  # numbers held at once
 _TIE = 1e-12
+# The least standard error of a resample, of that of all patients. Where most patients are equal (an
+# HD95 of one pixel, a surface Dice of 1) some resamples hold no other, and their t is infinite: 12
+# real scans had an HD95 of 3.1 mm without interval. Coverage is the same with and without it where
+# values differ (`benchmarks/coverage.py`).
+_LEAST_ERROR = 0.25
 
 
 @dataclass(frozen=True)
@@ -193,9 +198,10 @@ def studentised(sums: Floats, bootstrap: Bootstrap) -> Studentised:
     # Each resample's distance from the mean in units of its own standard error, squared.
     drawn = resampled_sums(_moments(sums), bootstrap.samples, bootstrap.seed)
     with np.errstate(divide="ignore", invalid="ignore"):
-        resampled = (drawn[:, 0] / drawn[:, 1] - mean) ** 2 / _squared_error(*drawn.T)
+        squared = np.maximum(_squared_error(*drawn.T), (_LEAST_ERROR * error) ** 2)
+        resampled = (drawn[:, 0] / drawn[:, 1] - mean) ** 2 / squared
 
-    # A resample of equal patients has no spread: its t is infinite, which is as far as can be.
+    # A resample in which nothing could be rated is as far away as can be.
     resampled[np.isnan(resampled)] = math.inf
     observed = (mean / error) ** 2 * (1 - _TIE)
     p = float((np.count_nonzero(resampled >= observed) + 1) / (len(resampled) + 1))
@@ -217,9 +223,10 @@ def _log_studentised(sums: Floats, bootstrap: Bootstrap) -> tuple[float, float]:
     drawn = resampled_sums(_moments(sums), bootstrap.samples, bootstrap.seed)
     means, squared = drawn[:, 0] / drawn[:, 1], _squared_error(*drawn.T)
     with np.errstate(divide="ignore", invalid="ignore"):
-        resampled = (np.log(means / mean) * means) ** 2 / squared
+        relative = np.maximum(squared / means**2, (_LEAST_ERROR * error) ** 2)
+        resampled = np.log(means / mean) ** 2 / relative
 
-    # A resample without spread, or of zeros alone, is as far away as can be.
+    # A resample of zeros alone is as far away as can be.
     resampled[np.isnan(resampled)] = math.inf
     reach = error * math.sqrt(_largest_allowed(resampled, bootstrap))
     if not math.isfinite(reach):
