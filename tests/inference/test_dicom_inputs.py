@@ -16,7 +16,7 @@ from hemseg_cli.core import console
 from hemseg_cli.dataset.phantom.dataset import PhantomScan, make_phantom
 from hemseg_cli.imaging.nifti import read_volume, write_volume
 from hemseg_cli.inference.predict import predict
-from tests.dicom_files import head, slice_bytes
+from tests.dicom_files import head, head_pixels, slice_bytes
 from tests.inference.small_model import config_in, make_run, scan
 
 QUIET = PredictConfig(previews=False)
@@ -154,6 +154,20 @@ def test_what_convert_refuses_is_refused_and_the_others_are_done(
     assert "1 missing" in errors["gap"]
     assert "the file is empty (0 bytes): empty.dcm" in errors["lost"]
     assert "or a CT series (modality MR, not CT)" in errors["magnet"]
+
+
+def test_padding_is_said_and_is_no_reason_to_look(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (work / "ct").mkdir()
+    for number in range(12):
+        hu = head_pixels(number)
+        hu[:2, :2] = -3024
+        file = work / f"ct/{number}.dcm"
+        file.write_bytes(slice_bytes(number, hu=hu, PixelPaddingValue=-2000))
+    result = predict(config_in(work, predict=QUIET), inputs=[work / "ct"], out=work / "out")
+    assert "padding set to air: 12 of 12 slices" in capsys.readouterr().err
+    assert "padding" not in result.predicted[0].review_reason
 
 
 @needs_highdicom

@@ -11,6 +11,8 @@ from hemseg_cli.imaging.dicom.faults import counted
 from hemseg_cli.imaging.dicom.slice import Slice
 from hemseg_cli.imaging.hounsfield import PADDING_HU
 
+PADDING_SET = "padding set to air"
+"""What `to_hu` says of a scan with padding, which many scanners write: no reason for doubt."""
 _PADDING_BELOW_HU = -1200
 """Air is -1000 and noise or clipping takes it to -1024 or a little below.
 
@@ -63,7 +65,7 @@ def to_hu(
         mask = _padding_mask(one, hu[index]) if repair else None
         if mask is not None:
             padded.append((index, mask))
-            notes.setdefault("padding set to air", []).append(one.name)
+            notes.setdefault(PADDING_SET, []).append(one.name)
 
     # Once all slices are in HU: what air is in this scan, the padded slices tell together.
     if padded:

@@ -172,6 +172,7 @@ def _sheared(affine: Affine, voxel_volume_mm3: float) -> Affine | None:
 
 
 def _read_series(source: ScanInput, keep_identity: bool) -> Scan:
+    from hemseg_cli.imaging.dicom.hounsfield import PADDING_SET
     from hemseg_cli.imaging.dicom.identity import read_identity
     from hemseg_cli.imaging.dicom.series import read_series  # pydicom is slow to import
     from hemseg_cli.imaging.dicom.tree import Tree
@@ -184,17 +185,19 @@ def _read_series(source: ScanInput, keep_identity: bool) -> Scan:
 
     canonical, change = to_canonical(volume)
     uneven = _uneven_slices(np.array(sidecar.slice_positions_mm), change)
+    # Padding is said, and is no reason for a person to look.
+    padding = tuple(said for said in sidecar.warnings if said.startswith(PADDING_SET))
     return Scan(
         canonical,
         change,
         volume.affine,
         sidecar.voxel_volume_mm3,
-        warnings=sidecar.warnings,
+        warnings=tuple(said for said in sidecar.warnings if said not in padding),
         slices=sidecar.source_slices,
         slices_in=source.path,
         identity=identity,
         uneven=uneven,
-        notes=() if uneven is None else (_uneven_note(uneven),),
+        notes=padding if uneven is None else (*padding, _uneven_note(uneven)),
         true_affine=np.array(sidecar.true_affine),
     )
 
