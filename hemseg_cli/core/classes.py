@@ -35,6 +35,9 @@ class LabelClass:
     parent: str = ""
 
 
+# Of the codes DICOM's own dictionary (PS3.16) has hemorrhage and edema; IPH is "Cerebral hemorrhage
+# (disorder)", SAH "Subarachnoid intracranial hemorrhage (disorder)". Those of IVH, SDH and EDH were
+# not confirmed against a release of SNOMED CT: compare them before clinical exchange.
 PREDEFINED = (
     LabelClass(1, "hemorrhage", "Intracranial hemorrhage", "50960005", (214, 39, 40)),
     LabelClass(2, "IPH", "Intraparenchymal hemorrhage", "274100004", (255, 127, 14), "hemorrhage"),

@@ -82,4 +82,5 @@ def _whole(lesions: Sequence[Lesion]) -> Measures:
         sum(lesion.volume_ml for lesion in lesions),
         sum(lesion.abc2_ml for lesion in lesions),
         mean_hu(lesions),
+        lesions=len(lesions),
     )

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import shutil
+import subprocess
 import zipfile
 from pathlib import Path
 
@@ -203,7 +204,7 @@ def test_real_tilted_two_part_scan_goes_from_zip_to_mask_on_its_own_slices(
 
     place = shared_data / "head-ct-ge.zip"
     command = ["predict", str(place), "--out", "out", "--json", "--quiet", "--device", "cpu"]
-    assert run([*command, "--format", "nifti,dicom-seg"]) == 0
+    assert run([*command, "--format", "dicom-sr,dicom-pdf"]) == 0
     answer = json.loads(capsys.readouterr().out)
     console.configure()
     (row,) = answer["predicted"]
@@ -232,3 +233,13 @@ def test_real_tilted_two_part_scan_goes_from_zip_to_mask_on_its_own_slices(
     np.testing.assert_array_equal(seg, mask)
     assert names == [valid_uid(one.SOPInstanceUID) for one in headers]
     np.testing.assert_allclose(places, positions, atol=1e-3)
+
+    # One command, three objects of the same study, all as the standard has them.
+    for suffix in ("mask", "sr", "pdf"):
+        file = work / f"out/{row['scan']}_{suffix}.dcm"
+        assert dcmread(file).StudyInstanceUID == headers[0].StudyInstanceUID
+        if shutil.which("dciodvfy") is not None:
+            answer = subprocess.run(
+                ["dciodvfy", str(file)], capture_output=True, text=True, check=False
+            )
+            assert [line for line in answer.stderr.splitlines() if line.startswith("Error")] == []

@@ -123,8 +123,17 @@ def _groups(path: Path) -> list[Any]:
 
 def _numbers(group: Any) -> tuple[float, float, float | None]:
     """Volume, ABC/2 and mean HU of a group."""
-    volume, abc2, *hu = [float(one.value) for one in group.get_measurements()]
-    return volume, abc2, hu[0] if hu else None
+    by_name: dict[str, list[float]] = {}
+    for one in group.get_measurements():
+        by_name.setdefault(one.name.meaning, []).append(float(one.value))
+    volume, abc2 = by_name["Volume"]
+    return volume, abc2, by_name.get("Attenuation Coefficient", [None])[0]
+
+
+def _lesions(group: Any) -> int:
+    """How many lesions a group counts."""
+    (found,) = [one.value for one in group.get_measurements() if one.name.value == "246206008"]
+    return int(found)
 
 
 @pytest.mark.parametrize("classes", [HEMORRHAGE_ONLY, FIVE], ids=["one class", "five classes"])
@@ -216,6 +225,7 @@ def test_report_of_five_classes_has_each_class_lesion_and_the_union(tmp_path: Pa
         whole = by_name[each.name]
         assert whole.finding_type.value == each.snomed
         assert _numbers(whole)[0] == pytest.approx(output.measured.row.class_ml[each.key], abs=1e-4)
+        assert _lesions(whole) == (0 if each.key == "EDH" else 2)
     # EDH is empty: 0 mL, and no density.
     assert _numbers(by_name["Epidural hemorrhage"]) == (0.0, 0.0, None)
 
@@ -224,6 +234,21 @@ def test_report_of_five_classes_has_each_class_lesion_and_the_union(tmp_path: Pa
     assert union.tracking_identifier == "All hemorrhage"
     total_ml = np.count_nonzero(mask) * PIXEL_MM * PIXEL_MM * STEP_MM / 1000
     assert float(union.get_measurements()[0].value) == pytest.approx(total_ml, abs=1e-3)
+    assert _lesions(union) == output.measured.row.lesions
+
+
+def test_report_of_very_many_lesions_has_the_largest_and_counts_all(tmp_path: Path) -> None:
+    from hemseg_cli.inference.dicom_output import write_report
+
+    output, _, _ = _output(tmp_path, HEMORRHAGE_ONLY)
+    first, second = output.measured.lesions
+    many = replace(output.measured, lesions=(*[first] * 40, *[second] * 40))
+    write_report(tmp_path / "many.dcm", replace(output, measured=many))
+    whole, *lesions = _groups(tmp_path / "many.dcm")
+    assert _lesions(whole) == 80
+    assert [_numbers(one)[0] for one in lesions] == pytest.approx(
+        [first.volume_ml] * 40 + [second.volume_ml] * 10, abs=1e-4
+    )
 
 
 @pytest.mark.parametrize("classes", [HEMORRHAGE_ONLY, FIVE], ids=["one class", "five classes"])
@@ -308,3 +333,11 @@ def test_page_of_many_classes_and_lesions_keeps_to_its_room(tmp_path: Path) -> N
     rows = [row[0] for row in page_table(output, 12)]
     assert len(rows) == 12
     assert rows[-1] == "and 4 smaller lesions"
+
+
+def test_codes_that_the_standard_lists_are_its_own() -> None:
+    from pydicom.sr.codedict import codes
+
+    by_key = {each.key: each.snomed for each in PREDEFINED}
+    assert by_key["hemorrhage"] == codes.SCT.Hemorrhage.value
+    assert by_key["edema"] == codes.SCT.Edema.value
