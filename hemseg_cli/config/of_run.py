@@ -23,7 +23,14 @@ def data_of(config: Config, trained: Config) -> DataConfig:
     The one that it was trained on (`trained`), with each `data` key that the user states on top.
 
     A key is stated in the config file, in a `HEMSEG_DATA__` variable, with `--set` or by an option,
-    even if it is stated at its default.
+    even if it is stated at its default. A project that was copied or moved keeps the old place in
+    its runs: where there is no case table, and the user's own `data.root` has one of that name, it
+    is taken.
     """
     stated = {key: getattr(config.data, key) for key in config.data.model_fields_set}
-    return trained.data.model_copy(update=stated)
+    data = trained.data.model_copy(update=stated)
+    if data.cases_file.is_file():
+        return data
+
+    moved = data.model_copy(update={"root": config.data.root})
+    return moved if moved.cases_file.is_file() else data

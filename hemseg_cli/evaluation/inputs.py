@@ -60,7 +60,7 @@ def run_inputs(config: Config, name: str | None, *, allow_missing: bool) -> Eval
     run = open_run(config.runs.root, name)
     split = config.evaluate.split
     trained = config_of_run(config, run.config_file)
-    data = data_of_run(config, trained)
+    data = data_of(config, trained)
     run = run_on_data(run, data, trained)
     table = read_cases(data.cases_file)
     chosen = cases_in_split(table, split)
@@ -207,20 +207,6 @@ def _class_pairs(
             hint="--protocol native",
         )
     return pairs
-
-
-def data_of_run(config: Config, trained: Config) -> DataConfig:
-    """Return the data set that a run is scored on: its own, with what the user states on top.
-
-    A project that was copied or moved keeps the old place in its runs: where there is no case table
-    and the user's own `data.root` has one of that name, it is taken.
-    """
-    data = data_of(config, trained)
-    if data.cases_file.is_file():
-        return data
-
-    moved = data.model_copy(update={"root": config.data.root})
-    return moved if moved.cases_file.is_file() else data
 
 
 def run_on_data(run: RunDirectory, data: DataConfig, trained: Config) -> RunDirectory:

@@ -34,8 +34,9 @@ class PredictResult:
 
     @property
     def failed(self) -> bool:
-        """Whether some scan could not be predicted."""
-        return bool(self.failures)
+        """Whether some scan could not be predicted, or everything given was left out."""
+        nothing = not self.predicted and not self.already_done
+        return bool(self.failures) or (nothing and bool(self.left_out))
 
     def payload(self) -> dict[str, Any]:
         """Return the result as JSON has it."""

@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
-from hemseg_cli.config import Config, config_of_run
+from hemseg_cli.config import Config, config_of_run, data_of
 from hemseg_cli.core import console
 from hemseg_cli.core.cases import read_cases
 from hemseg_cli.core.errors import HemsegError, UsageError
 from hemseg_cli.core.files import remove_leftovers, write_text
 from hemseg_cli.core.run_directory import RunDirectory, open_run
-from hemseg_cli.evaluation.inputs import data_of_run, run_on_data
+from hemseg_cli.evaluation.inputs import run_on_data
 from hemseg_cli.inference.outputs import OutputFolder
 from hemseg_cli.reporting import content
 from hemseg_cli.reporting.charts import charts
@@ -229,7 +229,7 @@ def _viewer(config: Config, results: Sequence[RunResults]) -> Viewer:
     """
     if config.report.viewer_cases == 0:
         return Viewer()
-    data = data_of_run(config, config_of_run(config, results[0].run.config_file))
+    data = data_of(config, config_of_run(config, results[0].run.config_file))
     try:
         cases = read_cases(data.cases_file)
     except HemsegError as error:
@@ -253,7 +253,7 @@ def _on_data(config: Config, run: RunDirectory) -> RunDirectory:
         return run
 
     trained = config_of_run(config, run.config_file)
-    elsewhere = run_on_data(run, data_of_run(config, trained), trained)
+    elsewhere = run_on_data(run, data_of(config, trained), trained)
     return elsewhere if evaluated_splits(elsewhere) else run
 
 

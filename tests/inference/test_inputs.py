@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from hemseg_cli.app import run as run_cli
 from hemseg_cli.config.schema import PredictConfig
+from hemseg_cli.core.cases import Case, write_cases
 from hemseg_cli.imaging.nifti import Volume, read_volume, write_volume
 from hemseg_cli.inference.inputs.naming import image_stem
 from hemseg_cli.inference.predict import predict
@@ -56,6 +58,36 @@ def test_what_is_given_is_predicted_failed_or_left_out_by_name(work: Path) -> No
     files = [path for path in (work / "in").rglob("*") if path.is_file()]
     assert len(files) == len(result.predicted) + len(result.failures) + len(left_out)
     assert json.dumps(result.payload())
+
+
+@pytest.mark.parametrize(("kind", "code"), [("label map", 1), ("text", 2)])
+def test_folder_in_which_everything_is_left_out_fails(
+    kind: str, code: int, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b"):
+        if kind == "text":
+            (work / "in").mkdir(exist_ok=True)
+            (work / f"in/{name}.txt").write_text("no scan")
+        else:
+            write_volume(work / f"in/{name}.nii.gz", _label())
+
+    assert run_cli(["predict", str(work / "in"), "--out", str(work / "out")]) == code
+    assert kind in capsys.readouterr().err
+
+
+def test_split_of_a_project_that_was_moved_is_predicted_where_it_lies_now(work: Path) -> None:
+    write_volume(work / "data/toy/test/image/s.nii.gz", scan())
+    write_volume(work / "data/toy/test/label/s.nii.gz", _label())
+    case = Case("s", "p", "test", 4, "test/label/s.nii.gz", image="test/image/s.nii.gz")
+    write_cases(work / "data/toy/cases.csv", [case])
+    (work / "runs/run/config.toml").write_text('[data]\nroot = "/nowhere"\ndataset = "toy"\n')
+
+    # The place of the data is where this folder has it; no key of it was typed.
+    config = config_in(work, predict=QUIET)
+    config.data.model_fields_set.clear()
+    result = predict(config)
+
+    assert [row.scan for row in result.predicted] == ["s"]
 
 
 def test_a_linked_folder_is_followed_and_two_names_of_one_file_are_two_scans(work: Path) -> None:
