@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from hemseg_cli.core import console
+from hemseg_cli.core.account import name_the_user
 
+# Some tests import MONAI before any command has done so for it.
+name_the_user()
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 for _name in [name for name in os.environ if name.startswith("HEMSEG_")]:
