@@ -656,6 +656,11 @@ class TrainConfig(Section):
         "air", description="what is padded: air, or 0 after normalisation"
     )
     batch_size: int = Field(2, ge=1, description="patches per step, over all devices")
+    size: Literal["auto", "standard", "large"] = Field(
+        "auto",
+        description="of dynunet and dynunet-res where patch and network are the recipe's: large "
+        "(7 levels, patches of 320 x 256 x 20), standard, or large on a GPU of 24 GB and more",
+    )
     micro_batch: int | None = Field(
         None,
         ge=1,

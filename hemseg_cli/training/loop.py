@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hemseg_cli.core.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, HemsegError
+from hemseg_cli.models.registry import require_model
 from hemseg_cli.training.batches import Batch, batch_stream
 from hemseg_cli.training.distributed import Processes
 from hemseg_cli.training.micro_batch import add_gradient, coupling_of
@@ -329,11 +330,18 @@ def _memory_named(state: TrainState) -> Iterator[None]:
         ) and "can't allocate memory" not in str(error):
             raise
         train = state.config.train
-        smaller = [state.patch[0] // 2, state.patch[1] // 2, state.patch[2]]
+        # Half of the patch in plane, in numbers that the network takes.
+        multiple = require_model(train.model).patch_multiple(state.model_config)
+        smaller = [
+            max(m, n // 2 // m * m) if axis < 2 else n
+            for axis, (n, m) in enumerate(zip(state.patch, multiple, strict=True))
+        ]
         hint = (
             f"lower one of the two: --set train.batch_size={max(1, train.batch_size // 2)} "
             f"or --set train.patch={smaller}"
         )
+        if train.size == "large":
+            hint += "; --set train.size=standard   takes the smaller network"
         if state.micro_batch > 1 and coupling_of(train, state.network) is None:
             fewer = max(1, min(state.micro_batch, train.batch_size) // 2)
             hint += f"; --set train.micro_batch={fewer}   saves memory for the same result"

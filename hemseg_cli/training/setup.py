@@ -16,21 +16,19 @@ from hemseg_cli.core.cases import Case
 from hemseg_cli.core.classes import HEMORRHAGE_ONLY, LabelClass
 from hemseg_cli.core.devices import training_precision
 from hemseg_cli.core.errors import HemsegError, UsageError
-from hemseg_cli.core.executor import default_workers
 from hemseg_cli.core.threads import use_threads
 from hemseg_cli.models.registry import build_network, check_patch, full_config, require_model
 from hemseg_cli.training.batches import (
     BatchPlan,
     Loading,
     shared_batch_size,
-    shared_memory_bytes,
-    workers_within,
 )
 from hemseg_cli.training.cache import PreparedCase, prepared_cases, preprocess_of
 from hemseg_cli.training.data_sets import DataSetCases, run_classes
 from hemseg_cli.training.distributed import Processes
 from hemseg_cli.training.ema import WeightMean
 from hemseg_cli.training.fine_tuning import freeze_encoder, take_weights
+from hemseg_cli.training.loader_workers import loader_workers
 from hemseg_cli.training.losses import Loss, make_loss
 from hemseg_cli.training.micro_batch import micro_batch
 from hemseg_cli.training.output_bias import set_output_bias
@@ -42,8 +40,6 @@ from hemseg_cli.training.validation import run_settings
 if TYPE_CHECKING:
     from hemseg_cli.config.schema import TrainConfig
 
-_MOST_WORKERS = 8
-_FLOAT32_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -237,36 +233,6 @@ def use_device(config: Config, device: torch.device) -> None:
     if device.type == "cuda":
         # Pinned memory and new tensors belong to the current device, which is GPU 0 at first.
         torch.cuda.set_device(device)
-
-
-def loader_workers(config: Config, device: torch.device, processes: Processes) -> int:
-    """Count the loader's worker processes: `compute.workers`, as far as shared memory allows.
-
-    Not set: 0 on a CPU, whose cores compute the network, else this process's share of the cores
-    but one.
-    """
-    if config.compute.workers is not None:
-        wanted = config.compute.workers
-    elif device.type == "cpu":
-        wanted = 0
-    else:
-        wanted = max(1, min(_MOST_WORKERS, default_workers() // processes.size - 1))
-
-    free = shared_memory_bytes()
-    if not wanted or free is None:
-        return wanted
-    patch_bytes = _FLOAT32_BYTES * (len(config.train.windows) + len(run_classes(config)))
-    for size in config.train.patch:
-        patch_bytes *= size
-    batch_bytes = patch_bytes * max(1, config.train.batch_size // processes.size)
-    workers = workers_within(wanted, batch_bytes, free // processes.size)
-    if workers < wanted:
-        console.warn(
-            f"/dev/shm has {free / 1e6:.0f} MB free, and {wanted} loader workers in each of "
-            f"{processes.size} processes need more for batches of {batch_bytes / 1e6:.0f} MB: "
-            f"{workers or 'none'} used (docker run --shm-size=2g gives more)"
-        )
-    return workers
 
 
 def _patches_of(cases: Sequence[PreparedCase], train: "TrainConfig", epoch: int) -> PatchDataset:

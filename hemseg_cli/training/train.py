@@ -14,10 +14,12 @@ from hemseg_cli.core.run_directory import RunDirectory
 from hemseg_cli.inference.predictor import torch_device
 from hemseg_cli.models.registry import model_to_train
 from hemseg_cli.training.data_sets import DataSetCases, check_contamination, data_set_cases
+from hemseg_cli.training.device_size import say_memory, size_for_device
 from hemseg_cli.training.display import Display
 from hemseg_cli.training.distributed import Processes, process_group
 from hemseg_cli.training.fine_tuning import read_start
 from hemseg_cli.training.finishing import finish_run, stopped
+from hemseg_cli.training.loader_workers import measured_workers
 from hemseg_cli.training.loop import EpochDone, StepDone, run_epochs
 from hemseg_cli.training.saving import (
     FoundRun,
@@ -122,7 +124,7 @@ def train_network(
     with process_group(device.type) as processes:
         device = processes.device(device)
         use_device(config, device)
-        config = share_batch(config, processes)
+        config = size_for_device(share_batch(config, processes), device)
 
         # Every process reads the state that it resumes from; a refusal is the same in all.
         found = _find_run(config, run, processes, resume=resume)
@@ -136,7 +138,9 @@ def train_network(
                 warn_of_contamination(part.config, part.cases)
         setup = make_setup(config, parts, device, processes)
         start = read_start(config) if found is None else None
+        say_memory(config, device, processes, len(setup.classes))
         state = make_state(config, setup, device, processes, start)
+        setup = measured_workers(state, setup, processes)
         if found is not None:
             _restore(state, found)
             directory = found.directory
