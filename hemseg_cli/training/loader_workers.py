@@ -51,9 +51,7 @@ def loader_workers(config: Config, device: torch.device, processes: Processes) -
     return _within_shared_memory(wanted, config, processes)
 
 
-def measured_workers(
-    state: TrainState, setup: "TrainSetup", processes: Processes
-) -> "TrainSetup":
+def measured_workers(state: TrainState, setup: "TrainSetup", processes: Processes) -> "TrainSetup":
     """Return the setup with as many workers as this network on this device needs.
 
     Times patches cut in this process, and training steps on one batch that change nothing. Every

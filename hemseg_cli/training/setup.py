@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from hemseg_cli.config.schema import TrainConfig
 
 
-
 @dataclass(frozen=True)
 class TrainSetup:
     """What is trained on: the patches of every epoch, the loss, and the scans of the val split.

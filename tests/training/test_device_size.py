@@ -60,9 +60,7 @@ def test_large_gpus_get_nnunets_patch_and_seven_levels(card: SimpleNamespace) ->
         ("train.start_from=other",),
     ],
 )
-def test_what_the_user_states_stands(
-    card: SimpleNamespace, assignments: tuple[str, ...]
-) -> None:
+def test_what_the_user_states_stands(card: SimpleNamespace, assignments: tuple[str, ...]) -> None:
     config = _config(*assignments)
     assert size_for_device(config, GPU) is config
 
