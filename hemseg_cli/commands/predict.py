@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from hemseg_cli import options
+from hemseg_cli.core.errors import UsageError
 from hemseg_cli.core.result import Result
 
 _Inputs = Annotated[
@@ -68,6 +69,9 @@ _Workers = Annotated[
         "--workers", metavar="N", min=0, help="Worker processes (default: none beside this one)."
     ),
 ]
+_Watch = Annotated[
+    bool, typer.Option("--watch", help="Take new studies of the INPUT folders until Ctrl-C.")
+]
 _Force = Annotated[bool, typer.Option("--force", help="Also predict what is done already.")]
 
 
@@ -92,6 +96,7 @@ def predict(
     workers: _Workers = None,
     scheduler: options.Scheduler = None,
     device: options.Device = None,
+    watch: _Watch = False,
     force: _Force = False,
 ) -> Result:
     """Predict masks, volumes in mL and previews for a run's split or for scans of your own.
@@ -115,6 +120,14 @@ def predict(
             "compute.device": device,
         }
     )
-    from hemseg_cli.inference.predict import predict as run_predict
+    if watch and part is not None:
+        raise UsageError(
+            "--watch and --part: new studies have no number", hint="leave one of them out"
+        )
 
+    from hemseg_cli.inference.predict import predict as run_predict
+    from hemseg_cli.inference.predict import predict_arriving
+
+    if watch:
+        return predict_arriving(config, runs=runs, inputs=inputs or (), out=out, force=force)
     return run_predict(config, runs=runs, inputs=inputs or (), out=out, part=part, force=force)

@@ -421,6 +421,12 @@ class PredictConfig(Section):
         description="DICOM output and volumes.csv say who the patient is, as the source does: "
         "name, id, birth date, sex, accession number, study id, date and time",
     )
+    settle_s: float = Field(
+        10.0,
+        ge=0,
+        le=86_400,
+        description="seconds without a change after which --watch takes a study as whole",
+    )
     upright: bool = Field(
         False,
         description="also write scan and mask resampled upright and at even steps, whose header "

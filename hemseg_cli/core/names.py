@@ -74,3 +74,10 @@ def _escaped(character: str) -> str:
 def counted(number: int, word: str) -> str:
     """Return "1 scan" or "2 scans"."""
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
+def duration_text(seconds: float) -> str:
+    """Show a time as `12 s`, `3 min` or `2.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -31,6 +31,7 @@ _OUTPUT_KEYS = {
     "format",
     "save_probabilities",
     "upright",
+    "settle_s",
     "previews",
     "name_by",
     "split",

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from hemseg_cli.core import console
+from hemseg_cli.core.names import duration_text
 from hemseg_cli.core.run_directory import RunDirectory
 from hemseg_cli.training.loop import EpochDone, Event, StepDone
 from hemseg_cli.training.picture import write_picture
@@ -128,13 +129,6 @@ def show_row(track: console.Track, row: Mapping[str, Any], *, best: str) -> None
         rate=f"{row['patches_per_s']:.1f} patches/s",
     )
     console.log.info("%s", "  ".join(f"{key} {value}" for key, value in row.items()))
-
-
-def duration_text(seconds: float) -> str:
-    """`12 s`, `3 min` or `2.5 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def memory_text(device: torch.device) -> str:

@@ -22,8 +22,10 @@ from hemseg_cli.inference.inputs.naming_rules import named_by
 if TYPE_CHECKING:
     from hemseg_cli.imaging.dicom.tree import Listing, Series
 
-_OURS = ("_mask.nii.gz", "_probability.nii.gz", "_upright.nii.gz")
-_WRITTEN_BY_US = "a mask, probability or upright copy that hemseg predict wrote"
+WRITTEN_BY_US = ("_mask.nii.gz", "_probability.nii.gz", "_upright.nii.gz")
+"""How the names of files end that `predict` writes, and that are no scans."""
+
+_OURS_REASON = "a mask, probability or upright copy that hemseg predict wrote"
 LABEL_MAP = "a label map, no scan"
 # Folder and file names that make a look at the voxels worth while before a scan is named.
 _LABEL_WORDS = ("label", "mask", "seg", "truth", "annot", "gt")
@@ -155,8 +157,8 @@ def _in_folder(folder: Path) -> tuple[list[ScanInput], dict[Path, str]]:
 
     for file in walked.files:
         found = file_kind(file)
-        if found.is_volume and file.name.endswith(_OURS):
-            left_out[file] = _WRITTEN_BY_US
+        if found.is_volume and file.name.endswith(WRITTEN_BY_US):
+            left_out[file] = _OURS_REASON
         elif found.is_volume:
             sources.append(ScanInput(image_stem(file), file))
         elif found.kind is Kind.ZIP:
