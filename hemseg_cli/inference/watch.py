@@ -65,7 +65,7 @@ def _arriving(call: Call, folders: Sequence[Path]) -> Iterator[Study]:
 
 def _predict_study(call: Call, study: Study, result: PredictResult) -> None:
     """Predict the scans of a study that are not done, and write the tables."""
-    found = _scans_of(study, call.config.predict.name_by, call.folder.records)
+    found = scans_of(study, call.config.predict.name_by, call.folder.records)
     say_left_out(found.left_out)
     result.left_out += found.left_out
 
@@ -86,7 +86,7 @@ def _predict_study(call: Call, study: Study, result: PredictResult) -> None:
         console.say(f"{row.scan}: {row.predicted_ml:.2f} mL")
 
 
-def _scans_of(study: Study, name_by: NameRule, names_in: Path) -> Inputs:
+def scans_of(study: Study, name_by: NameRule, names_in: Path) -> Inputs:
     """Find the scans of a study, under names that do not depend on what else has arrived."""
     # Loose slices lie in the folder of all studies, after which no one of them can be named.
     rule: NameRule = "series" if study.is_loose and name_by == "folder" else name_by

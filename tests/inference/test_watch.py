@@ -13,6 +13,8 @@ import pytest
 
 from hemseg_cli.app import run
 from hemseg_cli.imaging.nifti import read_volume, write_volume
+from hemseg_cli.inference.inputs.arriving import Study
+from hemseg_cli.inference.watch import scans_of
 from tests.dicom_files import head
 from tests.inference.small_model import make_run, scan
 
@@ -126,3 +128,24 @@ def test_only_folders_can_be_watched(
     write_volume(work / "scan.nii.gz", scan())
     assert run(["predict", *arguments, "--watch"]) == 2
     assert reason in capsys.readouterr().err
+
+
+def test_scans_are_named_by_their_place_whatever_else_has_arrived(work: Path) -> None:
+    for number, place in enumerate(("in/anna", "in/bert/CT", "in/carl/CT", "in")):
+        for name, data in head(4, SeriesInstanceUID=f"1.2.3.{number}").items():
+            (work / place).mkdir(parents=True, exist_ok=True)
+            (work / place / f"{name}.dcm").write_bytes(data)
+    write_volume(work / "in/dora.nii.gz", scan())
+
+    def names(study: Study) -> list[str]:
+        return [one.name for one in scans_of(study, "folder", work / "out/.cases").sources]
+
+    assert names(Study(work / "in/anna")) == ["anna"]
+    assert names(Study(work / "in/bert")) == ["bert_CT"]
+    assert names(Study(work / "in/carl")) == ["carl_CT"]
+    assert names(Study(work / "in/dora.nii.gz")) == ["dora"]
+    (loose,) = names(Study(work / "in", is_loose=True))
+    assert loose.startswith("series-")
+    nothing = scans_of(Study(work / "runs"), "folder", work / "out/.cases")
+    assert nothing.sources == []
+    assert "holds no head CT" in nothing.left_out[0].reason
