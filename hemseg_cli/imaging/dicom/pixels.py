@@ -7,12 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import FileDataset
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import UID, RLELossless
+from pydicom.uid import UID, JPEGExtended12Bit, RLELossless
 
 from hemseg_cli.core.errors import FileFormatError
 from hemseg_cli.imaging.dicom.elements import is_little_endian, raw_value, reading, unsigned
 
 _CODEC_HINT = "pip install 'hemseg[codecs]'"
+_TWELVE_BIT_HINT = (
+    "pip install pylibjpeg-libjpeg   reads it (licence: GPL); or unpack each file with DCMTK: "
+    "dcmdjpeg FILE UNPACKED"
+)
+_BITS_OF_BASELINE = 8
 
 
 @dataclass(frozen=True)
@@ -124,6 +129,13 @@ def _decoded(
         raise FileFormatError(
             f"no codec for transfer syntax {syntax.name} ({syntax}); {_CODEC_HINT}",
             hint=_CODEC_HINT,
+        )
+
+    # Only one codec has lossy JPEG of 12 bits, and its licence (GPL) keeps it out of our extras.
+    is_twelve_bit = syntax == JPEGExtended12Bit and layout.stored > _BITS_OF_BASELINE
+    if is_twelve_bit and "pylibjpeg" not in decoder.available_plugins:
+        raise FileFormatError(
+            f"lossy JPEG of 12 bits ({syntax}), which no codec here reads", hint=_TWELVE_BIT_HINT
         )
 
     # RLE packs whole cells, unused bits included; the JPEGs hold values, which pydicom corrects.

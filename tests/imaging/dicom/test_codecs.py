@@ -1,14 +1,19 @@
 """Every transfer syntax that a PACS exports gives the same HU; gdcm packs what is then unpacked."""
 
+import importlib.util
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from pydicom.uid import CTImageStorage, generate_uid
 
+from hemseg_cli.core.errors import FileFormatError
 from hemseg_cli.imaging.dicom.elements import quiet_pydicom
 from hemseg_cli.imaging.dicom.slice import read_slice
-from tests.dicom_files import slice_bytes
+from tests.dicom_files import head_pixels, slice_bytes
 
 gdcm: Any = pytest.importorskip("gdcm", reason="extra codecs is not installed")
 
@@ -21,6 +26,7 @@ LOSSLESS = [
     "ExplicitVRLittleEndian",
     "DeflatedExplicitVRLittleEndian",
 ]
+UIDS = ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 FORMATS = [(16, True, 0), (16, False, -1024), (12, True, 0), (12, False, -1024)]
 
 
@@ -70,3 +76,34 @@ def test_hu_do_not_depend_on_the_transfer_syntax(
     with quiet_pydicom():
         one = read_slice(data, "x")
     np.testing.assert_array_equal(one.stored * one.slope + one.intercept, hu)
+
+
+@pytest.mark.skipif(
+    shutil.which("dcmcjpeg") is None or shutil.which("dcmdjpeg") is None,
+    reason="DCMTK is not installed",
+)
+@pytest.mark.skipif(importlib.util.find_spec("libjpeg") is not None, reason="a codec reads it")
+def test_lossy_jpeg_of_12_bits_names_a_way_out_that_works(tmp_path: Path) -> None:
+    hu = head_pixels(1, 64)
+    elements = {keyword: generate_uid() for keyword in UIDS}
+    plain, lossy = tmp_path / "plain.dcm", tmp_path / "lossy.dcm"
+    plain.write_bytes(
+        slice_bytes(
+            0,
+            hu=hu,
+            dtype="<u2",
+            bits_stored=12,
+            HighBit=11,
+            PixelRepresentation=0,
+            SOPClassUID=CTImageStorage,
+            **elements,
+        )
+    )
+    subprocess.run(["dcmcjpeg", "+ee", str(plain), str(lossy)], check=True)
+    with pytest.raises(FileFormatError, match=r"lossy JPEG of 12 bits \(1.2.840.*\)") as caught:
+        read_slice(lossy.read_bytes(), "lossy")
+    assert "dcmdjpeg FILE UNPACKED" in caught.value.hint
+
+    subprocess.run(["dcmdjpeg", str(lossy), str(tmp_path / "unpacked.dcm")], check=True)
+    read = read_slice((tmp_path / "unpacked.dcm").read_bytes(), "unpacked")
+    assert np.abs(read.stored * read.slope + read.intercept - hu).max() < 100
