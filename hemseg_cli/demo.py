@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PHANTOM_FOLDER = Path("phantom")
 PHANTOM_PATIENTS = 26
 PHANTOM_MATRIX = 128
-PHANTOM_HEALTHY = 2
+PHANTOM_HEALTHY = 3
 """So many of the patients have no hemorrhage."""
 
 
@@ -199,7 +199,7 @@ max_minutes = {minutes}
 patch = [96, 96, 16]
 patches_per_scan = 4
 validation_every = 1000
-validation_cases = 2
+validation_cases = 4
 ema_share = 0.05
 # Higher than the recipe's: the demo has minutes.
 lr = 0.003

@@ -1,5 +1,6 @@
 """Plan the scans of a phantom data set: patients, splits, kinds of hemorrhage, volumes, classes."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ ALL_CLASSES = tuple(each.key for each in PREDEFINED if each.key != HEMORRHAGE)
 _LARGEST_MAIN_ML = 60.0
 # Of the published labels a fifth is below 1 mL.
 _SMALL_ML, _SMALL_SHARE = 1.0, 0.2
+_GOLDEN_RATIO = (math.sqrt(5.0) - 1.0) / 2.0
 
 
 @dataclass(frozen=True)
@@ -75,15 +77,18 @@ def plan_patients(
         raise HemsegError(f"{healthy} of {patients} patients cannot be without hemorrhage")
     rng = np.random.default_rng([seed, 0])
 
-    # Volumes are spread evenly over their distribution, so that no seed has large ones alone.
-    main_ml = [_volume_ml((n + 0.5) / patients, smallest_ml) for n in rng.permutation(patients)]
     splits = ["test"] * max(1, round(0.25 * patients)) + ["val"] * max(1, round(0.15 * patients))
     splits += ["train"] * (patients - len(splits))
     splits = [splits[n] for n in rng.permutation(patients)]
 
-    # In the order of the splits kinds follow each other, and so do those without hemorrhage.
+    # In the order of the splits kinds follow each other, and volumes by the golden ratio, which
+    # spreads any run of them evenly over their distribution.
     ordered = sorted(range(patients), key=lambda n: splits[n])
     main = {n: kinds[place % len(kinds)] for place, n in enumerate(ordered)}
+    shares = (float(rng.random()) + np.arange(patients) * _GOLDEN_RATIO) % 1.0
+    main_ml = {
+        n: _volume_ml(float(share), smallest_ml) for n, share in zip(ordered, shares, strict=True)
+    }
     spared = {ordered[int((n + 0.5) * patients / healthy)] for n in range(healthy)}
     return [
         PatientPlan(n, splits[n], main[n], 0.0 if n in spared else main_ml[n])

@@ -174,7 +174,7 @@ def test_labelled_voxels_of_each_class_count_its_true_volume(five: Path) -> None
         for value, key in enumerate(total, start=1):
             total[key] += scan["class_ml"][key]
             counted[key] += np.count_nonzero(label == value) * scan["voxel_volume_mm3"] / 1000
-    assert min(total.values()) > 1.0
+    assert min(total.values()) > 0.3
     for key, volume_ml in total.items():
         assert counted[key] == pytest.approx(volume_ml, rel=0.12, abs=0.3), key
 
