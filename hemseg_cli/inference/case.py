@@ -225,6 +225,9 @@ def write_case(task: PredictionTask, computed: ComputedCase | Claim) -> Predicte
 
     if task.config.save_probabilities:
         write_probability(folder.probability(name), output)
+        if len(output.classes) > 1:
+            for channel, each in enumerate(output.classes):
+                write_probability(folder.probability(name, each.key), output, channel)
 
     if task.config.upright:
         write_upright(folder.upright_image(name), folder.upright_mask(name), output)

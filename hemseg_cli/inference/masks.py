@@ -108,11 +108,12 @@ def write_class_masks(path: Path, output: "CaseOutput") -> None:
         write_volume(file, output.scan.on_file_axes(own), like=output.scan.header)
 
 
-def write_probability(path: Path, output: "CaseOutput") -> None:
+def write_probability(path: Path, output: "CaseOutput", channel: int | None = None) -> None:
     """Write the probabilities in 8 bits, 0 to 1 with a step of 0.004 by the header's scale.
 
-    Of several classes the highest one in each voxel.
+    `channel`: the class, by its place among the run's; None: the highest in each voxel.
     """
-    probability, scan = output.probability.union(), output.scan
+    found, scan = output.probability, output.scan
+    probability = found.union() if channel is None else found.channel(channel)
     stored = probability.embed(np.rint(probability.values * 255).astype(np.uint8))
     write_volume(path, scan.on_file_axes(stored), slope=PROBABILITY_SLOPE, like=scan.header)

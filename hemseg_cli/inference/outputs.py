@@ -52,9 +52,10 @@ class OutputFolder:
         """The mask on the network's own grid, for `evaluate --protocol paper`."""
         return self.path / "network" / f"{name}.nii.gz"
 
-    def probability(self, name: str) -> Path:
-        """The probabilities of a scan."""
-        return self.path / "probability" / f"{name}_probability.nii.gz"
+    def probability(self, name: str, key: str = "") -> Path:
+        """The probabilities of a scan: of the class `key`, or the highest of all."""
+        of_class = f"_{key}" if key else ""
+        return self.path / "probability" / f"{name}{of_class}_probability.nii.gz"
 
     def upright_image(self, name: str) -> Path:
         """The scan on an upright grid."""

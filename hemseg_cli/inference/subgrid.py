@@ -56,6 +56,10 @@ class Probability:
         """Return the highest probability of any class, [i, j, k]."""
         return replace(self, values=self.values.max(axis=0)) if self.values.ndim == 4 else self
 
+    def channel(self, number: int) -> "Probability":
+        """Return one class's probability, [i, j, k]."""
+        return replace(self, values=self.values[number]) if self.values.ndim == 4 else self
+
     def on_own_slices(self, uneven: UnevenSlices) -> "Probability":
         """Return what was found at even steps on the acquired slices, the nearest in mm."""
         axis, nearest = uneven.axis, uneven.nearest_even()

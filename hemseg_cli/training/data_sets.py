@@ -1,6 +1,7 @@
 """Train on several data sets at once (`data.train_on`): their classes, scans and contamination."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -15,6 +16,9 @@ from hemseg_cli.core.names import first_few
 from hemseg_cli.imaging.nifti import read_volume
 from hemseg_cli.imaging.orientation import to_canonical
 from hemseg_cli.training.scans import TrainingCases, training_cases
+
+_RSNA_PATIENT = re.compile(r"ID_[0-9a-f]{8,9}")
+"""The patients of RSNA's challenge, whose scans several public sets label."""
 
 
 @dataclass(frozen=True)
@@ -60,21 +64,31 @@ def run_classes(config: Config) -> tuple[LabelClass, ...]:
 
 
 def check_contamination(config: Config, parts: Sequence[DataSetCases]) -> None:
-    """Refuse to train on a test scan of one of several data sets, found by id and by pixels.
+    """Refuse to train on a test scan of one of several data sets, or on its patient.
 
-    HemsegError names the scans; with `data.allow_contamination` it is a warning.
+    Found by scan id, by RSNA's patient id and by pixels (other sets count their patients from 1,
+    each for itself). Inside one data set a patient who stands in several splits is the split's own
+    affair (`shares_patient_with`). HemsegError names the scans; with `data.allow_contamination` it
+    is a warning.
     """
     if len(parts) < 2:
         return
     trained = [(part, case) for part in parts for case in (*part.cases.train, *part.cases.val)]
     tested = [(part, case) for part in parts for case in _test_cases(part)]
     ids = {case.scan for _, case in trained}
+    patients = {
+        (part.config.data.dataset, case.patient)
+        for part, case in trained
+        if _RSNA_PATIENT.fullmatch(case.patient)
+    }
     pixels = {_pixel_hash(part, case) for part, case in trained} if tested else set()
 
     seen = [
         f"{case.scan} of {part.config.data.dataset}"
         for part, case in tested
-        if case.scan in ids or _pixel_hash(part, case) in pixels
+        if case.scan in ids
+        or _patient_elsewhere(part, case, patients)
+        or _pixel_hash(part, case) in pixels
     ]
     if not seen:
         return
@@ -86,6 +100,12 @@ def check_contamination(config: Config, parts: Sequence[DataSetCases]) -> None:
             "them, and their scores say nothing",
         )
     console.warn(f"{message}: their scores say nothing")
+
+
+def _patient_elsewhere(part: DataSetCases, case: Case, patients: set[tuple[str, str]]) -> bool:
+    """Tell whether the patient of a test scan is trained on in another data set."""
+    own = part.config.data.dataset
+    return any(name != own and patient == case.patient for name, patient in patients)
 
 
 def _test_cases(part: DataSetCases) -> list[Case]:

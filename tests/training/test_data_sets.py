@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -118,3 +119,21 @@ def test_a_test_scan_of_another_data_set_is_not_trained_on(tmp_path: Path, renam
         check_contamination(config, data_set_cases(config))
     allowed = _config(tmp_path, "data.train_on=['one', 'two']", "data.allow_contamination=true")
     check_contamination(allowed, data_set_cases(allowed))
+
+
+@pytest.mark.parametrize(("patient", "refused"), [("ID_0f1e2d3c", True), ("7", False)])
+def test_another_scan_of_a_trained_rsna_patient_is_no_test_scan(
+    tmp_path: Path, patient: str, refused: bool
+) -> None:
+    config = _partial_data(tmp_path)
+    one, two = tmp_path / "data" / "one", tmp_path / "data" / "two"
+    mine, other = read_cases(one / "cases.csv"), read_cases(two / "cases.csv")
+    write_cases(one / "cases.csv", [replace(mine[0], patient=patient), *mine[1:]])
+    # One of the second set's own scans becomes a test scan of that patient; no pixel is shared.
+    tested = replace(other[-1], split="test", patient=patient)
+    write_cases(two / "cases.csv", [*other[:-1], tested])
+    if refused:
+        with pytest.raises(HemsegError, match=f"1 test scans would be trained on: {tested.scan}"):
+            check_contamination(config, data_set_cases(config))
+    else:
+        check_contamination(config, data_set_cases(config))

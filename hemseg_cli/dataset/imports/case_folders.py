@@ -1,10 +1,13 @@
 """One folder a scan: an image beside one or several labels."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
+from hemseg_cli.core.classes import PREDEFINED
 from hemseg_cli.core.errors import UsageError
 from hemseg_cli.core.names import first_few
+from hemseg_cli.dataset.imports.class_map import known_class
 from hemseg_cli.dataset.imports.layout import (
     Findings,
     FoundScan,
@@ -29,8 +32,9 @@ _ICH_MASK = re.compile(r"(.*[_\-. ])?ich[_\-. ]mask", re.IGNORECASE)
 class CaseFoldersLayout:
     """Every folder with one image and at least one label; its name is the scan's.
 
-    Several labels of one scan are several raters' (`label_annot_1`, `label_smith`): `--rater` picks
-    one, `majority` (the default) takes what more than half of them drew.
+    Several labels that are all called after classes of the field (`label_IPH`, `IVH_mask`) are one
+    class each. Others of one scan are several raters' (`label_annot_1`, `label_smith`): `--rater`
+    picks one, `majority` (the default) takes what more than half of them drew.
     """
 
     def recognises(self, source: Path) -> bool:
@@ -53,7 +57,28 @@ class CaseFoldersLayout:
             elif images:
                 why = "no label" if len(images) == 1 else f"{len(images)} images in one folder"
                 left_out |= {str(path): why for path in images}
-        return pick_raters(Findings(tuple(scans), left_out, ("one folder a scan",)), request.rater)
+        findings = Findings(tuple(scans), left_out, ("one folder a scan",))
+        return pick_raters(_one_file_a_class(findings), request.rater)
+
+
+def _one_file_a_class(findings: Findings) -> Findings:
+    """Read the labels as one class each where every scan's are called after different classes.
+
+    The classes are numbered from 1 in the order of the field, over all scans.
+    """
+    keys = [tuple(known_class(path.name) for path in scan.labels) for scan in findings.scans]
+    named = all(None not in of_scan and len(set(of_scan)) == len(of_scan) for of_scan in keys)
+    present = {key for of_scan in keys for key in of_scan}
+    if not named or len(present) < 2:
+        return findings
+
+    order = [each.key for each in PREDEFINED if each.key in present]
+    scans = [
+        replace(scan, raters=(), label_values=tuple(order.index(key) + 1 for key in of_scan if key))
+        for scan, of_scan in zip(findings.scans, keys, strict=True)
+    ]
+    rules = (*findings.rules, f"one label file a class ({', '.join(order)})")
+    return Findings(tuple(scans), findings.left_out, rules, dict(enumerate(order, start=1)))
 
 
 def pick_raters(findings: Findings, rater: str | None) -> Findings:

@@ -121,10 +121,16 @@ def map_found_values(found: frozenset[int]) -> ClassMap:
     return ClassMap(dict.fromkeys(found, 1) or {1: 1}, HEMORRHAGE_ONLY)
 
 
-def _key_of(name: str) -> str:
-    """Return the class of the field that a name speaks of, else the name fit for a file."""
+def known_class(name: str) -> str | None:
+    """Return the key of the field's class that a name speaks of, None where it speaks of none."""
     words = re.findall(r"[a-z]+", name.lower())
     for key, spellings in _WORDS:
         if any(word.startswith(spelling) for word in words for spelling in spellings):
             return key
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-")[:40] or "class"
+    return None
+
+
+def _key_of(name: str) -> str:
+    """Return the class of the field that a name speaks of, else the name fit for a file."""
+    fit = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-")[:40]
+    return known_class(name) or fit or "class"

@@ -123,7 +123,17 @@ def read_label(path: Path, image: Volume) -> NDArray[np.uint8]:
 
 
 def combine_labels(found: FoundScan, labels: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Make one label of those of a scan: the majority of its raters, or the only one."""
+    """Make one label of those of a scan: each class's file, the raters' majority, or the only one.
+
+    A voxel that two classes' files claim belongs to the one of the lower value: a label map holds
+    one class a voxel.
+    """
+    if found.label_values:
+        merged = np.zeros_like(labels[0])
+        pairs = zip(found.label_values, labels, strict=True)
+        for value, mask in sorted(pairs, key=lambda pair: -pair[0]):
+            merged[mask > 0] = value
+        return merged
     if len(labels) == 1:
         return labels[0]
     if not found.raters:

@@ -39,7 +39,7 @@ class FoundScan:
     """One scan of the source: its image and its label files.
 
     `labels` are several where several people drew them (`raters` then names each) or where each
-    class has a file (`label_classes` names its class). `patient` and `split` are empty where the
+    class has a file (`label_values`: its value). `patient` and `split` are empty where the
     source does not say.
     """
 
@@ -47,7 +47,7 @@ class FoundScan:
     image: Path
     labels: tuple[Path, ...]
     raters: tuple[str, ...] = ()
-    label_classes: tuple[str, ...] = ()
+    label_values: tuple[int, ...] = ()
     patient: str = ""
     split: str = ""
 

@@ -41,7 +41,8 @@ class NnunetLayout:
         if description.is_file():
             values = read_description(description)
             check_one_ct_channel(description, values.get("channel_names", values.get("modality")))
-            names = read_label_names(values.get("labels"), description)
+            order = values.get("regions_class_order")
+            names = read_label_names(values.get("labels"), description, order)
 
         scans: list[FoundScan] = []
         left_out: dict[str, str] = {}
@@ -63,17 +64,23 @@ class NnunetLayout:
         return Findings(tuple(scans), left_out, tuple(rules), names)
 
 
-def read_label_names(labels: Any, place: Path) -> dict[int, str] | None:
-    """Read value -> name from the `labels` of a `dataset.json`, of either version."""
+def read_label_names(labels: Any, place: Path, order: Any = None) -> dict[int, str] | None:
+    """Read value -> name from the `labels` of a `dataset.json`, of either version.
+
+    Regions (`{"hemorrhage": [1, 2], "IVH": [2]}`) are drawn one over the other: `order`, its
+    `regions_class_order`, gives the value of what each region has for itself.
+    """
     if not isinstance(labels, Mapping):
         return None
+    if order is not None:
+        return _read_regions(labels, place, order)
     names: dict[int, str] = {}
     for key, value in labels.items():
         # Version 1 is {"1": "IPH"}, version 2 {"IPH": 1}; regions are {"whole": [1, 2]}.
         if isinstance(value, list | tuple):
             raise FileFormatError(
                 f"{place}: label {printable(str(key))[:40]} is a region of several values",
-                hint="--classes hemorrhage=1-5 says what the values mean",
+                hint="regions_class_order says what the values mean, or --classes hemorrhage=1-5",
             )
         text, number = (value, key) if isinstance(value, str) else (key, value)
         if isinstance(number, str) and number.isascii() and number.isdecimal():
@@ -86,6 +93,30 @@ def read_label_names(labels: Any, place: Path) -> dict[int, str] | None:
         if number > 0 and text != "ignore":
             names[number] = str(text)
     return names or None
+
+
+def _read_regions(labels: Mapping[Any, Any], place: Path, order: Any) -> dict[int, str]:
+    """Read value -> region; FileFormatError where the order does not fit the regions."""
+    regions = [
+        (str(name), value)
+        for name, value in labels.items()
+        if str(name) not in ("background", "ignore") and value != 0
+    ]
+    fits = (
+        isinstance(order, list)
+        and len(order) == len(regions) == len({str(value) for value in order})
+        and all(type(value) is int and 1 <= value <= 255 for value in order)
+    )
+    if fits:
+        members = [value if isinstance(value, list) else [value] for _, value in regions]
+        fits = all(value in own for value, own in zip(order, members, strict=True))
+    if not fits:
+        raise FileFormatError(
+            f"{place}: regions_class_order = {printable(str(order))[:60]} does not give each of "
+            f"{len(regions)} regions one of its values",
+            hint="--classes hemorrhage=1-5 says what the values mean, without dataset.json's words",
+        )
+    return {value: name for value, (name, _) in zip(order, regions, strict=True)}
 
 
 def _channel(path: Path) -> str:

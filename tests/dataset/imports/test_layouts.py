@@ -4,15 +4,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from hemseg_cli.config import load
+from hemseg_cli.core.classes import HEMORRHAGE_ONLY, read_classes
+from hemseg_cli.core.data_directory import DataDirectory
 from hemseg_cli.core.errors import FileFormatError, HemsegError, UsageError
 from hemseg_cli.dataset.health.dataset import check_data
 from hemseg_cli.dataset.imports.import_dataset import import_dataset
 from hemseg_cli.dataset.imports.layout import ImportRequest
 from hemseg_cli.dataset.imports.layouts import LAYOUTS, choose_layout
 from hemseg_cli.dataset.imports.result import ImportResult
+from hemseg_cli.imaging.nifti import read_volume
 from tests.dataset.imports.sources import (
     config_for,
     head,
@@ -317,3 +321,51 @@ def test_a_description_of_another_form_is_named(tmp_path: Path, values: Any) -> 
     with pytest.raises(FileFormatError, match=r"dataset\.json") as caught:
         run(tmp_path, source, layout="decathlon")
     assert len(caught.value.message) < 600
+
+
+def test_one_label_file_a_class_makes_a_label_map_of_classes(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for n in range(3):
+        write_nifti(source / f"p{n}" / "image.nii.gz", head(n))
+        write_nifti(source / f"p{n}" / "label_IVH.nii.gz", label({1: 10}))
+        write_nifti(source / f"p{n}" / "subdural_mask.nii.gz", label({2: 3, 255: 17}))
+    result = run(tmp_path, source)
+    classes = {each.key: each.value for each in read_classes(DataDirectory(result.folder))}
+    assert classes == {"IVH": 1, "SDH": 2}
+    for case in result.cases:
+        # The boxes' first rows lie on each other: there the lower value stands.
+        array = read_volume(result.folder / case.label).array
+        ivh, sdh = label({1: 10}) > 0, label({2: 3, 255: 17}) > 0
+        assert (np.sort(np.unique(array)) == [0, 1, 2]).all()
+        assert (array == 1).sum() == ivh.sum()
+        assert (array == 2).sum() == (sdh & ~ivh).sum()
+
+
+def test_labels_that_are_not_called_after_classes_stay_raters(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for n in range(3):
+        write_nifti(source / f"p{n}" / "image.nii.gz", head(n))
+        write_nifti(source / f"p{n}" / "label_smith.nii.gz", label({1: 10}))
+        write_nifti(source / f"p{n}" / "label_IVH.nii.gz", label({1: 10}))
+    result = run(tmp_path, source)
+    assert read_classes(DataDirectory(result.folder)) == HEMORRHAGE_ONLY
+
+
+def test_regions_of_nnunet_name_the_value_that_each_has_for_itself(tmp_path: Path) -> None:
+    source = nnunet(tmp_path / "source")
+    regions = {"background": 0, "hemorrhage": [1, 2, 3], "IVH": [2, 3], "edema": [3]}
+    description = {"channel_names": {"0": "CT"}, "labels": regions, "file_ending": ".nii.gz"}
+    write_json(source / "dataset.json", description | {"regions_class_order": [1, 2, 3]})
+    result = run(tmp_path, source)
+    classes = {each.value: each.key for each in read_classes(DataDirectory(result.folder))}
+    assert classes == {1: "hemorrhage", 2: "IVH", 3: "edema"}
+
+
+@pytest.mark.parametrize("order", [[1, 2], [1, 1, 3], [3, 2, 1], "1, 2, 3", [0, 2, 3]])
+def test_an_order_that_does_not_fit_the_regions_is_refused(tmp_path: Path, order: Any) -> None:
+    source = nnunet(tmp_path / "source")
+    regions = {"background": 0, "hemorrhage": [1, 2], "IVH": [2], "edema": [3]}
+    description = {"channel_names": {"0": "CT"}, "labels": regions}
+    write_json(source / "dataset.json", description | {"regions_class_order": order})
+    with pytest.raises(FileFormatError, match=r"dataset\.json: regions_class_order"):
+        run(tmp_path, source)
