@@ -33,6 +33,12 @@ def train_nnunet_run(
             "nnU-Net trains on one data set: its trainer has no mask for partial labels",
             hint="another --model, or data.train_on with one name",
         )
+    for key in ("start_from", "freeze"):
+        if getattr(config.train, key) is not None:
+            raise UsageError(
+                f"train.{key} = {getattr(config.train, key)}: nnU-Net's own trainer begins anew",
+                hint="fine-tune another --model, or leave --from and --freeze out",
+            )
     cases = training_cases(config)
     device = torch_device(config.compute.device)
     directory, state = _begun(config, run, resume=resume)
