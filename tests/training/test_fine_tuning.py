@@ -12,7 +12,6 @@ from hemseg_cli.inference.export import export
 from hemseg_cli.models.checkpoint import read_checkpoint
 from hemseg_cli.models.registry import build_network
 from hemseg_cli.training.fine_tuning import freeze_encoder, take_weights
-from hemseg_cli.training.nnunet_run import train_nnunet_run
 from hemseg_cli.training.train import train
 from tests.training.scans import config_for
 from tests.training.small_run import assert_same_state, small_config, small_data
@@ -116,4 +115,4 @@ def test_weights_of_another_model_are_refused(trained: Path) -> None:
 def test_nnunet_says_that_it_cannot_be_fine_tuned(tmp_path: Path, setting: str) -> None:
     config = config_for(tmp_path / "data", "train.model=nnunet", setting)
     with pytest.raises(UsageError, match=r"nnU-Net's own trainer begins anew"):
-        train_nnunet_run(config)
+        train(config, run="none")
