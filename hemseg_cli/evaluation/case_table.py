@@ -161,7 +161,9 @@ def patients_of(table: "DataFrame") -> list[str]:
 
 
 def numbers_of(table: "DataFrame", column: str) -> NDArray[np.float64]:
-    """Return a column of numbers, NaN where undefined."""
+    """Return a column of numbers, NaN where undefined: everywhere, if no case has the number."""
+    if column not in table.columns:
+        return np.full(len(table), np.nan)
     return table[column].to_numpy(np.float64, na_value=np.nan)
 
 

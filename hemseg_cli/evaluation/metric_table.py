@@ -152,6 +152,10 @@ def _covered(cases: "pandas.DataFrame") -> tuple["pandas.Series", "pandas.Series
     return held.astype(float).where(known), known.astype(float).where(known)
 
 
+def _false_alarm_ml(case: CaseMetrics) -> float:
+    return math.nan if case.pair.truth.count else case.predicted_ml
+
+
 METRICS: tuple[Metric, ...] = (
     Metric(
         "dice",
@@ -367,6 +371,19 @@ METRICS: tuple[Metric, ...] = (
         section="presence",
         averaged_over="all",
         bounds=_SHARE,
+    ),
+    Metric(
+        "false_alarm_ml",
+        "False-alarm volume",
+        "mL",
+        2,
+        "lower",
+        "predicted volume in a scan without hemorrhage; mean over those scans",
+        _false_alarm_ml,
+        section="volumes",
+        averaged_over="all",
+        bounds=SIZE,
+        optional=True,
     ),
     Metric(
         "lesions_truth",

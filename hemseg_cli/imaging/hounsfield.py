@@ -25,6 +25,14 @@ _LEAST_PEAK_RATIO = 3.0
 _SMOOTH_HU = 9
 _LOW_HU, _HIGH_HU = -4096, 8192
 
+# Where the windows end in which pictures of brain are stored.
+_CEILINGS_HU = (75, 400)
+_GAP_HU = 30
+_LEAST_PLATEAU = 5.0
+_LEAST_PILED_UP = 20
+_LEAST_TISSUE = 1000
+_GREY_LEVELS = 255
+
 
 def find_hu_offset(values: NDArray[Any]) -> int | None:
     """Return how much too high a head CT's numbers are, 0 where they are HU.
@@ -61,6 +69,44 @@ def find_hu_offset(values: NDArray[Any]) -> int | None:
 
     # 1000 and 1024 both put the brain within its range: the place of its peak tells them apart.
     return min(candidates, key=lambda offset: abs(_brain_peak(histogram, offset) - _BRAIN_PEAK_HU))
+
+
+def find_ceiling(values: NDArray[Any]) -> int | None:
+    """Return the HU at which the numbers of a head CT were cut off, None where they were not.
+
+    A scan has voxels of every value from tissue to bone, those that fill them in part. In one that
+    was clipped to a window for brain all of them stand at the window's end, and none follows for
+    the next 30 HU. Bone that was put back at a value of its own may stand beyond.
+    """
+    lowest, highest = _CEILINGS_HU
+    flat = np.asarray(values).ravel()
+    tissue = flat[(flat > _NO_TISSUE_BELOW_HU) & (flat < highest + _GAP_HU)]
+    if tissue.size < _LEAST_TISSUE:
+        return None
+
+    whole = np.clip(np.rint(tissue), 0, None).astype(np.int64)
+    counts = np.bincount(whole, minlength=highest + 2 * _GAP_HU)
+
+    # Values behind which there is nothing: a brain without its skull thins out there, clipped
+    # numbers pile up.
+    there = lowest + np.flatnonzero(counts[lowest : highest + _GAP_HU])
+    ends = there[np.diff(there, append=highest + 2 * _GAP_HU) > _GAP_HU]
+    for end in ends[ends <= highest]:
+        below = counts[end - 10 : end].mean()
+        if counts[end] >= max(_LEAST_PLATEAU * below, _LEAST_PILED_UP):
+            return int(end)
+    return None
+
+
+def are_grey_levels(values: NDArray[Any]) -> bool:
+    """Tell whether the numbers are the 256 grey levels of a picture: whole, from 0, to 255."""
+    flat = np.asarray(values).ravel()
+    return bool(
+        flat.size
+        and flat.min() == 0
+        and _GREY_LEVELS / 2 < flat.max() <= _GREY_LEVELS
+        and (flat == np.rint(flat)).all()
+    )
 
 
 def _histogram(values: NDArray[Any]) -> NDArray[np.float64] | None:

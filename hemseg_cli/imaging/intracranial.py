@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemseg_cli.imaging.geometry import spacing_mm
+from hemseg_cli.imaging.hounsfield import find_ceiling
 from hemseg_cli.imaging.nifti import Volume
 
 Mask = NDArray[np.bool_]
@@ -22,8 +23,6 @@ _COARSE_MM = 2.0
 _COARSE_SLICES_MM = 3.0
 
 _BONE_FROM_HU = 250
-_LOWEST_CEILING_HU = 75
-_GAP_HU = 30
 _TISSUE_FROM_HU = -200
 _FAT_BELOW_HU = -10
 _BRAIN_HU = (0, 100)
@@ -74,20 +73,9 @@ def find_intracranial(canonical: Volume) -> Mask | None:
 
 
 def bone_threshold_hu(values: NDArray[Any]) -> int:
-    """Return the HU from which a voxel counts as bone: 250, or the ceiling of clipped numbers.
-
-    A scan has voxels of every value from tissue to bone, which fill them in part; where 30 HU are
-    missing, the numbers were clipped to a window for soft tissue, and bone stands at its end.
-    """
-    whole = np.clip(values, 0, _BONE_FROM_HU).astype(np.int64).ravel()
-    there = np.flatnonzero(np.bincount(whole, minlength=_BONE_FROM_HU + 1)[:_BONE_FROM_HU])
-    there = there[there >= _LOWEST_CEILING_HU]
-    if not there.size:
-        return _BONE_FROM_HU
-
-    gaps = np.flatnonzero(np.diff(there, append=_BONE_FROM_HU + _GAP_HU) > _GAP_HU)
-    ceiling = int(there[gaps[0]])
-    return ceiling if ceiling < _BONE_FROM_HU - _GAP_HU else _BONE_FROM_HU
+    """Return the HU from which a voxel counts as bone: 250, or where the numbers were cut off."""
+    ceiling = find_ceiling(values)
+    return _BONE_FROM_HU if ceiling is None else min(ceiling, _BONE_FROM_HU)
 
 
 @dataclass(frozen=True)

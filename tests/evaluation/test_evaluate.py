@@ -4,6 +4,7 @@ Every number of the summary by hand, and every bad input by name.
 """
 
 import csv
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from hemseg_cli.config import load
 from hemseg_cli.core.cases import Case, read_cases, with_shared_patients, write_cases
@@ -767,3 +769,30 @@ def test_distances_follow_the_voxel_that_the_case_table_knows(
     # Two pixels and two slices apart: at right angles, or with the slices straight above.
     expected = np.sqrt(4 + 100 - 40 * np.sin(angle) * sheared)
     assert score_case(files).values["hd95_mm"] == pytest.approx(expected)
+
+
+def test_false_alarms_are_reported_by_scan_and_volume(tmp_path: Path) -> None:
+    # Ten scans without hemorrhage, three with a false alarm of 8, 16 and 24 voxels of 1.2 mm3.
+    scans = [f"clean{n}" for n in range(10)]
+    folder = tmp_path / "data" / "toy"
+    empty = np.zeros(SHAPE, dtype=np.uint8)
+    cases = []
+    for scan in scans:
+        case = Case(scan, patient=scan, split="test", label=f"test/label/{scan}.nii.gz")
+        cases.append(dataclasses.replace(case, voxel_volume_mm3=VOXEL_MM3))
+        write_volume(folder / case.label, Volume(empty, AFFINE))
+    write_cases(folder / "cases.csv", cases)
+    place = Workplace(tmp_path)
+    place.run("clean", lambda n: block(n + 1) if n < 3 else empty, scans=scans)
+
+    summary = evaluate(place.config(), runs=["clean"]).runs[0].summary
+    assert (summary.n_empty_truth, summary.n_false_positive) == (10, 3)
+    rate = summary.metrics["scan_specificity"]
+    assert rate.mean == 0.7
+    exact = binomtest(7, 10).proportion_ci(method="exact")
+    # A little wider: ten patients tell badly how alike scans are (Korn and Graubard).
+    assert rate.method == "exact"
+    assert (rate.ci_low, rate.ci_high) == pytest.approx((exact.low, exact.high), abs=0.03)
+    assert rate.ci_low < exact.low < exact.high < rate.ci_high
+    alarm = summary.metrics["false_alarm_ml"]
+    assert (alarm.mean, alarm.n) == (pytest.approx((8 + 16 + 24) * VOXEL_MM3 / 1000 / 10), 10)

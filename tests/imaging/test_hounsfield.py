@@ -1,12 +1,13 @@
 """Offsets of Hounsfield units, on heads drawn by hand and on real ones where they are at hand."""
 
+import csv
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from hemseg_cli.imaging.hounsfield import find_hu_offset
+from hemseg_cli.imaging.hounsfield import are_grey_levels, find_ceiling, find_hu_offset
 from hemseg_cli.imaging.nifti import read_volume
 
 OFFSETS = [0, 1024, 1000, -1024, -1000]
@@ -88,3 +89,44 @@ def test_real_heads(shared_data: Path, offset: int) -> None:
     for file in files:
         sample = read_volume(file).array[::4, ::4].astype(np.int32)
         assert find_hu_offset(sample + offset) == offset, file.name
+
+
+def unclipped() -> Any:
+    """A head whose voxels at the skull are partly bone, as in every scan."""
+    return np.concatenate([head().ravel(), np.arange(-1000, 1100).repeat(3)])
+
+
+@pytest.mark.parametrize("ceiling", [75, 80, 100, 155, 255, 400])
+def test_numbers_that_were_cut_off_are_recognised(ceiling: int) -> None:
+    values = np.minimum(unclipped(), ceiling)
+    assert find_ceiling(values) == ceiling
+    assert find_ceiling(values.astype(np.int16)) == ceiling
+    # Bone put back at a value of its own, as in shared/data/phe-sich.
+    assert find_ceiling(np.concatenate([values, np.full(20_000, 700)])) == ceiling
+
+
+@pytest.mark.parametrize("ceiling", [60, 401, 1000, 3000])
+def test_scans_and_brains_without_a_skull_are_not_clipped(ceiling: int) -> None:
+    assert find_ceiling(np.minimum(unclipped(), ceiling)) is None
+    brain = np.random.default_rng(1).normal(35, 12, 100_000)
+    assert find_ceiling(brain) is None
+    assert find_ceiling(np.zeros(0)) is None
+    assert find_ceiling(np.full(5000, np.nan)) is None
+
+
+def test_pictures_are_told_from_scans() -> None:
+    picture = np.clip((head() + 20) * 255 / 120, 0, 255).round()
+    assert are_grey_levels(picture)
+    assert are_grey_levels(picture.astype(np.uint8))
+    for values in (head(), picture / 255, picture - 1, picture * 2, picture + 0.5, np.zeros(9)):
+        assert not are_grey_levels(values)
+
+
+def test_real_scans_of_a_brain_window_end_where_their_table_says(shared_data: Path) -> None:
+    table = shared_data / "phe-sich" / "table.csv"
+    if not table.is_file():
+        pytest.skip("the real scans (shared/data/phe-sich) are not here")
+    with table.open(encoding="utf-8", newline="") as file:
+        for row in list(csv.DictReader(file))[::12]:
+            values = read_volume(table.parent / row["image"]).array
+            assert find_ceiling(values) == int(row["window_high_hu"]), row["image"]

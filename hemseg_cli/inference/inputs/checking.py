@@ -7,7 +7,12 @@ import numpy as np
 from hemseg_cli.core.errors import CaseError
 from hemseg_cli.core.names import printable
 from hemseg_cli.imaging.geometry import spacing_mm
-from hemseg_cli.imaging.hounsfield import PADDING_HU, find_hu_offset
+from hemseg_cli.imaging.hounsfield import (
+    PADDING_HU,
+    are_grey_levels,
+    find_ceiling,
+    find_hu_offset,
+)
 from hemseg_cli.imaging.nifti import Volume
 from hemseg_cli.inference.inputs.reading import Scan
 
@@ -16,6 +21,16 @@ _SAMPLE = 4
 # Peak of one scan from reading to preview, besides the network's windows: measured at
 # 512 x 512 x 200.
 _BYTES_PER_VOXEL = 24
+
+NO_PEAKS = "no peak of air and brain where Hounsfield units have them: is this a head CT in HU?"
+GREY_LEVELS = (
+    "the values are grey levels from 0 to 255, no HU: the networks take brain for something else, "
+    "and the mask means little; give the scan in HU (DICOM, or NIfTI converted from it)"
+)
+CLIPPED = (
+    "the values end at {ceiling} HU, as in a picture of the brain window: bone, metal and dense "
+    "blood look alike there, so that masks, volumes and mean HU are less sure than of a full scan"
+)
 
 # A scan of less is predicted and flagged for review: a mask of it says little of the head.
 LEAST_SLICES = 8
@@ -64,10 +79,12 @@ def _with_numbers(volume: Volume, warnings: list[str]) -> Volume:
 def _in_hu(volume: Volume, warnings: list[str]) -> Volume:
     offset = find_hu_offset(np.asarray(volume.array[::_SAMPLE, ::_SAMPLE]))
     if offset is None:
-        warnings.append(
-            "no peak of air and brain where Hounsfield units have them: is this a head CT in HU?"
-        )
+        grey = are_grey_levels(volume.array)
+        warnings.append(GREY_LEVELS if grey else NO_PEAKS)
     if not offset:
+        ceiling = find_ceiling(volume.array) if offset == 0 else None
+        if ceiling is not None:
+            warnings.append(CLIPPED.format(ceiling=ceiling))
         return volume
 
     warnings.append(
