@@ -54,5 +54,7 @@ run() {
 
 run data 480 "$python" benchmarks/data.py --device cuda --workers 8
 run epoch 480 "$python" benchmarks/train.py epoch --device cuda
+run nnunet 480 "$python" benchmarks/nnunet_pace.py --device cuda
 run speed 480 "$python" benchmarks/predict.py speed --device cuda
+run tests 480 "$python" -m pytest -n 0 -m cuda
 exit "$failed"

@@ -32,6 +32,7 @@ from typing import Any
 
 import published
 import torch
+from gpu_watch import watched_gpu
 from phantom_data import phantom_config
 from predict import peak_mb
 from small_matrix import FULL_MATRIX, recipe_keys
@@ -106,7 +107,8 @@ def main() -> None:
 def _epoch(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     config = _epoch_config(options, folder, "float32")
     scans = len(cases_in_split(read_cases(config.data.cases_file), "train"))
-    theirs = _alone(_published_epoch, options, folder)
+    with watched_gpu(options.device) as gpu:
+        theirs = _alone(_published_epoch, options, folder) | gpu
     result: dict[str, Any] = {
         "device": options.device,
         "scans": scans,
@@ -114,9 +116,13 @@ def _epoch(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "published": theirs,
     }
     for name, precision in (("ours", "float32"), ("ours_bfloat16", "bfloat16")):
-        own = _alone(_own_epoch, options, folder, precision)
+        with watched_gpu(options.device) as gpu:
+            own = _alone(_own_epoch, options, folder, precision)
+        patches = published.PATCHES_PER_SCAN * scans
         result[name] = {
             **own,
+            **gpu,
+            "patches_per_s": patches / own["epoch_s"],
             "ratio": theirs["epoch_s"] / own["epoch_s"],
             "memory_ratio": own["peak_mb"] / theirs["peak_mb"],
         }

@@ -124,13 +124,24 @@ def process_group(device_type: str) -> Iterator[Processes]:
     if size == 1 or "RANK" not in os.environ:
         yield Processes()
         return
-    backend = "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo"
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", size))
+    backend = backend_for(device_type, here, torch.cuda.device_count())
     distributed.init_process_group(backend, timeout=_PROCESS_GROUP_TIMEOUT)
     try:
         yield Processes(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", "0")))
     finally:
         time.sleep(_GLOO_DRAIN_S)
         distributed.destroy_process_group()
+
+
+def backend_for(device_type: str, processes: int, gpus: int) -> str:
+    """Choose how the `processes` of one machine add up tensors.
+
+    NCCL refuses two processes on one GPU: gloo, by way of the host's memory, takes them.
+    """
+    if device_type == "cuda" and processes <= gpus:
+        return "cpu:gloo,cuda:nccl"
+    return "gloo"
 
 
 def announced_rank() -> int:

@@ -10,7 +10,7 @@ import torch
 from hemseg_cli.core.run_directory import RunDirectory
 from hemseg_cli.models.checkpoint import read_checkpoint
 from hemseg_cli.training.batches import BatchPlan, shared_batch_size
-from hemseg_cli.training.distributed import Processes
+from hemseg_cli.training.distributed import Processes, backend_for
 from hemseg_cli.training.train import train
 from tests.torchrun import run_processes, run_two
 from tests.training.small_run import assert_same_state, small_config, write_config
@@ -71,6 +71,20 @@ def test_processes_share_every_batch_evenly_and_without_overlap(
     assert (
         len(seen) == len(set(seen)) == patches - patches % size if len(plans[0]) else patches < size
     )
+
+
+@pytest.mark.parametrize(
+    ("device", "processes", "gpus", "backend"),
+    [
+        ("cuda", 4, 4, "cpu:gloo,cuda:nccl"),
+        ("cuda", 2, 1, "gloo"),
+        ("cpu", 2, 0, "gloo"),
+    ],
+)
+def test_processes_that_share_a_gpu_do_without_nccl(
+    device: str, processes: int, gpus: int, backend: str
+) -> None:
+    assert backend_for(device, processes, gpus) == backend
 
 
 @pytest.mark.parametrize(
