@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from hemseg_cli.dataset.labels.fetch_result import FetchResult
     from hemseg_cli.evaluation.evaluate import EvaluationResult
     from hemseg_cli.inference.predict_result import PredictResult
-    from hemseg_cli.reporting.report import ReportResult
+    from hemseg_cli.reporting.report_result import ReportResult
     from hemseg_cli.training.folds import FoldsResult
     from hemseg_cli.training.train import TrainResult
 

@@ -1,13 +1,10 @@
 """`report`: reads runs, writes one HTML page, Markdown, and CSV files of everything shown."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar
 
 from hemseg_cli.config import Config, config_of_run, data_of
-from hemseg_cli.core import console
 from hemseg_cli.core.cases import read_cases
 from hemseg_cli.core.errors import HemsegError, UsageError
 from hemseg_cli.core.files import remove_leftovers, write_text
@@ -20,11 +17,11 @@ from hemseg_cli.reporting.class_tables import classes_table, confusion_table
 from hemseg_cli.reporting.comparison import comparison_tables
 from hemseg_cli.reporting.external_table import external_table, external_warnings
 from hemseg_cli.reporting.page import Page, render
+from hemseg_cli.reporting.report_result import ReportResult
 from hemseg_cli.reporting.results import RunResults, choose_split, evaluated_splits, read_run
 from hemseg_cli.reporting.tables import (
     ReportTable,
     escape_markdown,
-    numeric_titles,
     to_csv,
     to_latex,
     to_markdown,
@@ -36,54 +33,6 @@ _MANY_SCANS, _MATRIX_OF_MANY = 60, 192
 """Above so many scans slices are at most so many pixels wide: a page of 45 heads takes 23 MB."""
 
 _RESEARCH_ONLY = "Research use only. Not a medical device."
-
-
-@dataclass(frozen=True)
-class ReportResult:
-    """The files written, and what went into them."""
-
-    failed: ClassVar[bool] = False
-    """A report fails as a whole or not at all."""
-
-    html: Path
-    markdown: Path
-    csv_files: tuple[Path, ...]
-    runs: tuple[str, ...]
-    split: str
-    size_bytes: int
-    summary: ReportTable
-    warnings: tuple[str, ...] = ()
-    viewer_scans: tuple[str, ...] = ()
-    viewer_left_out: dict[str, str] = field(default_factory=dict)
-
-    def payload(self) -> dict[str, Any]:
-        """For `--json`."""
-        return {
-            "html": str(self.html),
-            "markdown": str(self.markdown),
-            "csv": [str(path) for path in self.csv_files],
-            "runs": list(self.runs),
-            "split": self.split,
-            "size_bytes": self.size_bytes,
-            "warnings": list(self.warnings),
-            "viewer": {"scans": list(self.viewer_scans), "left_out": self.viewer_left_out},
-        }
-
-    def tables(self) -> list[console.Table]:
-        """For a terminal."""
-        titles = [column.title for column in self.summary.columns]
-        written = [
-            ["page", str(self.html), f"{self.size_bytes / 1e6:.1f} MB"],
-            ["tables", str(self.markdown), ""],
-        ]
-        if self.csv_files:
-            written.append(["CSV", f"{self.csv_files[0].parent}/", f"{len(self.csv_files)} files"])
-        return [
-            console.Table(
-                self.summary.title, titles, self.summary.texts(), right=numeric_titles(self.summary)
-            ),
-            console.Table("", ["written", "path", ""], written, right=frozenset({""})),
-        ]
 
 
 def report(

@@ -65,10 +65,10 @@ class Opened:
     def picture(self) -> str:
         return str(self.page.evaluate("document.getElementById('viewer-canvas').toDataURL()"))
 
-    def pixels(self, red: int, green: int, blue: int) -> int:
+    def pixels(self, red: int, green: int, blue: int, canvas: str = "viewer-canvas") -> int:
         """How many pixels of the viewer have that colour."""
-        script = """([r, g, b]) => {
-            const canvas = document.getElementById("viewer-canvas");
+        script = """([r, g, b, id]) => {
+            const canvas = document.getElementById(id);
             const context = canvas.getContext("2d");
             const data = context.getImageData(0, 0, canvas.width, canvas.height).data;
             let found = 0;
@@ -76,7 +76,7 @@ class Opened:
                 found += data[n] === r && data[n + 1] === g && data[n + 2] === b;
             return found;
         }"""
-        return int(self.page.evaluate(script, [red, green, blue]))
+        return int(self.page.evaluate(script, [red, green, blue, canvas]))
 
 
 @pytest.fixture(scope="module")
@@ -357,6 +357,20 @@ def test_every_row_opens_its_scan(
         assert str(opened.page.text_content("#viewer-status")).startswith("Slice ")
     assert opened.said == []
     context.close()
+
+
+def test_a_lesion_of_the_list_is_jumped_to(opened: Opened) -> None:
+    opened.page.click("[data-scan='1']")
+    opened.page.wait_for_selector("#viewer[data-ready='1']")
+    opened.page.locator("#viewer-slice").fill("0")
+    lesion = opened.page.locator("#viewer-lesions button").first
+    assert str(lesion.text_content()).endswith(" mL, found")
+    lesion.click()
+    # The bleed is drawn around slice index 4 of 8.
+    assert opened.page.input_value("#viewer-slice") in {"3", "4"}
+    # HU of the prediction as bars, of the truth as a line.
+    assert opened.page.locator("#viewer-histogram rect").count() == 35
+    assert opened.page.locator("#viewer-histogram polyline").count() == 1
 
 
 def test_csv_is_saved_from_the_page(opened: Opened) -> None:

@@ -208,4 +208,5 @@ def test_keys_are_listed_and_go_to_the_next_scan(opened: Opened) -> None:
     assert scan.text_content() != first
     opened.page.keyboard.press("b")
     assert scan.text_content() == first
-    assert opened.said == []
+    # Reading pixels back, which these tests do, makes Chromium give advice.
+    assert [text for text in opened.said if "getImageData" not in text] == []

@@ -190,13 +190,13 @@ const Viewer = (() => {
     canvas.setAttribute("aria-label", `CT slice ${state.slice + 1} of ${scan.slices} of scan ${scan.scan}; arrow keys change the slice`);
     const shown = layer().results[state.run];
     const rows = [["Dice", shown.dice, 3, ""], ["HD95", shown.hd95_mm, 1, " mm"], ["Truth", shown.truth_ml, 2, " mL"], ["Predicted", shown.predicted_ml, 2, " mL"]];
-    byId("viewer-numbers").replaceChildren(
-      ...rows.filter(([, value]) => value !== null).flatMap(([name, value, digits, unit]) => {
-        const [term, number] = [document.createElement("dt"), document.createElement("dd")];
-        term.textContent = name;
-        number.textContent = value.toFixed(digits) + unit;
-        return [term, number];
-      }));
+    const texts = rows.filter(([, value]) => value !== null).map(([name, value, digits, unit]) => [name, value.toFixed(digits) + unit]);
+    if (shown.interval) texts.push(shown.interval);
+    byId("viewer-numbers").replaceChildren(...texts.flatMap(([name, text]) => {
+      const [term, number] = [document.createElement("dt"), document.createElement("dd")];
+      [term.textContent, number.textContent] = [name, text];
+      return [term, number];
+    }));
   }
 
   function draw() {
@@ -457,8 +457,19 @@ const Viewer = (() => {
     place.replaceChildren(picture);
   }
 
+  /* Which colour is which class, where all are shown together in their own. */
+  function listColours() {
+    byId("viewer-legend").replaceChildren(...data.colours.map((colour, n) => {
+      const entry = document.createElement("span");
+      entry.textContent = data.scans[state.scan].classes[n].key;
+      entry.style.setProperty("--class", colour);
+      return entry;
+    }));
+  }
+
   /* What stands beside the pictures for this scan, class and run. */
   function listEverything() {
+    listColours();
     listLesions();
     drawHistogram();
   }
