@@ -34,6 +34,7 @@ def charts(runs: Sequence[RunResults]) -> list[Chart]:
 
 def _forest(runs: Sequence[RunResults]) -> Chart | None:
     """Draw mean Dice with its interval, runs above the published systems."""
+    # Runs on top in their colours, the published systems below, muted.
     rows = [(run.name, run.estimate("dice"), run_colour(n), "o") for n, run in enumerate(runs)]
     if shows_published(runs):
         rows += [(f"{row.name} (published)", row.dice, COLOURS["muted"], "D") for row in PUBLISHED]

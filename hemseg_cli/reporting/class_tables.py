@@ -22,6 +22,7 @@ def class_keys(runs: Sequence[RunResults]) -> list[str]:
 def classes_table(runs: Sequence[RunResults]) -> ReportTable | None:
     """Show each class by itself; None where the runs have one class."""
     metrics = metric_columns(runs, _SECTIONS)
+    # Class by class, the runs below one another.
     rows: list[tuple[Value, ...]] = []
     for key in class_keys(runs):
         for run in runs:
@@ -49,6 +50,7 @@ def classes_table(runs: Sequence[RunResults]) -> ReportTable | None:
 
 def confusion_table(runs: Sequence[RunResults]) -> ReportTable | None:
     """Show the true volume of each class by what it was taken for; None for one class."""
+    # Runs may know other classes than the labels: each has a column, "no class" stands last.
     others = list(
         dict.fromkeys(
             other

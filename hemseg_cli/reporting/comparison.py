@@ -31,6 +31,7 @@ def comparison_tables(runs: Sequence[RunResults]) -> list[ReportTable]:
     except HemsegError:
         return []
 
+    # The main table counts a scan without a mask as missed; the next leaves it out.
     note = (
         f"Paired on the {compared.n_scans} scans ({compared.n_patients} patients) that all runs "
         "were scored on; a scan without a mask counts as missed. "
@@ -83,6 +84,7 @@ def _pairs(
         Column("p_wilcoxon", "p (Wilcoxon)", 3),
         Column("p_wilcoxon_holm", "Holm", 3),
     )
+    # Too few patients give no p: a dash, not "nan".
     rows: list[tuple[Value, ...]] = []
     for pair in pairs:
         p_values = (pair.p_bootstrap, pair.p_bootstrap_holm, pair.p_wilcoxon, pair.p_wilcoxon_holm)
@@ -108,6 +110,7 @@ def _pairs(
 
 
 def _difference(pair: PairedDifference) -> Estimate:
+    # An interval that could not be had is no interval from nan to nan.
     known = [value if math.isfinite(value) else None for value in (pair.ci_low, pair.ci_high)]
     mean = pair.difference if math.isfinite(pair.difference) else None
     return Estimate(mean, known[0], known[1], "too few" if None in known and pair.n else "")

@@ -29,6 +29,7 @@ def metric_columns(
     runs: Sequence[RunResults], sections: Sequence[Section] = ("segmentation",)
 ) -> tuple[Column, ...]:
     """Return the columns of the metrics that the runs were scored with, of some sections."""
+    # A metric that several runs were scored with takes one column.
     rows: dict[str, Metric] = {}
     for run in runs:
         rows |= {row.key: row for row in run.rows if row.section in sections}
@@ -47,11 +48,13 @@ def summary_table(runs: Sequence[RunResults]) -> ReportTable:
     """
     metrics = list(metric_columns(runs))
     beside = shows_published(runs)
+    # The published table has its HD95 in voxels: it needs a column even where no run has it.
     if beside and all(column.key != "hd95_voxel" for column in metrics):
         metrics.append(Column("hd95_voxel", "HD95 (voxels)", 2))
     counts = (Column("n", "Scans", 0), Column("missed", "Missed", 0))
     columns = (Column("system", "System"), Column("protocol", "Protocol"), *metrics, *counts)
 
+    # Runs first, then the published systems, which are marked so that the page can mute them.
     ours: list[tuple[Value, ...]] = [
         (
             run.name,
@@ -69,6 +72,7 @@ def summary_table(runs: Sequence[RunResults]) -> ReportTable:
 
 
 def _published_row(row: PublishedSystem, metrics: Sequence[Column]) -> tuple[Value, ...]:
+    # A metric that the paper does not give stays a dash.
     known = {"dice": row.dice, "iou": row.iou, "hd95_voxel": row.hd95_voxel}
     values = (known.get(metric.key) for metric in metrics)
     return (f"{row.name} (published)", "paper", *values, PUBLISHED_CASES, None)
@@ -142,6 +146,7 @@ def volumes_table(runs: Sequence[RunResults]) -> ReportTable | None:
     )
     columns = (Column("run", "Run"), *volumes, *agreement, *lesions)
 
+    # Means with intervals from the metric table, the limits of agreement from their own place.
     rows: list[tuple[Value, ...]] = []
     for run in runs:
         cells: dict[str, Value] = {
@@ -168,6 +173,7 @@ def strata_table(runs: Sequence[RunResults]) -> ReportTable | None:
     """
     lesions = metric_columns(runs, ("lesions",))
     metrics = (*metric_columns(runs), *(c for c in lesions if c.key in _ALSO_IN_STRATA))
+    # Stratum by stratum, the runs below one another, so that they can be compared.
     rows: list[tuple[Value, ...]] = []
     for by, words, unit in _STRATA:
         for run in runs:
@@ -185,6 +191,7 @@ def strata_table(runs: Sequence[RunResults]) -> ReportTable | None:
 
 def cases_table(runs: Sequence[RunResults]) -> ReportTable:
     """Show one row per scan and run, worst Dice first."""
+    # Metrics of one scan only: rates over all scans have no value in a row.
     numbers: dict[str, Column] = {}
     for run in runs:
         numbers |= {row.key: column_of(row) for row in run.summary.rows if row.function is not None}
@@ -196,6 +203,7 @@ def cases_table(runs: Sequence[RunResults]) -> ReportTable:
         *numbers.values(),
     )
 
+    # Undefined Dice stands with the worst: such a scan wants to be looked at too.
     ordered = sorted(
         ((_worst_first(case.number("dice")), run, case) for run in runs for case in run.cases),
         key=lambda entry: entry[0],
@@ -237,6 +245,7 @@ def warnings(runs: Sequence[RunResults]) -> list[str]:
 
     The evaluation's own warnings, missed cases, runs that do not compare.
     """
+    # What is said of several runs in the same words is said once, with all their names.
     said_of: dict[str, list[str]] = {}
     for run in runs:
         for text in _run_warnings(run):
@@ -262,6 +271,7 @@ def _comparison_warnings(runs: Sequence[RunResults]) -> Iterator[str]:
             f"({first_few(differing)}): no test is made."
         )
 
+    # Nothing forbids to compare them, but the reader has to know.
     datasets = sorted({run.dataset for run in runs if run.dataset})
     if len(datasets) > 1:
         yield f"The runs were scored on different data sets ({', '.join(datasets)})."

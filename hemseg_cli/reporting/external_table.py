@@ -19,6 +19,7 @@ def external_table(runs: Sequence[RunResults]) -> ReportTable | None:
     if not any(run.external for run in runs):
         return None
 
+    # The run on its own data stands above it on others: that is the comparison.
     summaries = [
         (run, summary) for run in runs if run.external for summary in (run.summary, *run.external)
     ]
@@ -30,6 +31,7 @@ def external_table(runs: Sequence[RunResults]) -> ReportTable | None:
     }
     rows: list[tuple[Value, ...]] = []
     for run, summary in summaries:
+        # All classes together, then each by itself.
         parts: dict[str, tuple[int, dict[str, Interval]]] = {
             UNION: (summary.n_cases - summary.n_empty_truth, summary.metrics)
         }

@@ -98,6 +98,7 @@ def fill_template(name: str, scripts: Sequence[str], **values: Any) -> str:
         lstrip_blocks=True,
     )
     css = _asset("page.css")
+    # The policy names what stands in the page, so that scripts are hashed as they are written.
     inline = [_inline_script(text) for text in scripts]
     return environment.get_template(name).render(
         version=__version__,
@@ -127,6 +128,7 @@ def content_security_policy(scripts: Sequence[str], styles: Sequence[str]) -> st
 
 def tiles(run: RunResults) -> list[Tile]:
     """The run's key numbers with their intervals."""
+    # Every metric of segmentation, of the others the two that a reader asks for first.
     made = []
     others = metric_columns([run], ("volumes", "lesions"))
     for column in (*metric_columns([run]), *(c for c in others if c.key in _TILES)):
@@ -158,6 +160,7 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]
 
 
 def _glance(runs: Sequence[RunResults]) -> ReportTable:
+    # Three digits at a glance; the tables below have all. IoU follows from Dice.
     metrics = [
         Column(c.key, c.title, min(3, c.digits or 0))
         for c in (*metric_columns(runs), *metric_columns(runs, ("volumes",)))
@@ -175,7 +178,9 @@ def _places(
     charts: Mapping[str, Chart], tables: Mapping[str, ReportTable], *, several: bool
 ) -> dict[str, Any]:
     """Which charts stand where."""
-    hero = ["forest"] if several else ["dice", "dice_volume"]
+    # Beside the viewer stands what is asked first: how runs compare, or how the scans spread.
+    hero = ["forest", "dice"] if several else ["dice", "dice_volume"]
+    # Every other chart is the distribution of a metric.
     known = {"forest", "dice_volume", "bland_altman", "strata", "classes"}
     known |= {"loss", "val_dice", *hero}
     chosen = {

@@ -59,6 +59,7 @@ def report(
         else [open_run(config.runs.root)]
     )
     _refuse_twice(directories)
+    # All runs on one split and one data set, read before anything is drawn.
     directories = [_on_data(config, run) for run in directories]
     split = choose_split(directories, config.report.split)
     results = [read_run(run, split) for run in directories]
@@ -207,6 +208,7 @@ def _on_data(config: Config, run: RunDirectory) -> RunDirectory:
 
 
 def _refuse_twice(directories: Sequence[RunDirectory]) -> None:
+    # Tables and charts tell runs apart by name.
     names = [run.name for run in directories]
     for name in names:
         if names.count(name) > 1:

@@ -161,6 +161,7 @@ def choose_split(runs: Sequence[RunDirectory], wanted: str | None) -> str:
     for run in runs:
         if not evaluated_splits(run):
             raise HemsegError(f"run {run.path} has no evaluation", hint=_evaluate_hint(run, wanted))
+    # Runs stand side by side on one split only.
     common = [split for split in SPLITS if all(split in evaluated_splits(run) for run in runs)]
     if wanted is None and common:
         return "test" if "test" in common else common[0]
@@ -185,6 +186,7 @@ def read_run(run: RunDirectory, split: str) -> RunResults:
 
     FileFormatError names file, line and column of what cannot be read.
     """
+    # The config is shown as it is, and may hold a signed URL.
     summary = _read_summary(run, split)
     config = without_secrets(read_text(run.config_file)) if run.config_file.is_file() else ""
     environment = _read_json(run.environment_file) if run.environment_file.is_file() else {}
@@ -230,6 +232,7 @@ def _read_history(path: Path) -> list[Mapping[str, float | None]]:
     """Read one row per epoch; an empty cell is undefined, true and false count as 1 and 0."""
     table = read_table(path, columns={"epoch": float}, hint=_REWRITTEN)
     others = [name for name in table.columns if name != "epoch"]
+    # A flag (a new best epoch) becomes a number, so that every column can be drawn.
     truth = {"true": "1", "false": "0"}
     rows = [
         {

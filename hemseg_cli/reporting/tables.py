@@ -100,6 +100,7 @@ def to_frame(table: ReportTable) -> "DataFrame":
     """
     import pandas  # slow to import
 
+    # A column is wide where any row has an interval, else rows would not line up.
     columns: list[str] = []
     cells: list[list[object]] = [[] for _ in table.rows]
     for n, column in enumerate(table.columns):
@@ -140,6 +141,7 @@ def to_markdown(table: ReportTable) -> str:
     grid = frame.to_markdown(index=False, colalign=align, disable_numparse=True)
     lines = [f"### {escape_markdown(table.title)}", "", grid]
 
+    # Definitions are a list below the table: a pipe table has no room for them.
     lines += ["", escape_markdown(table.note)] if table.note else []
     defined = [column for column in table.columns if column.definition]
     if defined:

@@ -50,6 +50,7 @@ def build_viewer(
 
     `folder`: of the data set, from which paths start.
     """
+    # Without classes that fit, no mask can be read: every scan is left out for that reason.
     by_scan = {case.scan: case for case in cases}
     chosen = choose_scans(runs[0].cases, count)
     try:
@@ -75,11 +76,13 @@ def choose_scans(results: Sequence[CaseResult], count: int) -> list[tuple[str, C
 
     (role, scan), the role being worst, median, best or the rank.
     """
+    # Ties are broken by name, so that two reports of one run show the same scans.
     ranked = sorted(
         (case for case in results if case.number("dice") is not None),
         key=lambda case: (case.number("dice"), case.scan),
     )
     last = len(ranked) - 1
+    # Evenly over the ranks: the ends are the worst and the best.
     if count < 2 or last < 1:
         places = [last // 2][: min(count, len(ranked))]
     else:
@@ -123,6 +126,7 @@ def _scan(
     image = read_volume(data.image_of(case))
     truth, predictions, missing = _label_maps(scan, data.label_of(case), image, runs)
 
+    # Cropped to all that any of the masks marks, not to the head alone.
     frame, shown = pack_image(
         image, [truth, *predictions], matrix, voxel_volume_mm3=case.voxel_volume_mm3
     )
@@ -133,6 +137,7 @@ def _scan(
         [labels[shown] for labels in predictions],
         frame["step"] * (case.voxel_volume_mm3 or 0.0) / 1000,
     )
+    # All classes together first, then each that labels and some run both know.
     keys = list(dict.fromkeys(key for pairs in classes for key in pairs.scored))
     layers = [_layer(key, seen, runs, classes) for key in (UNION, *keys)]
     return ViewerScan(
@@ -181,6 +186,7 @@ def _layer(
     key: str, seen: _Seen, runs: Sequence[RunResults], classes: Sequence[ClassPairs]
 ) -> dict[str, Any]:
     """Pack the masks of one class, or of all together, with each run's numbers and lesions."""
+    # A run may code a class by another value than the labels do.
     values = [pairs.values_of(key) for pairs in classes]
     true_values = next((of_truth for _, of_truth in values if of_truth), ())
     truth = np.isin(seen.truth, true_values)
@@ -192,6 +198,7 @@ def _layer(
         next((case for case in run.cases_by_class.get(key, ()) if case.scan == seen.scan), None)
         for run in runs
     ]
+    # The truth is compared with each run by itself: what one finds another may miss.
     lesions = [compared_lesions(truth, mask, seen.voxel_ml) for mask in masks]
     return {
         "key": key,

@@ -98,6 +98,7 @@ def _draw_agreement(plot: Plot, run: int, found: Sequence[tuple[CaseResult, floa
     """Draw one run's scans, its bias and its limits."""
     if not found:
         return
+    # Each scan is a point that opens it in the viewer.
     scans = [printable(case.scan) for case, _, _ in found]
     means = [(truth + predicted) / 2 for _, truth, predicted in found]
     differences = [predicted - truth for _, truth, predicted in found]
@@ -107,6 +108,7 @@ def _draw_agreement(plot: Plot, run: int, found: Sequence[tuple[CaseResult, floa
     ]
     plot.points(run, means, differences, tips, scans=scans)
 
+    # Limits of agreement need a spread, of one scan there is none.
     limits = volume_agreement([row[1] for row in found], [row[2] for row in found])
     if limits.n < 2:
         return

@@ -34,6 +34,7 @@ def predictions_in(path: Path) -> OutputFolder | None:
     folder = OutputFolder(path, MASK_SUFFIX)
     if not folder.volumes_file.is_file() or not folder.records.is_dir():
         return None
+    # A run keeps its masks under the scans' own names, `predict --out` adds a word.
     inside_a_run = not any(path.glob(f"*{MASK_SUFFIX}.nii.gz"))
     return OutputFolder(path) if inside_a_run else folder
 
@@ -41,6 +42,7 @@ def predictions_in(path: Path) -> OutputFolder | None:
 def worklist_table(records: list[Record]) -> ReportTable:
     """Return one row per scan: those to review first, then by mL."""
     found = [record.volumes for record in records if record.volumes is not None]
+    # What a person should look at stands first, whatever its size.
     found.sort(key=lambda row: (not row.review, -row.predicted_ml, row.scan))
     classes = list(dict.fromkeys(key for row in found for key in row.class_ml))
     interval = f"{VOLUME_CONFIDENCE * 100:g} % interval (mL)"
@@ -93,6 +95,7 @@ def worklist_page(config: Config, folder: OutputFolder) -> tuple[str, ReportTabl
     table = worklist_table(records)
     viewer, thumbnails = worklist_viewer(config, folder, table, records)
     classes = read_classes(DataDirectory(folder.path))
+    # One class has the colour of every prediction.
     colours = ["#{:02x}{:02x}{:02x}".format(*one.colour) for one in classes]
     colours = colours if len(classes) > 1 else []
     made = datetime.now(UTC)

@@ -42,6 +42,7 @@ def worklist_viewer(
     thumbnails: dict[str, str] = {}
     for row in table.rows:
         name = str(row[0])
+        # In the order of the table, so that what is left out is what needs a look least.
         if len(scans) >= config.report.viewer_cases:
             left_out[name] = f"report.viewer_cases = {config.report.viewer_cases}"
             continue
@@ -167,6 +168,7 @@ class _ShownPlaces:
 
     def place(self, centroid_mm: Sequence[float]) -> dict[str, Any]:
         """Return the labelled voxel next to a centroid, as the page's script takes it."""
+        # The centroid is stored in the scan's own millimetres.
         i, j, k = (self.to_index @ (*centroid_mm, 1.0))[:3]
         # Rows and columns count from the other side than j and i, see `slices_of`.
         rows, columns = (part.start or 0 for part in self.shown[1:])
@@ -201,6 +203,7 @@ def _thumbnail(hu: NDArray[Any], labels: NDArray[Any]) -> str:
     """Draw the slice [k, rows, columns] with the most hemorrhage, the mask in orange, as PNG."""
     from PIL import Image
 
+    # Of an empty mask the slice that a preview would show.
     marked = labels != 0
     spread = chosen_slices(marked.transpose(2, 1, 0).astype(np.uint8), 1)
     k = int(marked.sum(axis=(1, 2)).argmax()) if marked.any() else spread[0]
