@@ -109,6 +109,7 @@ def measure(
     `warnings`: what was said of the input. `classes`: of the label map; each is measured by itself
     where there are several, and their union as a mask. `calibration`: of the networks.
     """
+    # Of several classes the scan's own numbers are of their union, as if it were the only class.
     by_class: dict[str, tuple[Lesion, ...]] = {}
     if len(classes) > 1:
         by_class = _lesions_by_class(mask, scan, voxel_volume_mm3, classes)
@@ -119,9 +120,11 @@ def measure(
         if deviation is not None:
             deviation = replace(deviation, values=deviation.values[channels]).union()
 
+    # The volume is the sum of the lesions' volumes, so that both tables agree to the last digit.
     lesions = find_lesions(mask, scan, voxel_volume_mm3=voxel_volume_mm3)
     predicted_ml = sum(one.volume_ml for one in lesions)
     hu = mean_hu(lesions)
+    # How far the mask can be trusted, and whether a person should look at it.
     confidence = confidence_of(
         probability.values,
         mask[box_of(probability.part)],
@@ -135,14 +138,11 @@ def measure(
         mean_hu=hu,
         warnings=tuple(warnings),
     )
-    low_ml, high_ml = calibration.interval_ml(UNION, predicted_ml) or (None, None)
-    class_ml = {key: sum(one.volume_ml for one in found) for key, found in by_class.items()}
-    intervals = {key: calibration.interval_ml(key, ml) for key, ml in class_ml.items()}
     row = ScanMeasures(
         scan=name,
         predicted_ml=predicted_ml,
-        volume_low_ml=low_ml,
-        volume_high_ml=high_ml,
+        volume_low_ml=None,
+        volume_high_ml=None,
         viewer_ml=np.count_nonzero(mask) * math.prod(spacing_mm(scan.affine)) / 1000,
         lesions=len(lesions),
         largest_ml=lesions[0].volume_ml if lesions else 0.0,
@@ -153,11 +153,22 @@ def measure(
         disagreement=confidence.disagreement,
         review=bool(reason),
         review_reason=reason,
-        class_ml=class_ml,
-        class_low_ml={key: found[0] for key, found in intervals.items() if found},
-        class_high_ml={key: found[1] for key, found in intervals.items() if found},
+        class_ml={key: sum(one.volume_ml for one in found) for key, found in by_class.items()},
     )
-    return Measured(row, tuple(lesions), by_class)
+    return Measured(_with_intervals(row, calibration), tuple(lesions), by_class)
+
+
+def _with_intervals(row: ScanMeasures, calibration: Calibration) -> ScanMeasures:
+    """The row with the intervals of its volumes; None where too few scans tell."""
+    low_ml, high_ml = calibration.interval_ml(UNION, row.predicted_ml) or (None, None)
+    classes = {key: calibration.interval_ml(key, ml) for key, ml in row.class_ml.items()}
+    return replace(
+        row,
+        volume_low_ml=low_ml,
+        volume_high_ml=high_ml,
+        class_low_ml={key: found[0] for key, found in classes.items() if found},
+        class_high_ml={key: found[1] for key, found in classes.items() if found},
+    )
 
 
 def _lesions_by_class(
@@ -219,6 +230,7 @@ def write_volumes(path: Path, rows: Iterable[ScanMeasures]) -> None:
             values = [getattr(row, field_name).get(key) for row in ordered]
             frame.insert(place, f"{key}{suffix}", values)
 
+    # What tells a DICOM series from others stands in front, where a reader looks for it.
     names = dict.fromkeys(name for row in ordered for name in row.source_ids)
     for number, name in enumerate(names, start=1):
         frame.insert(number, name, [row.source_ids.get(name, "") for row in ordered])

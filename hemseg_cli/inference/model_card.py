@@ -5,9 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hemseg_cli.config import Config, validate_file
+from hemseg_cli.config.schema import PredictConfig
 from hemseg_cli.core.errors import HemsegError
 from hemseg_cli.core.names import printable
+from hemseg_cli.core.quantities import VOLUME_CONFIDENCE
 from hemseg_cli.core.run_directory import RunDirectory
+from hemseg_cli.inference.calibration import calibration_of, joint_calibration
+from hemseg_cli.inference.settings import chosen_settings
 from hemseg_cli.models.checkpoint_settings import classes_of
 from hemseg_cli.models.registry import MODELS
 
@@ -79,6 +83,7 @@ def _training(runs: Sequence[RunDirectory], checkpoints: Sequence[Mapping[str, A
     if config is not None:
         fold = "the published split" if config.train.fold is None else f"{config.train.folds} folds"
         rows += [("recipe", config.train.recipe), ("split", fold), ("seed", config.train.seed)]
+    rows.append(("intervals of volumes", _calibration(checkpoints)))
     return [
         "## Training",
         "",
@@ -86,6 +91,20 @@ def _training(runs: Sequence[RunDirectory], checkpoints: Sequence[Mapping[str, A
         "|---|---|",
         *(f"| {name} | {_cell(value)} |" for name, value in rows),
     ]
+
+
+def _calibration(checkpoints: Sequence[Mapping[str, Any]]) -> str:
+    """What the intervals of volumes rest on; why there are none where there are none."""
+    found = joint_calibration(
+        [
+            calibration_of(one, chosen_settings(PredictConfig(), one.get("predict")))
+            for one in checkpoints
+        ],
+        [str(one["model_name"]) for one in checkpoints],
+    )
+    return found.reason() or (
+        f"{VOLUME_CONFIDENCE:.0%}, calibrated on {found.scans} scans that no network was trained on"
+    )
 
 
 def _classes(checkpoints: Sequence[Mapping[str, Any]]) -> list[str]:
