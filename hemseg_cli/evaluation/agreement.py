@@ -42,7 +42,10 @@ def volume_agreement(truth_ml: Sequence[float], predicted_ml: Sequence[float]) -
     if x.size < 2:
         return Agreement(1, bias, math.nan, math.nan, math.nan, math.nan)
 
+    # The limits hold 95 % of the differences, were they normal.
     sd = float(apart.std(ddof=1))
+
+    # Lin's denominator: both spreads and the bias, so that a shift lowers the concordance.
     spread = float(x.var() + y.var() + bias**2)
     ccc = float(2 * ((x - x.mean()) * (y - y.mean())).mean() / spread) if spread > 0 else math.nan
     return Agreement(int(x.size), bias, sd, bias - _LIMITS_Z * sd, bias + _LIMITS_Z * sd, ccc)

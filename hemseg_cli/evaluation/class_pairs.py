@@ -75,6 +75,8 @@ class ClassPairs:
     def taken_for(self, pair: MaskPair, key: str) -> dict[str, int]:
         """Count the voxels of a true class by the class that they were taken for, or `NONE`."""
         value = next(each.value for each in self.truth if each.key == key)
+
+        # The voxels of the true class, and what the prediction says there.
         inside = pair.truth.flat[pair.truth.line[pair.truth.flat] == value]
         values, counts = np.unique(pair.prediction.line[inside], return_counts=True)
         found = dict(zip(values.tolist(), counts.tolist(), strict=True))
@@ -97,6 +99,8 @@ def pair_classes(
     HemsegError where the two have nothing in common.
     """
     known, ours = {each.key for each in truth}, {each.key for each in predicted}
+
+    # Scored one by one: what both sides know, if either has more than one class.
     scored = [each.key for each in truth if each.key in ours]
     if len(truth) == 1 and len(predicted) == 1:
         scored = []
@@ -111,6 +115,7 @@ def pair_classes(
             each for each in union_classes(predicted) if each.key in known or each.key == general
         )
 
+    # Nothing in common: a score would be 0 for a reason that is not the network's.
     if not union_predicted or not union_truth:
         raise HemsegError(
             f"{name} has the classes {first_few(sorted(ours))}, the labels "
@@ -150,6 +155,7 @@ def _foreground_of(mask: Foreground, values: Sequence[int], *, whole: int) -> Fo
     if len(values) == whole:
         return mask
 
+    # The list of foreground voxels is filtered, so that the whole scan is not read again.
     flat = mask.flat[np.isin(mask.line[mask.flat], np.asarray(values))]
     line = np.zeros(mask.line.size, dtype=np.uint8)
     line[flat] = 1

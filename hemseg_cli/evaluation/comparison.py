@@ -152,6 +152,7 @@ def paired_test(
     Interval and first p by one symmetric bootstrap-t over patients: the interval excludes 0 exactly
     where p < 1 - confidence. Second p by Wilcoxon's signed ranks. Both NaN below `LEAST_PATIENTS`.
     """
+    # Scans of one patient are drawn together: their differences are summed first.
     apart = np.asarray(differences, dtype=np.float64)
     sums = group_sums(np.stack([apart, np.ones(apart.size)], axis=1), patients)
     if len(sums) < LEAST_PATIENTS:
@@ -183,6 +184,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
     NaN stays NaN and is no test.
     """
+    # From the smallest p on: the k-th is multiplied by how many are left, and none falls below the
+    # one before it.
     order = sorted((p, place) for place, p in enumerate(p_values) if not math.isnan(p))
     adjusted = [math.nan] * len(p_values)
     highest = 0.0
@@ -216,6 +219,7 @@ def rank_runs(
     ranks = _ranks(sign * drawn[:, :-1] / drawn[:, -1:])
     own = _ranks(sign * means[None, :])[0]
 
+    # The interval of a rank, over the resamples.
     tail = (1 - bootstrap.confidence) / 2
     low, high = np.quantile(ranks, [tail, 1 - tail], axis=0)
 
@@ -243,6 +247,8 @@ def _complete(
     """Return names, values [scans, runs] and patients of the scans that every run has."""
     names = list(values)
     table = np.array([values[name] for name in names], dtype=np.float64).T
+
+    # A paired test needs every run's value of a scan.
     whole = np.asarray(~np.isnan(table).any(axis=1))
     return (
         names,

@@ -79,6 +79,7 @@ def _class_tables(name: str, summary: Summary) -> list[Table]:
     if not summary.classes:
         return []
 
+    # A row for each class with its counts of scans and its metrics.
     metrics = [row for row in averaged(summary.rows) if row.section in ("segmentation", "presence")]
     rows = [
         [
@@ -137,6 +138,7 @@ def _caption(summary: Summary) -> str:
             f"published table was made.{resampled}"
         )
 
+    # How the intervals were made differs by metric: sizes on the logarithm, rates exactly.
     methods = sorted({found.method for found in summary.metrics.values() if found.method})
     return (
         f"Intervals ({', '.join(methods)}): {how.samples} resamples of {how.unit}s, seed "
@@ -165,6 +167,7 @@ def _strata_table(name: str, summary: Summary) -> Table:
             cells = [_estimate_text(found.metrics[metric.key], metric) for metric in metrics]
             rows.append([f"{grouping} {stratum}{unit}", str(found.n), *cells])
 
+    # Agreement of volumes stands once below, over all strata.
     agreement = summary.agreement
     caption = (
         f"Volumes: bias {format_number(agreement.bias_ml, 4)} mL, limits of agreement "
@@ -226,6 +229,7 @@ def _pairs_table(
     numbers = ("difference", confidence, "p", "p Holm", "p Wilcoxon", "Holm", "n")
     rows = []
     for pair in pairs:
+        # Digits and heading of the metric, the class behind it where there are several.
         row = comparison.row(pair.metric)
         rows.append(
             [

@@ -101,6 +101,7 @@ def evaluate(
         inputs = [one.written_to(out if len(inputs) == 1 else out / one.name) for one in inputs]
     refuse_different_splits(inputs)
 
+    # Every run is scored by itself, then all of them are compared from their tables.
     evaluated = tuple(_evaluate_inputs(config, one) for one in inputs)
     if len(evaluated) == 1:
         return EvaluationResult(evaluated)
@@ -143,6 +144,8 @@ def _evaluate_inputs(config: Config, inputs: EvaluationInputs) -> RunEvaluation:
 
     not_scored = [f"scan {scan} was not scored: {reason}" for scan, reason in failures.items()]
     settings = config.evaluate
+
+    # The table first: every number of the summary comes from it, as a reader could derive it.
     table = case_table(scores, metric_rows(settings.protocol, settings.nsd_tolerances_mm))
     resampled = sum(score.resampled for score in scores)
     summary = summarise(

@@ -61,6 +61,8 @@ def run_inputs(config: Config, name: str | None, *, allow_missing: bool) -> Eval
     split = config.evaluate.split
     trained = config_of_run(config, run.config_file)
     data = data_of(config, trained)
+
+    # Of another data set than the run's own the masks lie in a folder apart.
     run = run_on_data(run, data, trained)
     table = read_cases(data.cases_file)
     chosen = cases_in_split(table, split)
@@ -84,6 +86,8 @@ def run_inputs(config: Config, name: str | None, *, allow_missing: bool) -> Eval
         read_classes(DataDirectory(run.predictions(split))),
         name=f"run {run.name}",
     )
+
+    # Everything is joined by scan id; what a scan does not have stays empty.
     intervals = read_volume_intervals(run.volumes_file(split), classes.scored)
     cases = tuple(
         replace(
@@ -103,9 +107,7 @@ def run_inputs(config: Config, name: str | None, *, allow_missing: bool) -> Eval
         data.dataset,
         trained.data.dataset,
         (
-            *_other_data_set(data, trained),
-            *leakage_warnings(chosen, split, trained),
-            *_contamination_warnings(chosen, data, trained),
+            *_split_warnings(chosen, split, data, trained),
             *_unused(masks, chosen),
             *class_warnings(classes),
         ),
@@ -122,20 +124,11 @@ def folder_inputs(
     configured data set, else from the headers. The classes of label maps come from a `classes.toml`
     in either folder (or the data set), of the masks from the labels' where they have none.
     """
-    for option, folder in (("--predictions", predictions), ("--labels", labels)):
-        if not folder.is_dir():
-            raise HemsegError(f"{option} {folder} is not a folder")
-    truth, masks = _masks(labels), _masks(predictions)
-    if not truth:
-        raise HemsegError(
-            f"no .nii or .nii.gz in {labels}", hint="--labels names the folder of the label files"
-        )
-    if not masks:
-        raise HemsegError(
-            f"no .nii or .nii.gz in {predictions}",
-            hint="--predictions names the folder of the masks",
-        )
+    truth = _masks_in("--labels", labels, "label files")
+    masks = _masks_in("--predictions", predictions, "masks")
     _refuse_missing(sorted(truth), masks, predictions, allow_missing=allow_missing)
+
+    # Labels of the configured data set have patients and true voxels in its case table.
     inside = config.data.cases_file.is_file() and labels.resolve().is_relative_to(
         config.data.folder.resolve()
     )
@@ -173,9 +166,24 @@ def folder_inputs(
     )
 
 
+def _masks_in(option: str, folder: Path, what: str) -> dict[str, Path]:
+    """Scan id -> file in a folder that an option names; HemsegError where there is none."""
+    if not folder.is_dir():
+        raise HemsegError(f"{option} {folder} is not a folder")
+
+    found = _masks(folder)
+    if not found:
+        raise HemsegError(
+            f"no .nii or .nii.gz in {folder}", hint=f"{option} names the folder of the {what}"
+        )
+    return found
+
+
 def _folder_classes(config: Config, predictions: Path, labels: Path, *, inside: bool) -> ClassPairs:
     """Join the classes of two folders; `inside`: the labels are those of the data set."""
     folders = [DataDirectory(folder) for folder in (labels, predictions)]
+
+    # The labels say what their values mean, then the data set, then the masks.
     beside_labels, beside_masks = folders
     if not beside_labels.classes_file.is_file():
         beside_labels = config.data.directory if inside else beside_masks
@@ -231,6 +239,15 @@ def refuse_different_splits(inputs: Sequence[EvaluationInputs]) -> None:
             )
 
 
+def _split_warnings(
+    chosen: Sequence[Case], split: str, data: DataConfig, trained: Config
+) -> Iterable[str]:
+    """Yield what stands between these scans and new patients."""
+    yield from _other_data_set(data, trained)
+    yield from leakage_warnings(chosen, split, trained)
+    yield from _contamination_warnings(chosen, data, trained)
+
+
 def _existing(path: Path) -> Path | None:
     return path if path.is_file() else None
 
@@ -270,6 +287,7 @@ def leakage_warnings(chosen: Sequence[Case], split: str, trained: Config) -> Ite
     if split == "train" or (split == "val" and trained.train.fold is not None):
         yield f"the run was trained on split {split}: these numbers say nothing about new patients"
 
+    # A patient known from training is no new patient.
     shared = [case.scan for case in chosen if case.shares_patient_with]
     if shared:
         yield (
@@ -284,6 +302,8 @@ def _contamination_warnings(
     """Yield the scans of another data set's split that this run was trained or validated on."""
     if data.folder == trained.data.folder or not trained.data.cases_file.is_file():
         return
+
+    # By scan id, and by patient where another scan of the same one was used.
     others = read_cases(trained.data.cases_file)
     for used in ("train", "val"):
         known = [case for case in others if case.split == used]
@@ -327,6 +347,7 @@ def _masks(folder: Path) -> dict[str, Path]:
     """Scan id -> mask file. HemsegError where two files would be the same scan's."""
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
+        # A probability, a hidden file or a table is no mask.
         scan = _stem(path.name)
         if (
             not path.name.endswith((".nii", ".nii.gz"))

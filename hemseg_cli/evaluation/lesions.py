@@ -24,6 +24,7 @@ class LesionCounts:
 
 def count_lesions(prediction: Foreground, truth: Foreground) -> LesionCounts:
     """Count the lesions of one case; zeros where a mask is empty."""
+    # Each mask's components are looked for in the other.
     predicted, false = _components_apart(prediction, truth)
     true, undetected = _components_apart(truth, prediction)
     return LesionCounts(truth=true, predicted=predicted, detected=true - undetected, false=false)
@@ -34,6 +35,7 @@ def _components_apart(mask: Foreground, other: Foreground) -> tuple[int, int]:
     if mask.count == 0:
         return 0, 0
 
+    # Number the components, and look which numbers the other mask has a voxel of.
     of_voxel, count = component_of(mask.flat, mask.shape)
     touched = np.unique(of_voxel[other.line[mask.flat] != 0])
     return count, count - int(touched.size)

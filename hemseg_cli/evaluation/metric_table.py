@@ -80,6 +80,7 @@ def metric_rows(protocol: Protocol, tolerance_mm: Tolerance) -> list[Metric]:
 
     Where that differs from scan to scan, one more row states it.
     """
+    # The column of the surface Dice names its tolerance, so that two of them never mix.
     rows = [row.at_tolerance(tolerance_mm) for row in METRICS if protocol in row.protocols]
     if protocol == "native" and not isinstance(tolerance_mm, int | float):
         rows.append(OWN_TOLERANCE)
@@ -96,6 +97,7 @@ def format_number(value: float | None, digits: int) -> str:
     if value is None or not math.isfinite(value):
         return "-"
 
+    # No minus before a number that rounds to zero.
     shown = f"{value:.{digits}f}"
     return shown.removeprefix("-") if float(shown) == 0 else shown
 
@@ -116,6 +118,7 @@ def format_p(p: float | None) -> str:
     if p is None or not math.isfinite(p):
         return "-"
 
+    # Smaller than the resamples can tell.
     if p < 0.001:
         return "< 0.001"
 
@@ -135,6 +138,7 @@ def _on_paper_grid(case: CaseMetrics) -> CaseMetrics:
 
 
 def _case_f1(case: CaseMetrics) -> float:
+    # F1 of a scan without any lesion, true or predicted, is undefined.
     total = case.lesions.detected + case.lesions.truth + case.lesions.false
     return 2 * case.lesions.detected / total if total else math.nan
 
@@ -147,6 +151,8 @@ def _covered(cases: "pandas.DataFrame") -> tuple["pandas.Series", "pandas.Series
     """Of the scans with an interval, which volumes it holds; NaN for the others."""
     truth = cases["truth_ml"]
     low, high = (cases.get(f"volume_{end}_ml", truth * math.nan) for end in ("low", "high"))
+
+    # A scan without an interval counts in neither sum.
     known = low.notna() & high.notna()
     held = truth.between(low, high)
     return held.astype(float).where(known), known.astype(float).where(known)

@@ -64,6 +64,7 @@ class CaseMetrics:
     def hd95_mm(self) -> float:
         """95th-percentile Hausdorff distance, mm; the scan's diagonal where one mask is empty."""
         if self.one_is_empty:
+            # A missed scan has no distance; the longest one that there is keeps it in the mean.
             return _diagonal_mm(self.pair.truth.shape, self.pair.steps_mm)
 
         return _hd95(*self._distances_mm) if self.pair.truth.count else 0.0
@@ -71,6 +72,7 @@ class CaseMetrics:
     @cached_property
     def nsd(self) -> float:
         """Normalised surface Dice at `tolerance_mm`; 1 if both masks are empty, 0 if one is."""
+        # Without two surfaces: 1 where both masks are empty, else 0.
         if self.one_is_empty or not self.pair.truth.count:
             return float(not self.one_is_empty)
 
@@ -196,11 +198,13 @@ def _iou(pair: MaskPair) -> float:
 
 
 def _hd95(to_truth: Floats, to_prediction: Floats) -> float:
+    # Each direction has its own percentile: a far voxel of either mask counts.
     directed = (np.percentile(to_truth, _PERCENTILE), np.percentile(to_prediction, _PERCENTILE))
     return float(max(directed))
 
 
 def _nsd(to_truth: Floats, to_prediction: Floats, tolerance_mm: float) -> float:
+    # Surface voxels of both masks count alike, whichever surface is the larger.
     within = np.count_nonzero(to_truth <= tolerance_mm)
     within += np.count_nonzero(to_prediction <= tolerance_mm)
     return float(within / (to_truth.size + to_prediction.size))

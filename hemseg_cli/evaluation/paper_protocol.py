@@ -31,6 +31,7 @@ def paper_pair(prediction: Volume, truth: Volume, *, network_mask: Path | None =
     prediction (on the truth's grid) is resampled as the published label is. CaseError where the
     network's mask lies on another grid.
     """
+    # The label is brought to the grid as the published chain did it, nearest neighbour.
     on_grid = prepare_label(truth, PAPER_GRID)
     if network_mask is None:
         return mask_pair(prepare_label(prediction, PAPER_GRID), on_grid, _VOXELS)
@@ -57,6 +58,7 @@ def paper_interval(values: Sequence[float]) -> Interval:
     if not data.size:
         return Interval(math.nan, math.nan, math.nan, 0)
 
+    # As the published script draws and reads its resamples, index by index.
     random = np.random.RandomState(PAPER_SEED)
     drawn = random.choice(data, size=(PAPER_SAMPLES, data.size), replace=True)
     means = np.sort(np.mean(drawn, axis=1))

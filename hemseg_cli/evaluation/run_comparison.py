@@ -102,6 +102,8 @@ def compare_runs(runs: Sequence[EvaluatedRun]) -> Comparison:
     """
     refuse_different_protocols(runs)
     unions = {run.name: union_of(run.table) for run in runs}
+
+    # Runs are compared on the scans that all of them were scored on.
     scans = [set(table["scan"]) for table in unions.values()]
     common = sorted(set.intersection(*scans))
     if not common:
@@ -117,6 +119,7 @@ def compare_runs(runs: Sequence[EvaluatedRun]) -> Comparison:
     bootstrap = _bootstrap(runs[0].summary)
     rows = [row for row in runs[0].summary.rows if row.compared]
 
+    # What a run has no mask of counts as missed; beside that stand the scans that all have one of.
     has_mask = [
         all(table.loc[scan, "mask"] == FOUND for table in tables.values()) for scan in common
     ]
@@ -172,6 +175,8 @@ def scans_with_other_labels(runs: Sequence[EvaluatedRun]) -> list[str]:
     labels: dict[str, set[str]] = {}
     for run in runs:
         table = union_of(run.table)
+
+        # A label that was edited between two evaluations has another digest.
         for scan, digest in zip(table["scan"], table["label_sha256"], strict=True):
             labels.setdefault(scan, set()).add(digest)
     return sorted(scan for scan, digests in labels.items() if len(digests) > 1)
@@ -213,6 +218,8 @@ def _pairs_by_class(
     """Compare the runs in each class that all of them were scored in."""
     divided = {run.name: tables_by_class(run.table) for run in runs}
     first = next(iter(divided.values()))
+
+    # A class that one run does not know has no pair to be compared in.
     keys = [
         key for key in first if key != UNION and all(key in tables for tables in divided.values())
     ]

@@ -108,13 +108,18 @@ def score_case(files: CaseFiles) -> CaseScore:
     a volume.
     """
     truth = read_label(files.label)
+
+    # A scan without a mask is scored as one of which nothing was predicted.
     prediction = Volume(np.zeros_like(truth.array, dtype=np.uint8), truth.affine)
     if files.prediction is not None:
         prediction, truth = _on_one_grid(read_label(files.prediction), truth, files)
 
+    # True steps for distances: a tilted gantry shears the scan, and its header does not say so.
     tilt = tilt_deg(truth.affine) if files.tilt_deg is None else files.tilt_deg
     steps_mm = _steps_mm(truth.affine, files)
     tolerance_mm = tolerance_at(files.tolerance_mm, slice_distance_mm(steps_mm))
+
+    # Read each map once; every class is a part of it.
     maps = mask_pair(prediction.array, truth.array, steps_mm)
     classes = files.classes
     _refuse_other_values(maps.truth, classes.truth, files.label)
@@ -129,6 +134,7 @@ def score_case(files: CaseFiles) -> CaseScore:
 
         on_paper_grid = paper_pair(prediction, truth, network_mask=own_grid)
 
+    # Volumes by the true voxel, which the header of a tilted scan overstates.
     volume_mm3, warning = _voxel_volume_mm3(truth.affine, files)
     stated = files.volume_intervals
     case = CaseMetrics(
@@ -171,6 +177,7 @@ def _values(case: CaseMetrics, files: CaseFiles) -> dict[str, float]:
     values = {}
     for row in metric_rows(files.protocol, files.tolerance_mm):
         if row.function is not None:
+            # What is averaged over hemorrhages has no value in a scan without one.
             undefined = row.averaged_over == "hemorrhage" and not case.pair.truth.count
             values[row.key] = math.nan if undefined else float(row.function(case))
     return values
@@ -186,6 +193,7 @@ def _steps_mm(affine: Affine, files: CaseFiles) -> NDArray[np.float64]:
     if files.tilt_deg is None:
         return header
 
+    # Of both readings of the header the one whose voxel has the volume of the case table.
     sheared = true_steps_mm(affine, files.tilt_deg)
     if files.voxel_volume_mm3 is None:
         return sheared
@@ -206,6 +214,7 @@ def _voxel_volume_mm3(affine: Affine, files: CaseFiles) -> tuple[float, str]:
 
 
 def _digest(truth: Foreground) -> str:
+    # Shape and foreground tell a label; its affine may be written in more than one way.
     whole = np.array(truth.shape).tobytes() + truth.flat.tobytes()
     return hashlib.sha256(whole).hexdigest()[:_DIGEST_DIGITS]
 

@@ -170,6 +170,7 @@ def estimates(
     patients = patients_of(table)
     found = {}
     for row in averaged(rows):
+        # A rate is a ratio of sums; a mean is over the scans that have a value.
         if row.rate is not None:
             numerators, denominators = (part.to_numpy(float) for part in row.rate(table))
             found[row.key] = (bootstrap or Bootstrap()).rate(numerators, denominators, patients)
@@ -186,12 +187,14 @@ def summarise(
     table: "DataFrame", config: EvaluateConfig, scored: Scored, *, warnings: Iterable[str] = ()
 ) -> Summary:
     """Summarise the table of the cases (`case_table`)."""
+    # The numbers of the split are those of all classes together.
     by_class = tables_by_class(table)
     table = by_class.pop(UNION)
     rows = metric_rows(config.protocol, config.nsd_tolerances_mm)
     bootstrap = None if config.protocol == "paper" else bootstrap_of(config)
     found = estimates(table, rows, bootstrap)
 
+    # Presence in a scan is a voxel of it: counts are of scans, not of voxels.
     hemorrhage, predicted = table["truth_ml"] > 0, table["predicted_ml"] > 0
     known = {each.key: each for each in scored.classes}
 
@@ -263,12 +266,14 @@ def _resampling(table: "DataFrame", config: EvaluateConfig) -> Resampling:
     if config.protocol == "paper":
         return Resampling(PAPER_SAMPLES, PAPER_CONFIDENCE, PAPER_SEED, "case", "published")
 
+    # Scans of one patient are drawn together; where none is known, each is its own.
     unit = "patient" if (table["patient"] != "").any() else "case"
     return Resampling(config.bootstrap, config.confidence, config.seed, unit, config.method)
 
 
 def _groupings(table: "DataFrame") -> Iterable[tuple[str, "Series[str]", Sequence[str]]]:
     """Yield each way to divide the scans: its name, the stratum of each scan, their order."""
+    # A scan without hemorrhage is in no stratum of volume.
     volume = table["truth_ml"].map(lambda ml: volume_stratum(ml) if ml > 0 else "")
     yield "volume", volume, VOLUME_STRATA
 

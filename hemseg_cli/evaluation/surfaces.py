@@ -47,6 +47,8 @@ class Foreground:
         `get_mask_edges`.
         """
         inner = np.ones(self.count, dtype=bool)
+
+        # A neighbour along an axis lies one stride further on the line.
         strides = (self.shape[1] * self.shape[2], self.shape[2], 1)
         for axis, size, stride in zip(
             np.unravel_index(self.flat, self.shape), self.shape, strides, strict=True
@@ -73,6 +75,7 @@ class MaskPair:
     @property
     def overlap(self) -> int:
         """Voxels in both."""
+        # Only the smaller mask's voxels have to be looked up in the other.
         small, large = sorted((self.prediction, self.truth), key=lambda mask: mask.count)
         return int(np.count_nonzero(large.line[small.flat]))
 
@@ -133,6 +136,8 @@ class Surfaces:
 def surfaces(pair: MaskPair) -> Surfaces:
     """The surfaces of two masks, neither of them empty."""
     p, t = pair.prediction.surface(), pair.truth.surface()
+
+    # Both lists are sorted, so that one search finds what stands in both surfaces.
     place = np.minimum(np.searchsorted(t, p), t.size - 1)
     p_in_both = t[place] == p
     t_in_both = np.zeros(t.size, dtype=bool)
@@ -173,8 +178,11 @@ def _directed(
     """
     from scipy.spatial import cKDTree  # slow to import
 
+    # Every distance begins between 0 and infinity; what stands in both surfaces is at 0 already.
     tree = cKDTree(target, leafsize=_LEAF, balanced_tree=False)
     lower, upper = np.zeros(len(source)), np.where(in_both, 0.0, np.inf)
+
+    # Cells narrow the bounds, the coarse ones first, where distances are longer than a cell.
     typical_mm = np.median(tree.query(source[:: len(source) // _SAMPLES + 1])[0])
     for edge_mm in _CELLS_MM:
         if edge_mm < typical_mm:
@@ -186,6 +194,8 @@ def _directed(
                 lower,
                 upper,
             )
+
+    # What the bounds do not decide is measured.
     rest = _undecided(lower, upper, percentile, tolerance_mm)
     lower[rest] = upper[rest] = tree.query(source[rest])[0]
     return upper
@@ -197,11 +207,15 @@ def _bound(
     """Narrow the bounds of `points` by one query per cell of a cubic grid."""
     if not points.size:
         return
+
+    # Number the cells that hold points, and take the first point of each as its centre.
     cells = np.floor(source[points] / edge_mm).astype(np.int64)
     cells -= cells.min(axis=0)
     number = np.ravel_multi_index(tuple(cells.T), tuple(cells.max(axis=0) + 1))
     _, first, cell = np.unique(number, return_index=True, return_inverse=True)
     centres = source[points[first]]
+
+    # A point is no further from its centre's distance than it is from the centre.
     known = tree.query(centres)[0][cell]
     away = np.linalg.norm(source[points] - centres[cell], axis=1)
     lower[points] = np.maximum(lower[points], known - away)
@@ -212,6 +226,7 @@ def _undecided(
     lower: Floats, upper: Floats, percentile: float, tolerance_mm: float | None
 ) -> Indices:
     """Find the points whose bounds reach into the percentile's range or across the tolerance."""
+    # The percentile lies between two ranks; any point whose bounds reach their range may decide.
     place = (len(lower) - 1) * percentile / 100
     rank = int(np.floor(place)), int(np.ceil(place))
     least, most = np.partition(lower, rank[0])[rank[0]], np.partition(upper, rank[1])[rank[1]]

@@ -113,17 +113,11 @@ def measure(
     by_class: dict[str, tuple[Lesion, ...]] = {}
     if len(classes) > 1:
         by_class = _lesions_by_class(mask, scan, voxel_volume_mm3, classes)
-        united = union_classes(classes)
-        mask = np.isin(mask, [each.value for each in united]).view(np.uint8)
-        channels = [n for n, each in enumerate(classes) if each in united]
-        probability = replace(probability, values=probability.values[channels]).union()
-        if deviation is not None:
-            deviation = replace(deviation, values=deviation.values[channels]).union()
+        mask, probability, deviation = _united(mask, probability, deviation, classes)
 
     # The volume is the sum of the lesions' volumes, so that both tables agree to the last digit.
     lesions = find_lesions(mask, scan, voxel_volume_mm3=voxel_volume_mm3)
-    predicted_ml = sum(one.volume_ml for one in lesions)
-    hu = mean_hu(lesions)
+    predicted_ml, hu = sum(one.volume_ml for one in lesions), mean_hu(lesions)
     # How far the mask can be trusted, and whether a person should look at it.
     confidence = confidence_of(
         probability.values,
@@ -156,6 +150,23 @@ def measure(
         class_ml={key: sum(one.volume_ml for one in found) for key, found in by_class.items()},
     )
     return Measured(_with_intervals(row, calibration), tuple(lesions), by_class)
+
+
+def _united(
+    mask: NDArray[np.uint8],
+    probability: Probability,
+    deviation: Probability | None,
+    classes: Sequence[LabelClass],
+) -> tuple[NDArray[np.uint8], Probability, Probability | None]:
+    """The union of several classes: its mask, and the highest value of any in each voxel."""
+    united = union_classes(classes)
+    channels = [number for number, each in enumerate(classes) if each in united]
+
+    def highest(of_classes: Probability) -> Probability:
+        return replace(of_classes, values=of_classes.values[channels]).union()
+
+    in_union = np.isin(mask, [each.value for each in united]).view(np.uint8)
+    return in_union, highest(probability), None if deviation is None else highest(deviation)
 
 
 def _with_intervals(row: ScanMeasures, calibration: Calibration) -> ScanMeasures:
