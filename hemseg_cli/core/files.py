@@ -17,6 +17,7 @@ import platform
 import re
 import secrets
 import shutil
+import stat
 import time
 import warnings
 import zlib
@@ -64,8 +65,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     It is removed when the block does not, and so is what a killed command has left of this file. A
     link at `path` is replaced, never written through; a new file gets the permissions of the user's
-    umask. WriteError names the file where it cannot be written, and says so when the disk is full.
+    umask. WriteError names the file where it cannot be written, and says so when the disk is full;
+    a device, pipe or socket at `path` is never replaced.
     """
+    _refuse_special(path)
     temporary = temporary_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,6 +94,17 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _refuse_special(path: Path) -> None:
+    """Raise WriteError for what is no file: root could rename a file onto `/dev/null`."""
+    with contextlib.suppress(OSError):  # not there
+        mode = path.lstat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode)):
+            raise WriteError(
+                f"cannot write {path}: it is a device, pipe or socket",
+                hint="name a file in a folder of yours",
+            )
 
 
 def cannot_write(path: Path, error: OSError) -> WriteError:

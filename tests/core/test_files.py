@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hemseg_cli.core.errors import FileFormatError, HemsegError
+from hemseg_cli.core.errors import FileFormatError, HemsegError, WriteError
 from hemseg_cli.core.files import (
     atomic_path,
     file_lock,
@@ -410,3 +411,32 @@ def test_table_text_is_what_csv_reads(tmp_path: Path) -> None:
     rows = list(csv.reader(io.StringIO((tmp_path / "t.csv").read_text())))
     assert rows == [["scan", "n"], ['a "b", c', "1"], ["d\ne", "2"]]
     assert json.dumps(rows)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_what_is_no_file_is_never_replaced(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the name of a socket is short
+    path = tmp_path / "out.csv"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(path.name)
+    before = path.lstat()
+
+    with pytest.raises(WriteError, match=r"out\.csv: it is a device, pipe or socket"):
+        write_text(path, "text")
+
+    assert path.lstat() == before
+    assert [each.name for each in tmp_path.iterdir()] == ["out.csv"]
+
+
+def test_link_to_a_device_is_replaced_and_the_device_stays(tmp_path: Path) -> None:
+    (tmp_path / "out.csv").symlink_to(os.devnull)
+
+    write_text(tmp_path / "out.csv", "text")
+
+    assert (tmp_path / "out.csv").read_text() == "text"
+    assert not Path(os.devnull).is_file()
