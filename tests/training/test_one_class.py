@@ -61,7 +61,7 @@ def test_weights_and_probabilities_after_three_steps_are_those_stored() -> None:
         optimizer.zero_grad()
         loss(network(images), label).backward()
         optimizer.step()
-    weights = sum(float(each.double().abs().sum()) for each in network.parameters())
+    weights = sum(float(each.detach().double().abs().sum()) for each in network.parameters())
     with torch.inference_mode():
         probability = float(torch.sigmoid(network.eval()(images)).double().sum())
     assert weights == pytest.approx(112.10183583374601, rel=1e-4)
