@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 from small_matrix import FULL_MATRIX, recipe_keys
 
-from hemseg_cli.evaluation.bootstrap import Bootstrap, Interval
+from hemseg_cli.evaluation.bootstrap import SIZE, Bootstrap, Interval
 from hemseg_cli.imaging.geometry import header_voxel_volume_mm3
 from hemseg_cli.imaging.intracranial import find_intracranial
 from hemseg_cli.imaging.nifti import Volume, read_volume, write_volume
@@ -43,7 +43,14 @@ from hemseg_cli.imaging.orientation import to_canonical
 
 TREE = Path(__file__).resolve().parents[1]
 MASK_COLUMNS = {"blood": "hematoma", "edema": "phe"}
-METRICS = ("dice", "iou", "hd95_mm", "lesion_precision", "abs_volume_error_ml")
+SHARE = (0.0, 1.0)
+METRICS: dict[str, tuple[float, float] | None] = {
+    "dice": SHARE,
+    "iou": SHARE,
+    "hd95_mm": SIZE,
+    "lesion_precision": SHARE,
+    "abs_volume_error_ml": SIZE,
+}
 
 # The training's clock counts the CPU time of its process; nothing else asks for that clock.
 _RUN_BY_CPU_TIME = (
@@ -256,7 +263,10 @@ def _rows(
     rows = []
     for label, seeds in tables.items():
         row: dict[str, Any] = {"tree": label, "target": target, "model": model, "recipe": recipe}
-        row |= {key: _interval(_by_scan(seeds, key)).to_dict() for key in METRICS}
+        row |= {
+            key: _interval(_by_scan(seeds, key), bounds).to_dict()
+            for key, bounds in METRICS.items()
+        }
         row["dice_by_seed"] = [float(np.mean(_column(seed, "dice"))) for seed in seeds]
         if label != "baseline" and "baseline" in values:
             row["dice_gain"] = _interval(values[label] - values["baseline"]).to_dict()
@@ -278,8 +288,9 @@ def _column(rows: list[dict[str, str]], key: str) -> list[float]:
     return [float(row[key]) if row[key] else float("nan") for row in rows]
 
 
-def _interval(values: np.ndarray[Any, Any]) -> Interval:
-    return Bootstrap().mean(values)
+def _interval(values: np.ndarray[Any, Any], bounds: tuple[float, float] | None = None) -> Interval:
+    """The mean over the scans, and its interval within the metric's bounds."""
+    return Bootstrap().mean(values, bounds=bounds)
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -360,7 +371,10 @@ def _transferred(options: argparse.Namespace, data: Path, demo: Path, way: _Way)
         table = list(csv.DictReader(file))
     row: dict[str, Any] = {"tree": way.label, "target": "phantom -> blood", "model": demo.name}
     row["recipe"] = f"intracranial {way.intracranial or 'unknown'}"
-    row |= {key: _interval(np.array(_column(table, key))).to_dict() for key in METRICS}
+    row |= {
+        key: _interval(np.array(_column(table, key)), bounds).to_dict()
+        for key, bounds in METRICS.items()
+    }
     print(_line(row), file=sys.stderr, flush=True)
     return row
 
