@@ -120,7 +120,8 @@ def memory_mb(number: int) -> float:
 
 def compare(samples: list[Sample]) -> dict[str, Any]:
     """Set the last fifth of the scans beside the first."""
-    first_done = min(sample.finished for sample in samples if sample.finished)
+    # Counted from the first scan of this call on: before it the command starts and loads.
+    first_done = next(one.finished for one in samples if one.finished > samples[0].finished)
     last_done = samples[-1].finished
     fifth = max(1, (last_done - first_done) // 5)
     first = _within(samples, first_done, first_done + fifth)
