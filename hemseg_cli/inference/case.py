@@ -224,10 +224,7 @@ def write_case(task: PredictionTask, computed: ComputedCase | Claim) -> Predicte
         )
 
     if task.config.save_probabilities:
-        write_probability(folder.probability(name), output)
-        if len(output.classes) > 1:
-            for channel, each in enumerate(output.classes):
-                write_probability(folder.probability(name, each.key), output, channel)
+        _write_probabilities(folder, output)
 
     if task.config.upright:
         write_upright(folder.upright_image(name), folder.upright_mask(name), output)
@@ -260,6 +257,14 @@ def write_case(task: PredictionTask, computed: ComputedCase | Claim) -> Predicte
     )
     no_interval = predictor_of(task).calibration.reason()
     return PredictedCase(measured.row, computed.warnings, no_interval)
+
+
+def _write_probabilities(folder: OutputFolder, output: CaseOutput) -> None:
+    """Write the highest probability of any class, and where there are several that of each."""
+    write_probability(folder.probability(output.name), output)
+    if len(output.classes) > 1:
+        for channel, each in enumerate(output.classes):
+            write_probability(folder.probability(output.name, each.key), output, channel)
 
 
 def predict_case(task: PredictionTask) -> PredictedCase | Claim:

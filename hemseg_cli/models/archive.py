@@ -121,6 +121,7 @@ def read_archive(path: Path) -> list[dict[str, Any]]:
             hint="use the version of hemseg that wrote it, or export again",
         )
 
+    # Settings and weights belong together one by one, none more and none fewer.
     networks = stated.get("networks")
     given = [name for name in _WEIGHTS if name in members]
     if not isinstance(networks, list) or not networks or set(stated) != {"format", "networks"}:
@@ -231,6 +232,7 @@ def _distinct(
     aliases: dict[str, str] = {}
     owners: dict[tuple[int, tuple[int, ...]], str] = {}
     for key, value in weights.items():
+        # Two names of one tensor share its memory.
         place = (value.data_ptr(), tuple(value.shape))
         if value.numel() and place in owners:
             aliases[key] = owners[place]

@@ -35,6 +35,8 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
 
     def check(value: Any, place: str, depth: int) -> None:
         nonlocal seen
+
+        # Bounds first: a table nested without end is refused before it is walked through.
         seen += 1
         if seen > _MOST_VALUES or depth > _MOST_DEPTH:
             raise ValueError("too many values, or nested too deeply")
@@ -186,6 +188,7 @@ SETTING_KEYS = tuple(field.alias or name for name, field in CheckpointSettings.m
 
 def read_settings(values: Mapping[str, Any], place: str, *, hint: str = "") -> CheckpointSettings:
     """Check the settings among `values`; FileFormatError naming `place` and the wrong entry."""
+    # The version first: of another one nothing else can be judged.
     version = values.get("format")
     if version != FORMAT:
         raise FileFormatError(
@@ -222,6 +225,7 @@ def mirrored_of(checkpoint: Mapping[str, Any]) -> tuple[int, ...]:
 
 def sentence_of(error: ValidationError) -> str:
     """The first thing that pydantic found wrong, as `entry: what`."""
+    # The first fault is enough to mend, and values from a file are not repeated at length.
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     place = ".".join(str(part)[:60] for part in first["loc"][:8])
     return f"{place or 'settings'}: {first['msg'][:300]}"

@@ -194,6 +194,7 @@ class NnunetSettings:
 
     def network(self) -> "torch.nn.Module":
         """The network with fresh weights, without deep supervision."""
+        # Names become classes here, and only those that stand in the list.
         architecture = self.plans["configurations"][self.configuration]["architecture"]
         arguments = dict(architecture["arch_kwargs"])
         for role in _ROLES.keys() & arguments.keys():
@@ -213,6 +214,8 @@ def read_settings(model_config: Mapping[str, Any]) -> NnunetSettings:
     """
     require_nnunet()
     stored = _checked(_Stored, dict(model_config), "the nnU-Net settings")
+
+    # From the outside in: the JSON texts, then the one configuration that was trained.
     plans = _checked(_Plans, _json(stored.plans, "plans"), "the nnU-Net plans")
     dataset = _checked(_Dataset, _json(stored.dataset_json, "dataset_json"), "dataset_json")
     if sorted(dataset.labels.values()) != list(range(len(dataset.labels))):
@@ -225,6 +228,7 @@ def read_settings(model_config: Mapping[str, Any]) -> NnunetSettings:
     )
     _check_names(configuration.architecture)
 
+    # What was not checked is not passed on: nnU-Net reads the plans written anew.
     rewritten = {
         **plans.model_dump(by_alias=True),
         "configurations": {
@@ -239,6 +243,8 @@ def read_settings(model_config: Mapping[str, Any]) -> NnunetSettings:
 def check_nnunet_weights(settings: Any, weights: Mapping[str, "torch.Tensor"]) -> None:
     """FileFormatError unless the weights are those of the network in the plans."""
     read = read_settings(settings.network_config)
+
+    # Shapes alone are compared, so that no hostile plan can ask for a network of any size.
     with drawn_within(weights):
         network = read.network()
     check_shapes(network, weights, "nnunet")
@@ -255,6 +261,7 @@ def resolve(role: str, name: str) -> Any:
     allowed = _ROLES[role]
     module, _, attribute = name.rpartition(".")
     if module in allowed.modules and attribute in allowed.classes:
+        # A listed module may import other things: what it does not define itself is refused.
         found = getattr(importlib.import_module(module), attribute, None)
         if (
             isinstance(found, type)

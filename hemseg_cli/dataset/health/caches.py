@@ -147,11 +147,15 @@ def list_data_set_caches(data: DataDirectory) -> list[CacheEntry]:
     """
     if not data.cache.is_dir():
         return []
+
+    # A link may lead out of the cache: what is behind it is neither counted nor removed.
     measured = [
         (path, *_measure(path))
         for path in sorted(data.cache.iterdir())
         if path.is_dir() and not path.is_symlink()
     ]
+
+    # The preprocessing that was written last is the one that a training uses.
     preprocessed = [(age, path) for path, _, _, age in measured if path.name not in _FOLDERS]
     newest = min(preprocessed)[1] if preprocessed else None
 

@@ -139,6 +139,8 @@ class DataHealth:
     def tilts(self) -> dict[str, int]:
         """Count the scans in each bin of |tilt|."""
         angles = [abs(scan.tilt_deg) for scan in self.scans if scan.tilt_deg is not None]
+
+        # A bin for each pair of edges, and one for what is beyond the last.
         edges = (0.0, *TILT_BINS_DEG)
         names = [f"{low:g}-{high:g}" for low, high in itertools.pairwise(edges)] + [
             f">{edges[-1]:g}"
@@ -148,6 +150,7 @@ class DataHealth:
 
     def strata(self) -> dict[str, dict[str, int]]:
         """Return volume stratum (mL) -> scans per split."""
+        # Counted once, then laid out with a zero where a split has none of a stratum.
         split = {case.scan: case.split or "no split" for case in self.cases}
         counts = Counter(
             (volume_stratum(scan.truth_ml), split[scan.scan])
@@ -210,6 +213,7 @@ class DataHealth:
 
     def payload(self) -> dict[str, Any]:
         """Return all of it as plain values."""
+        # Volumes of the labels that could be read, for their median and range.
         volumes = sorted(scan.truth_ml for scan in self.scans if scan.truth_ml is not None)
         return {
             "dataset": self.dataset,
