@@ -30,6 +30,7 @@ def write_report(path: Path, output: CaseOutput) -> None:
     """Write the measures as DICOM SR that refers to the SEG of the same call."""
     with quiet_pydicom():
         segmentation = dcmread(output.files["dicom-seg"], stop_before_pixels=True)
+    # One class is its own union, and needs no group beside its segment's.
     several = len(output.classes) > 1
     write_sr(
         path,
@@ -45,6 +46,7 @@ def write_document(path: Path, output: CaseOutput) -> None:
     """Write the page of pictures and measures as a DICOM encapsulated PDF."""
     document = io.BytesIO()
     draw_page(output).save(document, format="PDF", resolution=_PDF_DPI, title=TITLE, quality=90)
+    # On the axes of the slices, as the SEG has it: both are then objects of one content.
     mask = output.scan.on_file_axes(output.mask).array
     headers = output.slice_headers
     write_pdf(

@@ -144,6 +144,7 @@ def chosen_formats(text: str) -> tuple[OutputFormat, ...]:
             hint=f"one or more of {', '.join(FORMATS)}, separated by commas",
         )
 
+    # A format that refers to another is of no use without it.
     implied = {FORMATS[key].implies for key in keys}
     chosen = tuple(row for key, row in FORMATS.items() if key in {*keys, *implied, NIFTI.key})
     for row in chosen:

@@ -70,6 +70,7 @@ def seed_of(
     With another patient's name in it an object is another one: an archive that has the first
     would else drop the second.
     """
+    # The shape counts too: the same bytes may be a mask of other axes.
     content = hashlib.sha256(str(mask.shape).encode() + np.ascontiguousarray(mask).tobytes())
     first = headers[0]
     return (
@@ -131,6 +132,7 @@ def _source_header(file: Path) -> Dataset:
         read = dcmread(file, specific_tags=wanted, stop_before_pixels=True, force=True)
         found = {keyword: read.get(keyword) for keyword in wanted}
 
+    # Nothing is copied as a whole: each element that goes into an object is named here.
     header = Dataset()
     for keyword in _GEOMETRY:
         if found[keyword] is None:
@@ -140,6 +142,7 @@ def _source_header(file: Path) -> Dataset:
         setattr(header, keyword, "")
 
     header.SpecificCharacterSet = "ISO_IR 192"  # what is kept of names is written as UTF-8
+    # RSNA's files have identifiers that are no UIDs, and lack some: others are made from them.
     header.StudyInstanceUID = valid_uid(found["StudyInstanceUID"] or "study")
     header.SeriesInstanceUID = valid_uid(found["SeriesInstanceUID"] or "series")
     header.SOPInstanceUID = valid_uid(found["SOPInstanceUID"] or file.name)
@@ -147,6 +150,8 @@ def _source_header(file: Path) -> Dataset:
     header.FrameOfReferenceUID = valid_uid(
         found["FrameOfReferenceUID"] or f"frame of {header.SeriesInstanceUID}"
     )
+
+    # What highdicom asks of a source, whatever the file states.
     header.Modality = "CT"
     header.InstanceNumber = 1
     header.SliceThickness = found["SliceThickness"] or None
@@ -161,6 +166,7 @@ def _give_thickness(headers: Sequence[Dataset]) -> None:
         np.array(header.ImagePositionPatient, dtype=np.float64)
         for header in (headers[0], headers[-1])
     )
+    # The normal of the planes: a tilted gantry moves slices within their planes, too.
     cosines = np.array(headers[0].ImageOrientationPatient, dtype=np.float64)
     normal = np.cross(cosines[:3], cosines[3:])
     distance_mm = abs(float(normal @ (last - first))) / max(1, len(headers) - 1)

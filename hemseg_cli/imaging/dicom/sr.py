@@ -96,6 +96,7 @@ def _report(
     import highdicom.sr as hd  # slow to import
     from pydicom.sr.codedict import codes
 
+    # The whole first, then each class with its lesions.
     groups = [] if union is None else [_union_group(union, found, segmentation, algorithm)]
     for number, one in enumerate(found, start=1):
         groups += _class_groups(number, one, found, segmentation, headers, algorithm)
@@ -165,6 +166,7 @@ def _class_groups(
     label = label_of(one.label_class, classes)
     segment = segmentation.SegmentSequence[number - 1]
     whole_uid = str(segment.TrackingUID)
+    # A class is tracked by the identifier of its segment, a lesion by one made from it.
     regions = [(label, whole_uid, one.whole)]
     regions += [
         (f"{label}, lesion {n}", uid_of("lesion", str(n), whole_uid), lesion)
@@ -197,6 +199,7 @@ def _union_group(
     import highdicom.sr as hd
     from pydicom.sr.codedict import codes
 
+    # Tracked by what it unites, so that a later report of the same SEG means the same.
     uids = [str(segment.TrackingUID) for segment in segmentation.SegmentSequence]
     return hd.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=hd.TrackingIdentifier(

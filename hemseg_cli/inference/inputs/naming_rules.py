@@ -43,6 +43,7 @@ def named_by(
     if rule == "folder":
         return [_with_keyed_series(source, key) for source in sources]
 
+    # Two texts may give one name once they are made fit for files: these count as shared.
     labels = [_label(source, rule, key) for source in sources]
     shared = Counter(text for text, _ in labels if text)
     named = []
