@@ -19,7 +19,6 @@ SMALLEST_LESION_ML = 0.05
 _SMALLEST_CAST_ML = 0.3
 # A layer is placed apart from other blood where that is easily done; else it may touch.
 _LAYER_TRIES, _LAYER_GAP_MM = 12, 4.0
-_LARGEST_SUBARACHNOID_ML = 25.0
 
 
 def with_hemorrhages(
