@@ -44,7 +44,8 @@ def test_report_takes_the_run_either_way(
     err = capsys.readouterr().err
     assert "runs/run has no evaluation" in err
     # What comes before it is named too: one hint does not lead to the next error.
-    assert "hemseg predict --run run && hemseg evaluate --run run" in err
+    assert "hemseg predict --run runs/run --split test" in err
+    assert "hemseg evaluate --run runs/run --split test" in err
 
 
 @pytest.mark.parametrize("given", ["~/hemseg.toml", "$HOME/hemseg.toml"])
