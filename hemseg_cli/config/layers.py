@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from hemseg_cli.config.values import MOST_LEVELS, problem_of
 from hemseg_cli.core.errors import ConfigError
-from hemseg_cli.core.names import printable
+from hemseg_cli.core.printable import printable
 
 DEFAULT_FILE = Path("hemseg.toml")
 _ENVIRONMENT_PREFIX = "HEMSEG_"

@@ -26,7 +26,7 @@ from hemseg_cli.config.schema import Config
 from hemseg_cli.config.trust import check_trust
 from hemseg_cli.config.values import without_surrogates
 from hemseg_cli.core.errors import ConfigError
-from hemseg_cli.core.names import printable
+from hemseg_cli.core.printable import printable
 from hemseg_cli.core.urls import without_secrets
 
 _MOST_PROBLEMS = 20

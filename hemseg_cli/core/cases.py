@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from hemseg_cli.core.errors import FileFormatError, HemsegError
 from hemseg_cli.core.files import read_table, write_table
-from hemseg_cli.core.names import check_scan_id, check_split, printable
+from hemseg_cli.core.names import check_scan_id, check_split
+from hemseg_cli.core.printable import printable
 from hemseg_cli.core.quantities import check_quantity
 
 if TYPE_CHECKING:

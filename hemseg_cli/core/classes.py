@@ -12,7 +12,8 @@ from typing import Any
 from hemseg_cli.core.data_directory import DataDirectory
 from hemseg_cli.core.errors import FileFormatError
 from hemseg_cli.core.files import read_text, write_text
-from hemseg_cli.core.names import check_name, printable
+from hemseg_cli.core.names import check_name
+from hemseg_cli.core.printable import printable
 
 MOST_CLASSES = 32
 """The largest number of classes in one data set."""

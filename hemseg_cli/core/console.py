@@ -21,7 +21,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
-from hemseg_cli.core.names import printable
+from hemseg_cli.core.printable import printable
 from hemseg_cli.core.streams import Stream, is_terminal
 from hemseg_cli.core.text_table import Table as Table
 from hemseg_cli.core.text_table import draw_table, wrapped

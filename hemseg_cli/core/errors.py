@@ -4,6 +4,8 @@ A message names the value and the place (file, scan, `section.key`); `hint` is t
 type.
 """
 
+from hemseg_cli.core.printable import printable
+
 EXIT_DONE = 0
 EXIT_NOT_DONE = 1
 EXIT_USAGE = 2
@@ -18,9 +20,10 @@ class HemsegError(Exception):
     exit_code = EXIT_NOT_DONE
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message, hint)
-        self.message = message
-        self.hint = hint
+        # What it names may come from a stranger's file, and says nothing to a terminal.
+        self.message = printable(message)
+        self.hint = printable(hint)
+        super().__init__(self.message, self.hint)
 
     def __str__(self) -> str:
         return f"{self.message}\n  {self.hint}" if self.hint else self.message

@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, Any
 
 from hemseg_cli.core import console
 from hemseg_cli.core.errors import FileFormatError, HemsegError, WriteError
-from hemseg_cli.core.names import first_few, printable
+from hemseg_cli.core.names import first_few
+from hemseg_cli.core.printable import printable
 
 if TYPE_CHECKING:
     import filelock

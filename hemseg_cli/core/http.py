@@ -23,7 +23,7 @@ from hemseg_cli.config import Config
 from hemseg_cli.core import console
 from hemseg_cli.core.connections import GuardedAdapter, guard_of
 from hemseg_cli.core.errors import HemsegError, UsageError
-from hemseg_cli.core.names import printable
+from hemseg_cli.core.printable import printable
 
 REDIRECT_HOSTS = (
     "raw.githubusercontent.com",

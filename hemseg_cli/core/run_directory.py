@@ -13,7 +13,8 @@ from pathlib import Path
 from hemseg_cli.core import console
 from hemseg_cli.core.errors import HemsegError, UsageError
 from hemseg_cli.core.files import file_lock, read_text, temporary_path
-from hemseg_cli.core.names import first_few, printable
+from hemseg_cli.core.names import first_few
+from hemseg_cli.core.printable import printable
 
 LATEST = "latest"
 VOLUMES_FILE = "volumes.csv"

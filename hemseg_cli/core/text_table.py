@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from hemseg_cli.core.names import printable
+from hemseg_cli.core.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console

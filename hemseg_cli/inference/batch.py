@@ -11,7 +11,8 @@ from hemseg_cli.config import Config
 from hemseg_cli.core import console
 from hemseg_cli.core.errors import HemsegError
 from hemseg_cli.core.executor import Outcome, default_workers, map_cases
-from hemseg_cli.core.names import duration_text, first_few, printable
+from hemseg_cli.core.names import duration_text, first_few
+from hemseg_cli.core.printable import printable
 from hemseg_cli.core.threads import use_threads
 from hemseg_cli.inference.case import (
     PredictedCase,

@@ -13,7 +13,7 @@ from hemseg_cli.config.schema import PredictConfig
 from hemseg_cli.core.classes import HEMORRHAGE_ONLY, write_classes
 from hemseg_cli.core.data_directory import DataDirectory
 from hemseg_cli.core.errors import CaseError
-from hemseg_cli.core.names import printable
+from hemseg_cli.core.printable import printable
 from hemseg_cli.imaging.dicom.origin import Algorithm
 from hemseg_cli.imaging.head_mask import HeadMask, find_head
 from hemseg_cli.imaging.nifti import Volume, write_volume

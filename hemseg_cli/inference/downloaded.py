@@ -10,7 +10,7 @@ from hemseg_cli.config import Config
 from hemseg_cli.core.classes import HEMORRHAGE_ONLY, classes_from_plain
 from hemseg_cli.core.console import Table
 from hemseg_cli.core.errors import HemsegError
-from hemseg_cli.core.names import printable
+from hemseg_cli.core.printable import printable
 from hemseg_cli.models.archive import read_card, read_stated_settings
 from hemseg_cli.models.checkpoint_settings import CheckpointSettings
 from hemseg_cli.models.registry import MODELS

@@ -7,7 +7,7 @@ from typing import Any
 from hemseg_cli.config import Config, validate_file
 from hemseg_cli.config.schema import PredictConfig
 from hemseg_cli.core.errors import HemsegError
-from hemseg_cli.core.names import printable
+from hemseg_cli.core.printable import printable
 from hemseg_cli.core.quantities import VOLUME_CONFIDENCE
 from hemseg_cli.core.run_directory import RunDirectory
 from hemseg_cli.inference.calibration import calibration_of, joint_calibration

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from hemseg_cli.core.console import Table
-from hemseg_cli.core.names import counted, printable
+from hemseg_cli.core.names import counted
+from hemseg_cli.core.printable import printable
 from hemseg_cli.core.quantities import VOLUME_CONFIDENCE
 from hemseg_cli.inference.inputs.finding import LeftOut
 from hemseg_cli.inference.measures import ScanMeasures, interval_text

@@ -8,7 +8,7 @@ from pathlib import Path
 from hemseg_cli.config.schema import NameRule
 from hemseg_cli.core import console
 from hemseg_cli.core.errors import HemsegError, UsageError
-from hemseg_cli.core.names import printable
+from hemseg_cli.core.printable import printable
 from hemseg_cli.inference.batch import Call, predict_all, say_left_out
 from hemseg_cli.inference.inputs.arriving import Arrivals, Study
 from hemseg_cli.inference.inputs.finding import Inputs, LeftOut, ScanInput, path_inputs

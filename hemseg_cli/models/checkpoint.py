@@ -17,7 +17,7 @@ from torch import nn
 
 from hemseg_cli.core.errors import FileFormatError, HemsegError
 from hemseg_cli.core.files import atomic_path
-from hemseg_cli.core.names import printable
+from hemseg_cli.core.printable import printable
 from hemseg_cli.models.checkpoint_settings import FORMAT, CheckpointSettings, read_settings
 from hemseg_cli.models.registry import build_network
 from hemseg_cli.models.weights import check_finite

@@ -9,7 +9,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from hemseg_cli.core.errors import FileFormatError, HemsegError
-from hemseg_cli.core.names import printable
+from hemseg_cli.core.printable import printable
 from hemseg_cli.models.registry import MODELS, build_network
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from hemseg_cli.core.names import printable
+from hemseg_cli.core.printable import printable
 from hemseg_cli.reporting.results import RunResults
 from hemseg_cli.reporting.svg import RUN_COLOURS, Plot, draw_svg
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hemseg_cli.core.names import printable
+from hemseg_cli.core.printable import printable
 from hemseg_cli.evaluation.bootstrap import SIZE
 from hemseg_cli.evaluation.metric_table import Metric
 from hemseg_cli.reporting.chart import Chart, draw_chart, short_name

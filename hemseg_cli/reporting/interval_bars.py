@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from hemseg_cli.core.names import printable
+from hemseg_cli.core.printable import printable
 from hemseg_cli.reporting.chart import Chart, draw_chart, legend
 from hemseg_cli.reporting.published import Estimate
 from hemseg_cli.reporting.results import RunResults

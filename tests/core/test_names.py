@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hemseg_cli.core.errors import FileFormatError
-from hemseg_cli.core.names import check_scan_id, check_split, first_few, printable
+from hemseg_cli.core.names import check_scan_id, check_split, first_few
 
 
 @pytest.mark.parametrize("scan", ["0a1b2c3d4e", "sub-01_ses-1", "a.b", "Kopf-Übersicht", "-x"])
@@ -68,28 +68,3 @@ def test_a_case_may_be_without_split_but_not_in_a_strange_one() -> None:
 )
 def test_first_few_are_named_and_the_others_counted(count: int, text: str) -> None:
     assert first_few(range(count), most=3) == text
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("plain", "plain"),
-        ("Müller\u00a0x", "Müller\u00a0x"),
-        ("two\nlines\t", "two\nlines\t"),
-        ("\x1b]0;title\x07", "\\x1b]0;title\\x07"),
-        ("\x9b2J", "\\x9b2J"),
-        ("a\rb", "a\\rb"),
-        ("scan\udce9", "scan\\xe9"),
-        ("\u202egnp.exe", "\\u202egnp.exe"),
-    ],
-)
-def test_what_would_steer_a_terminal_is_shown_as_text(text: str, shown: str) -> None:
-    assert printable(text) == shown
-
-
-@given(st.text())
-def test_printable_text_can_be_encoded_and_holds_no_control_characters(text: str) -> None:
-    shown = printable(text)
-    shown.encode()
-    assert all(character.isprintable() or character.isspace() for character in shown)
-    assert not any(character < " " and character not in "\n\t" for character in shown)

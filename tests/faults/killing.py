@@ -374,6 +374,9 @@ def states(killer: Killer, folder: Path, work: Path) -> dict[str, Path]:
         return made
 
     labelled = after("labelled", first, ["fetch-labels"])
+    # Names of series come from a key; every folder would else draw one of its own.
+    (labelled / "own").mkdir()
+    (labelled / "own/.names-key").write_text("0123456789abcdef" * 2 + "\n")
     converted = after("converted", labelled, ["convert"])
     # Images and labels in two folders: what `import` and `predict FILES` work on.
     for kind in ("image", "label"):

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from hemseg_cli.core.classes import HEMORRHAGE_ONLY, MOST_CLASSES, PREDEFINED, LabelClass
 from hemseg_cli.core.errors import CaseError, UsageError
-from hemseg_cli.core.names import check_scan_id, first_few, printable
+from hemseg_cli.core.names import check_scan_id, first_few
+from hemseg_cli.core.printable import printable
 
 BACKGROUND = "background"
 _MOST_VALUE = 255

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hemseg_cli.core.errors import UsageError
-from hemseg_cli.core.names import printable
+from hemseg_cli.core.printable import printable
 from hemseg_cli.dataset.imports.layout import (
     Findings,
     FoundScan,

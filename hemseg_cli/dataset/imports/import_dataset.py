@@ -29,7 +29,8 @@ from hemseg_cli.core.files import (
     remove_leftovers,
     write_json,
 )
-from hemseg_cli.core.names import first_few, printable
+from hemseg_cli.core.names import first_few
+from hemseg_cli.core.printable import printable
 from hemseg_cli.dataset.imports.class_map import (
     ClassMap,
     map_found_values,

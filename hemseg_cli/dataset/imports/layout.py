@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from hemseg_cli.core.errors import FileFormatError, UsageError
 from hemseg_cli.core.files import read_json
-from hemseg_cli.core.names import printable
+from hemseg_cli.core.printable import printable
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
 

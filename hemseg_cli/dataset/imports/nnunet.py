@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hemseg_cli.core.errors import FileFormatError
-from hemseg_cli.core.names import printable
+from hemseg_cli.core.printable import printable
 from hemseg_cli.dataset.imports.layout import (
     Findings,
     FoundScan,

@@ -5,7 +5,7 @@ from pathlib import Path
 from hemseg_cli.core.cases import SPLITS
 from hemseg_cli.core.errors import FileFormatError, UsageError
 from hemseg_cli.core.files import read_table
-from hemseg_cli.core.names import printable
+from hemseg_cli.core.printable import printable
 from hemseg_cli.dataset.imports.layout import Findings, FoundScan, ImportRequest
 from hemseg_cli.dataset.imports.pairing import image_name
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from hemseg_cli.core.errors import FileFormatError, HemsegError
 from hemseg_cli.core.files import write_text
-from hemseg_cli.core.names import first_few, printable
+from hemseg_cli.core.names import first_few
+from hemseg_cli.core.printable import printable
 
 SLICE_ID = re.compile(r"[0-9a-f]{9}")
 SCAN_ID = re.compile(r"[0-9a-f]{10}")

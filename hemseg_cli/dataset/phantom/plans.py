@@ -8,7 +8,7 @@ import numpy as np
 
 from hemseg_cli.core.classes import HEMORRHAGE_ONLY, PREDEFINED, LabelClass
 from hemseg_cli.core.errors import HemsegError, UsageError
-from hemseg_cli.core.names import printable
+from hemseg_cli.core.printable import printable
 from hemseg_cli.dataset.imports.class_map import classes_of
 from hemseg_cli.dataset.phantom.hemorrhages import BLEEDING_KINDS
 

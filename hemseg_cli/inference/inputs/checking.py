@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from hemseg_cli.core.errors import CaseError
-from hemseg_cli.core.names import printable
+from hemseg_cli.core.printable import printable
 from hemseg_cli.imaging.geometry import spacing_mm
 from hemseg_cli.imaging.hounsfield import (
     PADDING_HU,
