@@ -514,7 +514,8 @@ class TrainConfig(Section):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
         description=(
-            "of the network's arithmetic; auto: bfloat16 on a GPU that gains by it, else float32"
+            "of the network's arithmetic; auto: bfloat16 or float16 where the hardware gains, and "
+            "on a CPU where the gradients allow it; else float32"
         ),
     )
     output_bias: float = Field(

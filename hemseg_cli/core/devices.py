@@ -50,14 +50,3 @@ def gpu_precision(wanted: str, capability: tuple[int, int]) -> torch.dtype:
     if capability >= _BFLOAT16_CAPABILITY:
         return torch.bfloat16
     return torch.float16 if capability >= _FLOAT16_CAPABILITY else torch.float32
-
-
-def training_precision(wanted: str, device: torch.device) -> torch.dtype:
-    """Return the arithmetic of training: as `precision_for`, but `auto` is float32 on a CPU.
-
-    torch's bfloat16 convolutions on a CPU (2.13 with oneDNN) now and then return gradients that are
-    not finite; V-Net lost every fourth batch by it.
-    """
-    if wanted == "auto" and device.type == "cpu":
-        return torch.float32
-    return precision_for(wanted, device)

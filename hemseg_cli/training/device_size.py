@@ -12,7 +12,7 @@ import torch
 from hemseg_cli.config import Config
 from hemseg_cli.config.recipes import preset
 from hemseg_cli.core import console
-from hemseg_cli.core.devices import training_precision
+from hemseg_cli.core.devices import precision_for
 from hemseg_cli.models.registry import build_network, full_config, require_model
 from hemseg_cli.training.distributed import Processes
 
@@ -107,7 +107,7 @@ def training_bytes(config: Config, patches: int, classes: int, device: torch.dev
     train = config.train
     arguments = full_config(train.model, train.network, train.patch, classes)
     weights, kept = kept_bytes(train.model, arguments, len(train.windows), train.patch)
-    half = training_precision(train.precision, device) != torch.float32
+    half = precision_for(train.precision, device) != torch.float32
     activations = kept * patches * (0.5 if half else 1.0)
     return int((weights * _BYTES_PER_WEIGHT + activations) * _RESERVE)
 

@@ -14,7 +14,6 @@ from hemseg_cli.config import Config
 from hemseg_cli.core import console
 from hemseg_cli.core.cases import Case
 from hemseg_cli.core.classes import HEMORRHAGE_ONLY, LabelClass
-from hemseg_cli.core.devices import training_precision
 from hemseg_cli.core.errors import HemsegError, UsageError
 from hemseg_cli.core.threads import use_threads
 from hemseg_cli.models.registry import build_network, check_patch, full_config, require_model
@@ -32,6 +31,7 @@ from hemseg_cli.training.loader_workers import loader_workers
 from hemseg_cli.training.losses import Loss, make_loss
 from hemseg_cli.training.micro_batch import micro_batch
 from hemseg_cli.training.output_bias import set_output_bias
+from hemseg_cli.training.precision import training_precision
 from hemseg_cli.training.sampling import PatchDataset
 from hemseg_cli.training.schedule import LearningRateSchedule, make_optimizer
 from hemseg_cli.training.state import TrainState, step_seed
@@ -141,7 +141,6 @@ def make_state(
     preprocess = preprocess_of(train)
     classes = setup.classes
     model_config = full_config(train.model, train.network, train.patch, len(classes))
-    precision = training_precision(train.precision, device)
 
     # The same weights in every process and on every device: drawn on the CPU, from the seed.
     torch.manual_seed(step_seed(train.seed))
@@ -149,6 +148,7 @@ def make_state(
     if train.output_bias > 0:
         shape = (1, len(preprocess.windows), *train.patch)
         set_output_bias(network, train.output_bias, shape, len(classes))
+    precision = training_precision(train, network, device)
     if start is not None:
         take_weights(network, start, classes)
     if train.freeze is not None:

@@ -19,7 +19,7 @@ from torch import nn
 
 from hemseg_cli.config import Config
 from hemseg_cli.core.classes import HEMORRHAGE_ONLY, LabelClass, classes_to_plain
-from hemseg_cli.core.devices import training_precision
+from hemseg_cli.core.devices import precision_for
 from hemseg_cli.core.errors import FileFormatError, HemsegError
 from hemseg_cli.core.run_directory import RunDirectory
 from hemseg_cli.imaging.preprocess import Preprocess
@@ -136,7 +136,7 @@ class TrainState:
             self.optimizer.load_state_dict(checkpoint["optimizer"])
             self.schedule.load_state_dict(checkpoint["schedule"])
             self.scaler.load_state_dict(checkpoint["scaler"])
-            self.precision = training_precision(checkpoint["precision"], self.device)
+            self.precision = precision_for(checkpoint["precision"], self.device)
             self.predict = dict(checkpoint["predict"])
             self.progress = Progress(**checkpoint["progress"])
             _set_random_states(checkpoint["random"])

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from hemseg_cli.core.devices import gpu_precision, precision_for, training_precision
+from hemseg_cli.core.devices import gpu_precision, precision_for
 from hemseg_cli.core.errors import UsageError
 
 CPU = torch.device("cpu")
@@ -56,12 +56,3 @@ def test_bfloat16_is_refused_on_a_gpu_without_units_for_it(capability: tuple[int
 @pytest.mark.parametrize("name", ["float32", "bfloat16", "float16"])
 def test_what_is_asked_for_is_taken(name: str) -> None:
     assert precision_for(name, CPU) is getattr(torch, name)
-
-
-def test_training_on_a_processor_is_float32_unless_asked_otherwise(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
-    assert precision_for("auto", CPU) is torch.bfloat16
-    assert training_precision("auto", CPU) is torch.float32
-    assert training_precision("bfloat16", CPU) is torch.bfloat16
