@@ -280,7 +280,7 @@ class LossConfig(Section):
     """`[train.loss]`."""
 
     dice: float = Field(1.0, ge=0, description="weight of the soft Dice loss")
-    cross_entropy: float = Field(0.0, ge=0, description="weight of the binary cross-entropy")
+    cross_entropy: float = Field(0.0, ge=0, description="weight of the cross-entropy")
     focal: float = Field(0.0, ge=0, description="weight of the focal loss")
     focal_gamma: float = Field(2.0, ge=0, description="focusing exponent of the focal loss")
     positive_weight: float = Field(
@@ -723,6 +723,11 @@ class TrainConfig(Section):
     poly_power: float = Field(0.9, gt=0, description="exponent of schedule poly")
     step_epochs: int = Field(10, ge=1, description="epochs between the falls of schedule step")
     step_factor: float = Field(0.9, gt=0, le=1, description="factor of each fall of schedule step")
+    activation: Literal["sigmoid", "softmax"] = Field(
+        "sigmoid",
+        description="of the outputs; sigmoid: each class for itself, classes may overlap; "
+        "softmax: at most one class on a voxel (nnunet always trains with it)",
+    )
     loss: LossConfig = Field(default_factory=LossConfig, description="the loss")
     augment: AugmentConfig = Field(
         default_factory=AugmentConfig, description="augmentation of training patches"

@@ -62,8 +62,7 @@ def hemorrhage_kinds(classes: Sequence[LabelClass]) -> tuple[LabelClass, ...]:
 
     A predefined key whose parent is not stated has the predefined one.
     """
-    parents = {each.key: each.parent for each in PREDEFINED}
-    parents |= {each.key: each.parent or parents.get(each.key, "") for each in classes}
+    parents = _parents(classes)
 
     def is_hemorrhage(key: str) -> bool:
         # A chain of parents longer than there are classes would be a circle.
@@ -74,6 +73,19 @@ def hemorrhage_kinds(classes: Sequence[LabelClass]) -> tuple[LabelClass, ...]:
         return False
 
     return tuple(each for each in classes if is_hemorrhage(each.key))
+
+
+def nested_class(classes: Sequence[LabelClass]) -> tuple[str, str] | None:
+    """Return the keys of the first class that is a kind of another one among them, and of that."""
+    parents = _parents(classes)
+    keys = {each.key for each in classes}
+    return next(((key, parents[key]) for key in sorted(keys) if parents[key] in keys), None)
+
+
+def _parents(classes: Sequence[LabelClass]) -> dict[str, str]:
+    """The key of each class's parent, of the predefined ones too; "" where it has none."""
+    parents = {each.key: each.parent for each in PREDEFINED}
+    return parents | {each.key: each.parent or parents.get(each.key, "") for each in classes}
 
 
 def union_classes(classes: Sequence[LabelClass]) -> tuple[LabelClass, ...]:

@@ -23,7 +23,8 @@ from hemseg_cli.inference.case import (
     write_case,
 )
 from hemseg_cli.inference.checkpoints import TrainedModels
-from hemseg_cli.inference.inputs.finding import LABEL_MAP, LeftOut, ScanInput
+from hemseg_cli.inference.inputs.finding import LABEL_MAP, LeftOut
+from hemseg_cli.inference.inputs.scan_input import ScanInput
 from hemseg_cli.inference.outputs import OutputFolder
 from hemseg_cli.inference.pipeline import pipelined
 from hemseg_cli.inference.predict_result import PredictResult

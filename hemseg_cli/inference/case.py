@@ -24,8 +24,8 @@ from hemseg_cli.inference.formats import (
     refuse_without_slices,
 )
 from hemseg_cli.inference.inputs.checking import checked_scan
-from hemseg_cli.inference.inputs.finding import ScanInput
 from hemseg_cli.inference.inputs.reading import LabelMapError, Scan, read_scan
+from hemseg_cli.inference.inputs.scan_input import ScanInput
 from hemseg_cli.inference.look import look_of, unlike_training
 from hemseg_cli.inference.masks import mask_of, network_mask_of, write_probability
 from hemseg_cli.inference.measures import Measured, ScanMeasures, lesion_rows, measure

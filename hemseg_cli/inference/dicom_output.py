@@ -13,8 +13,10 @@ from hemseg_cli.imaging.dicom.elements import quiet_pydicom
 from hemseg_cli.imaging.dicom.pdf import write_pdf
 from hemseg_cli.imaging.dicom.seg import write_seg
 from hemseg_cli.imaging.dicom.sr import ClassMeasures, Measures, write_sr
+from hemseg_cli.inference.calibration import Interval
 from hemseg_cli.inference.formats import CaseOutput
 from hemseg_cli.inference.lesions import Lesion, mean_hu
+from hemseg_cli.inference.measures import interval_ml
 from hemseg_cli.inference.summary_page import TITLE, draw_page
 
 _PDF_DPI = 150
@@ -38,7 +40,9 @@ def write_report(path: Path, output: CaseOutput) -> None:
         output.slice_headers,
         [_class_measures(output, each) for each in output.classes],
         algorithm=output.algorithm,
-        union=_whole(output.measured.lesions) if several else None,
+        union=_whole(output.measured.lesions, interval_ml(output.measured.row))
+        if several
+        else None,
     )
 
 
@@ -65,7 +69,7 @@ def _class_measures(output: CaseOutput, label_class: LabelClass) -> ClassMeasure
         lesions = output.measured.by_class[label_class.key]
     return ClassMeasures(
         label_class,
-        _whole(lesions),
+        _whole(lesions, interval_ml(output.measured.row, label_class.key)),
         tuple(
             Measures(
                 lesion.volume_ml,
@@ -78,11 +82,12 @@ def _class_measures(output: CaseOutput, label_class: LabelClass) -> ClassMeasure
     )
 
 
-def _whole(lesions: Sequence[Lesion]) -> Measures:
+def _whole(lesions: Sequence[Lesion], interval: Interval | None) -> Measures:
     """The lesions' volumes and ABC/2 summed up, and the mean HU of all their voxels."""
     return Measures(
         sum(lesion.volume_ml for lesion in lesions),
         sum(lesion.abc2_ml for lesion in lesions),
         mean_hu(lesions),
         lesions=len(lesions),
+        interval_ml=interval,
     )

@@ -34,6 +34,7 @@ from hemseg_cli.inference.sliding_window import (
 from hemseg_cli.inference.subgrid import Probability, prepare_subgrid, restore_subgrid
 from hemseg_cli.inference.window_memory import most_voxels
 from hemseg_cli.inference.windows import WindowRule, covered, plan_windows, shifted, whole_grid
+from hemseg_cli.models.activation import Activation
 from hemseg_cli.models.archive import read_models
 from hemseg_cli.models.checkpoint import network_of
 from hemseg_cli.models.checkpoint_settings import classes_of, mirrored_of
@@ -100,6 +101,7 @@ class EnsembleNetwork:
     classes: tuple[LabelClass, ...] = HEMORRHAGE_ONLY
     mirrored: tuple[int, ...] = (0, 1, 2)
     calibration: Calibration = NOT_CALIBRATED
+    activation: Activation = "sigmoid"
 
     def infer(
         self, canonical: Volume, head: HeadMask, config: PredictConfig, device: torch.device
@@ -151,6 +153,7 @@ class EnsembleNetwork:
             precision_for(self.settings.precision, device),
             channels_last=device.type == "cuda",
             require_finite=True,
+            activation=self.activation,
         )
         try:
             return run_windows(
@@ -266,4 +269,5 @@ def load_own_network(
         classes,
         mirrored,
         calibration_of(checkpoint, settings),
+        checkpoint.get("activation", "sigmoid"),
     )

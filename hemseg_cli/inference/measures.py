@@ -182,6 +182,17 @@ def _with_intervals(row: ScanMeasures, calibration: Calibration) -> ScanMeasures
     )
 
 
+def interval_ml(row: ScanMeasures, key: str | None = None) -> tuple[float, float] | None:
+    """Return the interval of the true volume of a class, or of all together (`key` None), mL.
+
+    None where there is none. Of a scan with one class both are the same.
+    """
+    of_class = key is not None and bool(row.class_ml)
+    low_ml = row.class_low_ml.get(str(key)) if of_class else row.volume_low_ml
+    high_ml = row.class_high_ml.get(str(key)) if of_class else row.volume_high_ml
+    return None if low_ml is None or high_ml is None else (low_ml, high_ml)
+
+
 def _lesions_by_class(
     mask: NDArray[np.uint8],
     scan: Volume,

@@ -22,7 +22,7 @@ from hemseg_cli.core.errors import CaseError, HemsegError
 from hemseg_cli.core.files import file_lock, write_text
 from hemseg_cli.core.printable import printable
 from hemseg_cli.inference.formats import chosen_formats
-from hemseg_cli.inference.inputs.finding import ScanInput
+from hemseg_cli.inference.inputs.scan_input import ScanInput
 from hemseg_cli.inference.measures import LesionRow, ScanMeasures, write_lesions, write_volumes
 from hemseg_cli.inference.outputs import OutputFolder
 

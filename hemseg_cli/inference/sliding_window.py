@@ -1,8 +1,8 @@
-"""Slide windows over an image, average their logits with weights, and take the sigmoid.
+"""Slide windows over an image, average their logits, and turn these into probabilities.
 
 `sliding_window` lays windows, weights and padding as MONAI's `sliding_window_inference` does, so
-that its result is the sigmoid of MONAI's, voxel by voxel. `run_windows` takes any windows, of any
-sizes: those that are worth computing (see `windows`).
+that its result is the sigmoid or softmax of MONAI's, voxel by voxel. `run_windows` takes any
+windows, of any sizes: those that are worth computing (see `windows`).
 """
 
 import itertools
@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+from hemseg_cli.models.activation import Activation, probabilities
 
 Weighting = Literal["gaussian", "constant"]
 Network = Callable[[Tensor], Any]
@@ -66,6 +68,7 @@ class ForwardOptions:
     precision: torch.dtype = torch.float32
     channels_last: bool = False
     require_finite: bool = False
+    activation: Activation = "sigmoid"
 
 
 def sliding_window(
@@ -79,6 +82,7 @@ def sliding_window(
     batch: int = 1,
     mirror_axes: Sequence[int] = (),
     precision: torch.dtype = torch.float32,
+    activation: Activation = "sigmoid",
     occupied: Tensor | None = None,
     pad_value: float | Sequence[float] = 0.0,
 ) -> Tensor:
@@ -100,6 +104,7 @@ def sliding_window(
         batch,
         tuple(mirror_axes),
         precision,
+        activation=activation,
     )
     windows = [
         window
@@ -159,7 +164,8 @@ def run_windows(
         # A voxel that no window covers has weight 0 and must not become sigmoid(0) = 0.5.
         seen = weights > 0
         mean = total.div_(weights.clamp_(min=torch.finfo(torch.float32).tiny))
-        return _of_classes(mean.sigmoid_().mul_(seen).to(image.device))
+        probability = probabilities(mean, options.activation, axis=0, in_place=True)
+        return _of_classes(probability.mul_(seen).to(image.device))
 
 
 def _one_window(
@@ -171,7 +177,7 @@ def _one_window(
     _refuse_non_finite(logits, options)
 
     probability = torch.zeros((len(logits), *shape), dtype=torch.float32, device=image.device)
-    seen = torch.sigmoid_(logits).to(image.device)
+    seen = probabilities(logits, options.activation, axis=0, in_place=True).to(image.device)
     probability[:, *window.inside(shape)] = seen[:, *window.own(shape)]
     return _of_classes(probability)
 

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from hemseg_cli.core.quantities import VOLUME_CONFIDENCE
 from hemseg_cli.imaging.dicom.derived import label_of, software
+from hemseg_cli.inference.calibration import Interval
 from hemseg_cli.inference.formats import CaseOutput
 from hemseg_cli.inference.lesions import Lesion, mean_hu
+from hemseg_cli.inference.measures import interval_ml, interval_text
 from hemseg_cli.inference.preview import draw_preview, font
 
 if TYPE_CHECKING:
@@ -23,8 +26,15 @@ _WIDTH, _HEIGHT = 1240, 1754
 _MARGIN = 70
 _LINE = 34
 _FOOT_LINES = 2
-_COLUMNS = (0, 520, 700, 880, 1000)  # where the columns of the table begin, from the margin
-_HEADINGS = ("", "volume, mL", "ABC/2, mL", "mean HU", "lesions")
+_COLUMNS = (0, 400, 545, 760, 890, 1010)  # where the columns of the table begin, from the margin
+_HEADINGS = (
+    "",
+    "volume, mL",
+    f"{VOLUME_CONFIDENCE:.0%} interval",
+    "ABC/2, mL",
+    "mean HU",
+    "lesions",
+)
 _INK, _FAINT = (20, 20, 20), (110, 110, 110)
 
 
@@ -58,18 +68,19 @@ def draw_page(output: CaseOutput) -> "Image":
 
 def page_table(output: CaseOutput, room: int) -> list[tuple[str, ...]]:
     """The rows of the page, `room` at most: all together, each class, and the largest lesions."""
+    row = output.measured.row
     rows: list[tuple[str, ...]] = [_HEADINGS]
     by_class = output.measured.by_class or {output.classes[0].key: output.measured.lesions}
     names = {each.key: label_of(each, output.classes) for each in output.classes}
     if output.measured.by_class:
-        rows.append(_whole_row("All hemorrhage", output.measured.lesions))
+        rows.append(_whole_row("All hemorrhage", output.measured.lesions, interval_ml(row)))
 
     # Of many classes those that were found: sorting keeps the order of the others.
     found_first = sorted(by_class.items(), key=lambda one: not one[1])
     shown = found_first[: room - len(rows) - 2]
-    rows += [_whole_row(names[key], lesions) for key, lesions in shown]
+    rows += [_whole_row(names[key], lesions, interval_ml(row, key)) for key, lesions in shown]
     if len(shown) < len(found_first):
-        rows.append((f"and {len(found_first) - len(shown)} more classes", "", "", "", ""))
+        rows.append((f"and {len(found_first) - len(shown)} more classes", "", "", "", "", ""))
 
     lesions = [
         (f"{names[key]}, lesion {number}", lesion)
@@ -79,20 +90,21 @@ def page_table(output: CaseOutput, room: int) -> list[tuple[str, ...]]:
     most = max(0, room - len(rows) - 1)
     largest = sorted(lesions, key=lambda one: -one[1].volume_ml)[:most]
     rows += [
-        (name, f"{one.volume_ml:.2f}", f"{one.abc2_ml:.2f}", f"{one.mean_hu:.0f}", "")
+        (name, f"{one.volume_ml:.2f}", "", f"{one.abc2_ml:.2f}", f"{one.mean_hu:.0f}", "")
         for name, one in largest
     ]
     if len(lesions) > len(largest):
-        rows.append((f"and {len(lesions) - len(largest)} smaller lesions", "", "", "", ""))
+        rows.append((f"and {len(lesions) - len(largest)} smaller lesions", "", "", "", "", ""))
     return rows
 
 
-def _whole_row(name: str, lesions: Sequence[Lesion]) -> tuple[str, ...]:
+def _whole_row(name: str, lesions: Sequence[Lesion], interval: Interval | None) -> tuple[str, ...]:
     volume_ml = sum(one.volume_ml for one in lesions)
     abc2_ml = sum(one.abc2_ml for one in lesions)
     hu = mean_hu(lesions)
     density = "-" if hu is None else f"{hu:.0f}"
-    return (name, f"{volume_ml:.2f}", f"{abc2_ml:.2f}", density, str(len(lesions)))
+    bounds = interval_text(*(interval or (None, None)))
+    return (name, f"{volume_ml:.2f}", bounds, f"{abc2_ml:.2f}", density, str(len(lesions)))
 
 
 def _write_row(draw: "ImageDraw", y: int, cells: Sequence[str]) -> None:

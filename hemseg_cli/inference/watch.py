@@ -11,7 +11,8 @@ from hemseg_cli.core.errors import HemsegError, UsageError
 from hemseg_cli.core.printable import printable
 from hemseg_cli.inference.batch import Call, predict_all, say_left_out
 from hemseg_cli.inference.inputs.arriving import Arrivals, Study
-from hemseg_cli.inference.inputs.finding import Inputs, LeftOut, ScanInput, path_inputs
+from hemseg_cli.inference.inputs.finding import Inputs, LeftOut, path_inputs
+from hemseg_cli.inference.inputs.scan_input import ScanInput
 from hemseg_cli.inference.predict_result import PredictResult
 from hemseg_cli.inference.records import rebuild_tables
 

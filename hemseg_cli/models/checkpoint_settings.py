@@ -163,7 +163,7 @@ class CheckpointSettings(_Settings):
     """What rebuilds a network and prepares its input. `network_config` is stored as `model_config`.
 
     `patch` in voxels along i, j, k; `epoch` and `step` of training; `mirrored`: the axes along
-    which training mirrored its patches.
+    which training mirrored its patches; `activation`: what turns the logits into probabilities.
     """
 
     format: Annotated[int, Field(ge=FORMAT, le=FORMAT)]
@@ -176,6 +176,7 @@ class CheckpointSettings(_Settings):
     epoch: Annotated[int, Field(ge=0)]
     predict: PredictionSettings | None = None
     padding: Literal["air", "zero"] | None = None
+    activation: Literal["sigmoid", "softmax"] = "sigmoid"
     mirrored: Annotated[list[Axis], Field(max_length=3)] | None = None
     classes: list[PlainTable] | None = None
     dataset: Annotated[str, Field(max_length=200)] | None = None

@@ -22,8 +22,8 @@ from hemseg_cli.imaging.label_values import read_label
 from hemseg_cli.imaging.orientation import match_axes
 from hemseg_cli.inference.calibration import LEAST_SCANS, Calibration, VolumePair
 from hemseg_cli.inference.inputs.checking import checked_scan
-from hemseg_cli.inference.inputs.finding import ScanInput
 from hemseg_cli.inference.inputs.reading import Scan, read_scan
+from hemseg_cli.inference.inputs.scan_input import ScanInput
 from hemseg_cli.inference.look import LEAST_LOOKS, Look, look_of, range_of
 from hemseg_cli.inference.masks import mask_of
 from hemseg_cli.inference.predictor import Predictor

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from hemseg_cli.models.activation import Activation, log_sum, probabilities
 from hemseg_cli.training.distributed import Processes
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def make_loss(train: "TrainConfig", processes: Processes | None = None) -> Loss:
     down to their size, each with `deep_supervision` times the weight of the one before; the weights
     sum to 1. `processes`: those that share a batch; a Dice over the batch is over all of it.
     """
-    settings = train.loss
+    settings, activation = train.loss, train.activation
 
     def loss(output: Tensor | Sequence[Tensor], label: Tensor) -> Tensor:
         outputs = [output] if isinstance(output, Tensor) else list(output)
@@ -34,7 +35,11 @@ def make_loss(train: "TrainConfig", processes: Processes | None = None) -> Loss:
         for weight, logits in zip(weights, outputs, strict=True):
             if weight > 0:
                 total = total + weight / sum(weights) * _one_output(
-                    logits.float(), _at_size(label, logits), settings, processes or Processes()
+                    logits.float(),
+                    _at_size(label, logits),
+                    settings,
+                    activation,
+                    processes or Processes(),
                 )
         return total
 
@@ -47,16 +52,17 @@ def dice_loss(
     *,
     smooth: float,
     over_batch: bool,
+    activation: Activation = "sigmoid",
     processes: Processes | None = None,
 ) -> Tensor:
-    """Compute 1 - soft Dice of sigmoid(logits), as MONAI's DiceLoss(sigmoid=True).
+    """Compute 1 - soft Dice of the probabilities, as MONAI's DiceLoss(sigmoid=True).
 
     Milletari et al., V-Net, 2016, with a plain denominator.
 
     `over_batch`: one Dice over all patches, those of the other `processes` too; else the mean of
     one a patch. One Dice a class; the mean over those that are known.
     """
-    probability = torch.sigmoid(logits)
+    probability = probabilities(logits, activation, axis=1)
     space = tuple(range(2, logits.ndim))
     axes = (0, *space) if over_batch else space
     several = logits.shape[1] > 1
@@ -77,11 +83,49 @@ def dice_loss(
     return (weight * each).sum() / weight.sum().clamp(min=1)
 
 
-def focal_loss(logits: Tensor, label: Tensor, *, gamma: float, positive_weight: float) -> Tensor:
+def cross_entropy(
+    logits: Tensor, label: Tensor, *, positive_weight: float, activation: Activation = "sigmoid"
+) -> Tensor:
+    """Compute the mean cross-entropy; that of hemorrhage voxels counts `positive_weight` times."""
+    if activation == "softmax":
+        weight = 1 + (positive_weight - 1) * label.clamp(min=0).sum(1)
+        return (weight * _exclusive_entropy(logits, label)).mean()
+    entropy = functional.binary_cross_entropy_with_logits(
+        logits, label, pos_weight=logits.new_full((), positive_weight), reduction="none"
+    )
+    return _mean_of_known(entropy, label)
+
+
+def focal_loss(
+    logits: Tensor,
+    label: Tensor,
+    *,
+    gamma: float,
+    positive_weight: float,
+    activation: Activation = "sigmoid",
+) -> Tensor:
     """Compute the mean of (1 - p_t)^gamma times the cross-entropy (Lin et al., 2017)."""
+    if activation == "softmax":
+        entropy = _exclusive_entropy(logits, label)
+        weight = 1 + (positive_weight - 1) * label.clamp(min=0).sum(1)
+        return (weight * (1 - torch.exp(-entropy)) ** gamma * entropy).mean()
     entropy = functional.binary_cross_entropy_with_logits(logits, label, reduction="none")
     weight = 1 + (positive_weight - 1) * label
     return _mean_of_known(weight * (1 - torch.exp(-entropy)) ** gamma * entropy, label)
+
+
+def _exclusive_entropy(logits: Tensor, label: Tensor) -> Tensor:
+    """The cross-entropy of each voxel [n, i, j, k] between the classes and the background.
+
+    What a data set calls background may be a class that it does not label: the probabilities of
+    those are added to the background's.
+    """
+    total = log_sum(logits, axis=1)
+    truth = label.clamp(min=0)
+    not_labelled = torch.where(label < 0, logits, -torch.inf)
+    background = log_sum(not_labelled, axis=1)[:, 0] - total[:, 0]
+    found = (truth * (logits - total)).sum(1)
+    return -(found + (1 - truth.sum(1)) * background)
 
 
 def _mean_of_known(values: Tensor, label: Tensor) -> Tensor:
@@ -93,7 +137,11 @@ def _mean_of_known(values: Tensor, label: Tensor) -> Tensor:
 
 
 def _one_output(
-    logits: Tensor, label: Tensor, settings: "LossConfig", processes: Processes
+    logits: Tensor,
+    label: Tensor,
+    settings: "LossConfig",
+    activation: Activation,
+    processes: Processes,
 ) -> Tensor:
     total = logits.new_zeros(())
     if settings.dice > 0:
@@ -102,18 +150,22 @@ def _one_output(
             label,
             smooth=settings.dice_smooth,
             over_batch=settings.dice_over_batch,
+            activation=activation,
             processes=processes,
         )
         total = total + settings.dice * dice
     if settings.cross_entropy > 0:
-        weight = logits.new_full((), settings.positive_weight)
-        entropy = functional.binary_cross_entropy_with_logits(
-            logits, label, pos_weight=weight, reduction="none"
+        entropy = cross_entropy(
+            logits, label, positive_weight=settings.positive_weight, activation=activation
         )
-        total = total + settings.cross_entropy * _mean_of_known(entropy, label)
+        total = total + settings.cross_entropy * entropy
     if settings.focal > 0:
         focal = focal_loss(
-            logits, label, gamma=settings.focal_gamma, positive_weight=settings.positive_weight
+            logits,
+            label,
+            gamma=settings.focal_gamma,
+            positive_weight=settings.positive_weight,
+            activation=activation,
         )
         total = total + settings.focal * focal
     return total

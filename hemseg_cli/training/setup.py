@@ -13,7 +13,7 @@ from torch import nn
 from hemseg_cli.config import Config
 from hemseg_cli.core import console
 from hemseg_cli.core.cases import Case
-from hemseg_cli.core.classes import HEMORRHAGE_ONLY, LabelClass
+from hemseg_cli.core.classes import HEMORRHAGE_ONLY, LabelClass, nested_class
 from hemseg_cli.core.errors import HemsegError, UsageError
 from hemseg_cli.core.threads import use_threads
 from hemseg_cli.models.registry import build_network, check_patch, full_config, require_model
@@ -66,12 +66,25 @@ def check_network(config: Config) -> None:
             "sampling or scores for several",
             hint="--recipe strong, or import the data set with --classes hemorrhage=1-N",
         )
+    _check_activation(train, classes)
     model_config = full_config(train.model, train.network, train.patch, len(classes))
     check_patch(train.model, model_config, train.patch)
     if train.micro_batch is not None:
         with torch.device("meta"):
             network = build_network(train.model, model_config, len(train.windows))
         micro_batch(train, network, torch.device("meta"))
+
+
+def _check_activation(train: "TrainConfig", classes: Sequence[LabelClass]) -> None:
+    """Refuse softmax where one class holds another: each of its voxels would be of one of them."""
+    nested = nested_class(classes)
+    if train.activation == "softmax" and nested is not None:
+        kind, parent = nested
+        raise UsageError(
+            f"train.activation = softmax puts one class on a voxel, and {kind} is a kind of "
+            f"{parent}: both are classes here",
+            hint="--set train.activation=sigmoid",
+        )
 
 
 def share_batch(config: Config, processes: Processes) -> Config:

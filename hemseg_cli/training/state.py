@@ -100,6 +100,7 @@ class TrainState:
             "model_config": self.model_config,
             "preprocess": self.preprocess.to_dict(),
             "padding": self.config.train.padding,
+            "activation": self.config.train.activation,
             "mirrored": list(mirrored_axes(self.config.train.augment)),
             "patch": list(self.patch),
             "in_channels": len(self.preprocess.windows),

@@ -173,6 +173,7 @@ def _validate_case(
         device=state.device,
         batch=state.micro_batch if state.device.type == "cuda" else 1,
         precision=state.precision,
+        activation=train.activation,
         occupied=occupied[box] if settings.crop and occupied.any() else None,
         pad_value=float(image.min()) if train.padding == "air" else 0.0,
     )

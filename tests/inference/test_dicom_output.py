@@ -237,6 +237,57 @@ def test_report_of_five_classes_has_each_class_lesion_and_the_union(tmp_path: Pa
     assert _lesions(union) == output.measured.row.lesions
 
 
+def _bounds(group: Any) -> list[float]:
+    """The interval of a group's volume, mL."""
+    wanted = {"VOLLOW": 0, "VOLHIGH": 1}
+    found = {}
+    for one in group.get_measurements():
+        if one.derivation is not None and one.derivation.value in wanted:
+            found[one.derivation.value] = float(one.value)
+    return [found[key] for key in wanted if key in found]
+
+
+def test_report_and_page_state_the_interval_of_each_volume(tmp_path: Path) -> None:
+    import highdicom.sr
+
+    from hemseg_cli.inference.dicom_output import write_report
+    from hemseg_cli.inference.summary_page import page_table
+
+    output, _, _ = _output(tmp_path, FIVE)
+    row = replace(
+        output.measured.row,
+        volume_low_ml=1.25,
+        volume_high_ml=9.5,
+        class_low_ml={"IPH": 0.5},
+        class_high_ml={"IPH": 2.75},
+    )
+    told = replace(output, measured=replace(output.measured, row=row))
+    write_report(tmp_path / "told.dcm", told)
+    by_name = {group.tracking_identifier: group for group in _groups(tmp_path / "told.dcm")}
+    assert _bounds(by_name["Intraparenchymal hemorrhage"]) == [0.5, 2.75]
+    assert _bounds(by_name["Intraparenchymal hemorrhage, lesion 1"]) == []
+    assert _bounds(by_name["Subdural hemorrhage"]) == []
+    (union,) = highdicom.sr.srread(tmp_path / "told.dcm").content.get_image_measurement_groups()
+    assert _bounds(union) == [1.25, 9.5]
+    if validator := shutil.which("dciodvfy"):
+        answer = subprocess.run(
+            [validator, str(tmp_path / "told.dcm")], capture_output=True, text=True, check=False
+        )
+        assert not [line for line in answer.stderr.splitlines() if line.startswith("Error")]
+
+    intervals = {cells[0]: cells[2] for cells in page_table(told, 20)}
+    assert intervals["All hemorrhage"] == "1.25 to 9.50"
+    assert intervals["Intraparenchymal hemorrhage"] == "0.50 to 2.75"
+    assert intervals["Subdural hemorrhage"] == "-"
+
+    # A scan of one class has the interval of its whole volume.
+    one, _, _ = _output(tmp_path / "one", HEMORRHAGE_ONLY)
+    row = replace(one.measured.row, volume_low_ml=0.0, volume_high_ml=1.0)
+    told = replace(one, measured=replace(one.measured, row=row))
+    write_report(tmp_path / "one.dcm", told)
+    assert _bounds(_groups(tmp_path / "one.dcm")[0]) == [0.0, 1.0]
+
+
 def test_report_of_very_many_lesions_has_the_largest_and_counts_all(tmp_path: Path) -> None:
     from hemseg_cli.inference.dicom_output import write_report
 

@@ -92,3 +92,69 @@ def test_half_precision_outputs_are_scored_in_float32():
     logits, label = _batch()
     scored = make_loss(_train(cross_entropy=1.0))(logits.bfloat16(), label)
     assert scored.dtype == torch.float32
+
+
+def _exclusive_batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits and labels of three classes, and the map of class numbers, 0 the background."""
+    random = torch.Generator().manual_seed(3)
+    numbers = torch.randint(0, 4, (2, 6, 5, 4), generator=random)
+    label = functional.one_hot(numbers, 4).movedim(-1, 1)[:, 1:].float()
+    return 2 * torch.randn((2, 3, 6, 5, 4), generator=random), label, numbers
+
+
+def _with_background(logits: torch.Tensor) -> torch.Tensor:
+    return torch.cat([torch.zeros_like(logits[:, :1]), logits], dim=1)
+
+
+def _softmax(**loss: float) -> TrainConfig:
+    return TrainConfig.model_validate({"activation": "softmax", "loss": {"dice": 0.0, **loss}})
+
+
+def test_softmax_has_torchs_cross_entropy() -> None:
+    logits, label, numbers = _exclusive_batch()
+    found = make_loss(_softmax(cross_entropy=1.0))(logits, label)
+    expected = functional.cross_entropy(_with_background(logits), numbers)
+    torch.testing.assert_close(found, expected)
+
+    weighted = make_loss(_softmax(cross_entropy=1.0, positive_weight=3.0))(logits, label)
+    each = functional.cross_entropy(_with_background(logits), numbers, reduction="none")
+    torch.testing.assert_close(weighted, (each * (1 + 2 * (numbers > 0))).mean())
+
+
+def test_softmax_has_monais_dice_and_focal_loss() -> None:
+    logits, label, numbers = _exclusive_batch()
+    whole = functional.one_hot(numbers, 4).movedim(-1, 1).float()
+    dice = DiceLoss(softmax=True, include_background=False)(_with_background(logits), whole)
+    torch.testing.assert_close(make_loss(_softmax(dice=1.0))(logits, label), dice)
+
+    focal = FocalLoss(gamma=1.5, use_softmax=True, reduction="none")(
+        _with_background(logits), whole
+    )
+    found = make_loss(_softmax(focal=1.0, focal_gamma=1.5))(logits, label)
+    torch.testing.assert_close(found, focal.sum(1).mean())
+
+
+def test_softmax_of_one_class_has_the_losses_of_the_sigmoid() -> None:
+    logits, label = _batch()
+    parts = {"dice": 1.0, "cross_entropy": 1.0, "focal": 1.0, "positive_weight": 2.0}
+    torch.testing.assert_close(
+        make_loss(_softmax(**parts))(logits, label), make_loss(_train(**parts))(logits, label)
+    )
+
+
+def test_softmax_takes_a_class_that_is_not_labelled_for_background_too() -> None:
+    logits, label, numbers = _exclusive_batch()
+    label[0, 2] = -1  # what the first scan calls background may be the third class
+    joined = _with_background(logits[:1])
+    joined = torch.cat(
+        [torch.logsumexp(joined[:, [0, 3]], dim=1, keepdim=True), joined[:, 1:3]], dim=1
+    )
+    first = functional.cross_entropy(joined, torch.where(numbers[:1] == 3, 0, numbers[:1]))
+    second = functional.cross_entropy(_with_background(logits[1:]), numbers[1:])
+    found = make_loss(_softmax(cross_entropy=1.0))(logits, label)
+    torch.testing.assert_close(found, (first + second) / 2)
+
+    logits.requires_grad_()
+    make_loss(_softmax(cross_entropy=1.0, dice=1.0, focal=1.0))(logits, label).backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()

@@ -2,6 +2,7 @@
 
 import importlib.util
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -10,6 +11,9 @@ import pytest
 import torch
 
 from hemseg_cli.config import Config
+from hemseg_cli.core.classes import PREDEFINED, write_classes
+from hemseg_cli.core.data_directory import DataDirectory
+from hemseg_cli.core.errors import UsageError
 from hemseg_cli.core.run_directory import RunDirectory
 from hemseg_cli.imaging.label_values import read_label
 from hemseg_cli.inference.export import export
@@ -125,3 +129,36 @@ def test_onnx_gives_every_class_as_torch_does(place: Path) -> None:
     shape = [1, *read_models(place / "o.zip")[0]["model"][_FIRST].shape[1:2], 16, 16, 4]
     [answer] = session.run(None, {"image": np.zeros(shape, dtype=np.float32)})
     assert answer.shape == (1, len(KINDS), 16, 16, 4)
+
+
+def test_softmax_puts_one_class_on_a_voxel_through_training_archive_and_prediction(
+    place: Path,
+) -> None:
+    config = _config(
+        place,
+        "train.activation=softmax",
+        "predict.save_probabilities=true",
+        "predict.crop=false",
+    )
+    run = train(config, run="exclusive").run
+    assert read_checkpoint(run.checkpoint("best"))["activation"] == "softmax"
+    archive = export(config, run="exclusive", out=place / "exclusive.zip").archive
+    assert [network["activation"] for network in read_models(archive)] == ["softmax"]
+
+    (image,) = (place / "data" / "five" / "val" / "image").glob("*.nii.gz")
+    scan = image.name.removesuffix(".nii.gz")
+    predict(config, runs=[str(archive)], inputs=[image], out=place / "out" / "exclusive")
+    total = sum(_probabilities(place / "out" / "exclusive", scan).values())
+    # Stored in steps of 1/255 each.
+    assert total.max() <= 1 + len(KEYS) / 255
+    assert total.max() > 0
+
+
+def test_softmax_is_refused_where_one_class_holds_another(tmp_path: Path) -> None:
+    class_data(tmp_path, "five", drawn=KEYS, train=2, val=1)
+    folder = DataDirectory(tmp_path / "data" / "five")
+    write_classes(folder, (replace(PREDEFINED[0], value=1), *KINDS))
+    with pytest.raises(
+        UsageError, match=r"softmax puts one class on a voxel, and EDH is a kind of hemorrhage"
+    ):
+        train(_config(tmp_path, "train.activation=softmax"), run="nested")

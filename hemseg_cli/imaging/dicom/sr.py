@@ -14,6 +14,7 @@ from pydicom import Dataset
 
 from hemseg_cli.core.classes import LabelClass
 from hemseg_cli.core.errors import FileFormatError
+from hemseg_cli.core.quantities import VOLUME_CONFIDENCE
 from hemseg_cli.imaging.dicom.derived import (
     DESCRIPTION,
     MANUFACTURER,
@@ -34,6 +35,11 @@ MOST_LESIONS = 50
 _PRIVATE = "99HEMSEG"  # the scheme of codes that no dictionary has (PS3.3 8.2)
 _SEGMENT, _DERIVATION = "SegmentIdentificationSequence", "DerivationImageSequence"
 _DIGITS_ML, _DIGITS_HU = 4, 2
+# Code and meaning of the two ends of a volume's interval. DICOM's dictionary has no such codes.
+_BOUNDS = (
+    ("VOLLOW", f"Lower bound of the true volume, {VOLUME_CONFIDENCE:.0%} confidence"),
+    ("VOLHIGH", f"Upper bound of the true volume, {VOLUME_CONFIDENCE:.0%} confidence"),
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,8 @@ class Measures:
 
     `mean_hu` is None of an empty one. `slices`: the first and the last k of a lesion, counted from
     0 in the order of the source's slices; None: all of them. `lesions`: how many there are, of a
-    region that is none itself.
+    region that is none itself. `interval_ml`: of the true volume, with the confidence
+    `VOLUME_CONFIDENCE`.
     """
 
     volume_ml: float
@@ -50,6 +57,7 @@ class Measures:
     mean_hu: float | None
     slices: tuple[int, int] | None = None
     lesions: int | None = None
+    interval_ml: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -213,7 +221,7 @@ def _union_group(
 
 
 def _measurements(measures: Measures) -> list[Any]:
-    """Volume in mL, ABC/2 as a volume by its own method, mean HU unless empty, and lesions."""
+    """Volume in mL and its interval, ABC/2 by its own method, mean HU unless empty, and lesions."""
     import highdicom.sr as hd
     from pydicom.sr.codedict import codes
 
@@ -225,6 +233,10 @@ def _measurements(measures: Measures) -> list[Any]:
             codes.SCT.Volume, round(measures.abc2_ml, _DIGITS_ML), millilitre, method=abc2
         ),
     ]
+    for (code, meaning), bound_ml in zip(_BOUNDS, measures.interval_ml or (), strict=False):
+        bound = hd.CodedConcept(code, _PRIVATE, meaning)
+        volume = round(bound_ml, _DIGITS_ML)
+        rows.append(hd.Measurement(codes.SCT.Volume, volume, millilitre, derivation=bound))
     if measures.mean_hu is not None:
         rows.append(
             hd.Measurement(

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from hemseg_cli.config.schema import DataConfig, NameRule
 from hemseg_cli.core.cases import cases_in_split, read_cases
@@ -18,6 +18,7 @@ from hemseg_cli.imaging.file_tree import walk_files
 from hemseg_cli.imaging.image_file import read_image
 from hemseg_cli.inference.inputs.naming import IMAGE_SUFFIXES, image_stem, with_own_names
 from hemseg_cli.inference.inputs.naming_rules import named_by
+from hemseg_cli.inference.inputs.scan_input import ScanInput
 
 if TYPE_CHECKING:
     from hemseg_cli.imaging.dicom.tree import Listing, Series
@@ -29,31 +30,6 @@ _OURS_REASON = "a mask, probability or upright copy that hemseg predict wrote"
 LABEL_MAP = "a label map, no scan"
 # Folder and file names that make a look at the voxels worth while before a scan is named.
 _LABEL_WORDS = ("label", "mask", "seg", "truth", "annot", "gt")
-
-
-@dataclass(frozen=True)
-class ScanInput:
-    """One scan to predict: an image file, or a DICOM series in the folder or zip `path`.
-
-    `voxel_volume_mm3`: the true one, where the case table has it. `series`: its file names are
-    relative to `path`. `named`: given by its own name, not found in a folder. `problem`: why it
-    cannot be read, where that is known already.
-    """
-
-    name: str
-    path: Path
-    kind: Literal["image", "dicom"] = "image"
-    voxel_volume_mm3: float | None = None
-    series: "Series | None" = None
-    named: bool = False
-    problem: str = ""
-
-    @property
-    def files(self) -> list[Path]:
-        """The files that it is made of; of a zip the zip."""
-        if self.series is None or self.path.is_file():
-            return [self.path]
-        return [self.path / name for name in self.series.files]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hemseg_cli.inference.inputs.finding import ScanInput
+    from hemseg_cli.inference.inputs.scan_input import ScanInput
 
 IMAGE_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr")
 """A file of such a name was meant to be a scan: where it is none, that is an error."""

@@ -13,7 +13,7 @@ from hemseg_cli.inference.inputs.naming import image_stem
 
 if TYPE_CHECKING:
     from hemseg_cli.imaging.dicom.origin import Identity
-    from hemseg_cli.inference.inputs.finding import ScanInput
+    from hemseg_cli.inference.inputs.scan_input import ScanInput
 
 # What a name is made of, where it says who the patient is.
 _ELEMENTS = {"patient": "PatientID", "accession": "AccessionNumber"}

@@ -27,7 +27,7 @@ from hemseg_cli.imaging.nifti import Volume, read_nifti_header
 from hemseg_cli.imaging.orientation import Reorientation, from_canonical, to_canonical
 from hemseg_cli.imaging.sidecar import find_sidecar
 from hemseg_cli.imaging.uneven import UnevenSlices, are_even, network_slices
-from hemseg_cli.inference.inputs.finding import ScanInput
+from hemseg_cli.inference.inputs.scan_input import ScanInput
 
 # A voxel volume below the header's by this share comes of a tilt of 0.8 degrees or more.
 _TILT_SHOWS_FROM = 1e-4
