@@ -1,8 +1,10 @@
 """SEG, SR and PDF of one scan, read back with highdicom and checked with dicom3tools."""
 
 import importlib.util
+import json
 import shutil
 import subprocess
+import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.uid import CTImageStorage, generate_uid
 
 from hemseg_cli.core.classes import HEMORRHAGE_ONLY, PREDEFINED, LabelClass
+from hemseg_cli.imaging.dicom.derived import label_of
 from hemseg_cli.imaging.dicom.origin import Algorithm
 from hemseg_cli.inference.formats import CaseOutput, chosen_formats
 from hemseg_cli.inference.inputs.finding import path_inputs
@@ -32,6 +36,7 @@ pytestmark = [
 
 FIVE = PREDEFINED[1:6]
 SHAPE = (20, 24, 7)
+DCMQI = ("segimage2itkimage", "tid1500reader")
 FORMATS = "nifti-per-class,dicom-seg,dicom-sr,dicom-pdf"
 
 
@@ -174,6 +179,41 @@ def test_segmentation_of_an_even_series_is_a_volume_of_highdicom(tmp_path: Path)
         got = got[::-1]
     assert np.array_equal(got, expected)
     assert np.allclose(sorted(volume.spacing), sorted([STEP_MM, PIXEL_MM, PIXEL_MM]), atol=1e-3)
+
+
+@pytest.mark.parametrize("classes", [HEMORRHAGE_ONLY, FIVE], ids=["one class", "five classes"])
+def test_dcmqi_reads_segmentation_and_report_of_an_even_series(
+    tmp_path: Path, classes: tuple[LabelClass, ...]
+) -> None:
+    # Its programs stand beside Python's own where its package is installed.
+    folder = Path(sys.executable).parent
+    to_images, reader = (shutil.which(name, path=folder) for name in DCMQI)
+    if to_images is None or reader is None:
+        pytest.skip("dcmqi is not installed")
+    output, mask, _ = _output(tmp_path, classes)
+    seg, report = (str(output.files[key]) for key in ("dicom-seg", "dicom-sr"))
+    images = tmp_path / "images"
+    images.mkdir()
+    told = [to_images, "--inputDICOM", seg, "--outputDirectory", str(images), "-t", "nifti"]
+    subprocess.run(told, check=True, capture_output=True)
+
+    for number, each in enumerate(classes, start=1):
+        read = sitk.ReadImage(str(images / f"{number}.nii.gz"))
+        array = sitk.GetArrayFromImage(read).transpose(2, 1, 0) > 0
+        # Slices from either end: dcmqi sorts them by position.
+        if read.GetDirection()[8] < 0:
+            array = array[:, :, ::-1]
+        assert np.array_equal(array, mask == each.value)
+
+    told = [reader, "--inputDICOM", report, "--outputMetadata", str(tmp_path / "sr.json")]
+    subprocess.run(told, check=True, capture_output=True)
+    groups = json.loads((tmp_path / "sr.json").read_text())["Measurements"]
+    volumes = {group["TrackingIdentifier"]: group["measurementItems"][0] for group in groups}
+    row = output.measured.row
+    for each in classes:
+        name = label_of(each, classes)
+        expected = row.class_ml.get(each.key, row.predicted_ml)
+        assert float(volumes[name]["value"]) == pytest.approx(expected, abs=1e-4)
 
 
 def test_segments_state_what_made_them_and_are_tracked(tmp_path: Path) -> None:
@@ -353,7 +393,6 @@ def test_document_is_one_page_of_the_same_study(tmp_path: Path) -> None:
 
 
 def test_masks_of_the_classes_are_files_of_their_own(tmp_path: Path) -> None:
-    import SimpleITK as sitk
 
     output, mask, _ = _output(tmp_path, FIVE, tilt_deg=18.5)
     folder = output.files["nifti-per-class"]

@@ -57,6 +57,7 @@ def write_seg(
 
     with quiet_pydicom():
         segmentation = _segmentation(frames, headers, algorithm, classes)
+        segmentation.ContentCreatorName = ""  # type 2: there, and empty where no person drew it
     save(path, segmentation)
 
 
