@@ -285,6 +285,9 @@ def _column(rows: list[dict[str, str]], key: str) -> list[float]:
         found = [float(row["lesions_predicted"]) for row in rows]
         false = [float(row.get("lesions_false") or "nan") for row in rows]
         return [1 - b / a if a else float("nan") for a, b in zip(found, false, strict=True)]
+    if key == "abs_volume_error_ml":
+        # The signed error, which an older checkout's table has too.
+        return [abs(float(row["volume_error_ml"])) for row in rows]
     return [float(row[key]) if row[key] else float("nan") for row in rows]
 
 
