@@ -29,6 +29,7 @@ _NIFTI1_BYTES, _NIFTI2_BYTES = 348, 540
 _HEAD_BYTES = 544  # the longer header, and the extension flag behind it
 _MOST_VOXELS = 2**30  # 1024 x 1024 x 1024
 _UNIT_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # xyzt_units & 7: unknown, metre, mm, micron
+_EXPORT_HINT = "convert the DICOM series again (dcm2niix), or give its folder to hemseg"
 _HINT = "images are .nii or .nii.gz; DICOM folders go through convert"
 
 _PLACE_FIELDS = (
@@ -209,25 +210,32 @@ def _scale(raw: Any) -> tuple[float, float] | None:
 def _checked(name: str, header: NiftiHeader) -> NiftiHeader:
     """Return the header with its affine in mm; FileFormatError where it is of no use."""
     if header.dtype.fields is not None or header.dtype.kind not in "iuf":
-        raise FileFormatError(
-            f"{name} holds {header.dtype} voxels (colour or complex), not CT numbers"
-        )
+        kind = "colour" if header.dtype.fields is not None else f"{header.dtype}"
+        raise FileFormatError(f"{name} holds {kind} voxels, not CT numbers", hint=_EXPORT_HINT)
     if header.dtype.itemsize > 8:
-        raise FileFormatError(f"{name} holds {header.dtype} voxels, not numbers of up to 64 bits")
+        raise FileFormatError(
+            f"{name} holds {header.dtype} voxels, not numbers of up to 64 bits", hint=_EXPORT_HINT
+        )
     if not header.shape or min(header.shape) < 1:
         size = " x ".join(map(str, header.shape)) or "0"
-        raise FileFormatError(f"{name} has no voxels: its size is {size}")
+        raise FileFormatError(f"{name} has no voxels: its size is {size}", hint=_EXPORT_HINT)
     if header.offset < _NIFTI1_BYTES:
-        raise FileFormatError(f"{name} is not a NIfTI file: voxels begin at byte {header.offset}")
+        raise FileFormatError(
+            f"{name} is not a NIfTI file: voxels begin at byte {header.offset}", hint=_EXPORT_HINT
+        )
 
     affine = header.affine
     if not np.isfinite(affine).all() or not np.linalg.norm(affine[:3, :3], axis=0).all():
-        raise FileFormatError(f"{name} has no usable affine (sform and qform): {affine.tolist()}")
+        raise FileFormatError(
+            f"{name} has no usable affine (sform and qform): {affine.tolist()}", hint=_EXPORT_HINT
+        )
 
     # Only now are the units known to belong to numbers.
     units = int(header.raw["xyzt_units"]) & 7
     if units not in _UNIT_MM:
-        raise FileFormatError(f"{name} has no known unit of length (xyzt_units {units})")
+        raise FileFormatError(
+            f"{name} has no known unit of length (xyzt_units {units})", hint=_EXPORT_HINT
+        )
     affine = np.diag([*(3 * [_UNIT_MM[units]]), 1.0]) @ affine
 
     check_spacing(name, affine)

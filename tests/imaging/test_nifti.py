@@ -134,7 +134,7 @@ def test_trailing_dimensions_of_one_are_dropped_and_others_refused(tmp_path: Pat
         read_volume(tmp_path / "two.nii.gz")
     colour = np.zeros((2, 2, 2), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
     nib.save(nib.Nifti1Image(colour, np.eye(4)), tmp_path / "rgb.nii")
-    with pytest.raises(FileFormatError, match="colour or complex"):
+    with pytest.raises(FileFormatError, match="holds colour voxels, not CT numbers"):
         read_volume(tmp_path / "rgb.nii")
 
 

@@ -8,6 +8,7 @@ from hemseg_cli.core.names import first_few
 
 _NAMED_AT_MOST = 12
 _ALL_NAMED_UP_TO = 3
+_HINT = "export or download the series again, unchanged"
 
 
 class Faults:
@@ -26,10 +27,10 @@ class Faults:
         self._hint = self._hint or hint
 
     def raise_if_any(self, scan: str) -> None:
-        """Raise CaseError that names the scan, each reason, and its slices."""
+        """Raise CaseError that names the scan, each reason, its slices, and what may help."""
         if self._slices:
             reasons = (f"{why}: {named(names)}" for why, names in self._slices.items())
-            raise CaseError(f"{scan}: " + "; ".join(reasons), hint=self._hint)
+            raise CaseError(f"{scan}: " + "; ".join(reasons), hint=self._hint or _HINT)
 
 
 def counted(names: Sequence[str], total: int) -> str:

@@ -167,6 +167,17 @@ def test_two_scans_that_nothing_tells_apart_are_refused_with_their_steps(
     assert caught.value.hint
 
 
+def test_slices_that_all_lack_their_place_are_one_scan_that_is_refused_once(tmp_path: Path) -> None:
+    lay(tmp_path / "a", 6, ImagePositionPatient=None)
+    with Tree(tmp_path / "a") as tree:
+        listing = find_series(tree)
+    (series,) = listing.series
+    assert len(series.files) == 6
+    with pytest.raises(CaseError, match=r"no position \(ImagePositionPatient\): 000.dcm") as error:
+        read_series_folder(tmp_path / "a")
+    assert error.value.hint
+
+
 def test_names_do_not_change_when_another_scan_is_added(tmp_path: Path) -> None:
     lay(tmp_path / "a", 4)
     lay(tmp_path / "b", 4, start=10, PatientID="B")
