@@ -1,4 +1,4 @@
-"""What a config file may not decide unasked: servers, folders outside the project, own code.
+"""What a config file may not decide unasked: servers, folders outside, own code, identities.
 
 `hemseg.toml` of the current folder may be somebody else's, come with a data set or a repository.
 Most of its keys do no harm. Those here are followed only after the user has said so once with
@@ -79,6 +79,8 @@ def _wanted(config: Config, stated: Collection[str], file: Path) -> dict[str, st
 
     if "train.trackers" in stated and {"wandb", "mlflow"} & set(config.train.trackers):
         wanted["train.trackers"] = "figures and pictures of the training would go to a server"
+    if "predict.keep_identity" in stated and config.predict.keep_identity:
+        wanted["predict.keep_identity"] = "patients' names and ids would stand in the results"
 
     inside = [Path.cwd().resolve(), file.resolve().parent]
     for key in _PATH_KEYS:

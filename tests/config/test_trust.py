@@ -24,6 +24,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("[convert]\nkaggle_url = 'https://other'\n", "convert.kaggle_url"),
         ("[train]\nfactory = 'module:function'\n", "train.factory"),
         ("[data]\nroot = '/elsewhere'\n", "data.root"),
+        ("[predict]\nkeep_identity = true\n", "predict.keep_identity"),
         ("[runs]\nroot = '../runs'\n", "runs.root"),
     ],
 )
@@ -38,7 +39,7 @@ def test_file_is_asked_about_once_and_again_when_the_value_changes(
 
     load(environ={}, trust=True)
     load(environ={})
-    file.write_text(text + "[predict]\nbatch = 2\n")
+    file.write_text(text + "[evaluate]\nsplit = 'val'\n")
     load(environ={})
     file.write_text(text.replace("other", "third").replace("function", "run").replace("s'", "x'"))
     if file.read_text() != text:
