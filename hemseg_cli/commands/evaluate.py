@@ -30,10 +30,13 @@ _Protocol = Annotated[
 ]
 _Predictions = Annotated[
     Path | None,
-    typer.Option("--predictions", metavar="DIR", help="Masks of any tool; needs --labels."),
+    typer.Option("--predictions", metavar="DIR", help="Masks of any tool, instead of a run's."),
 ]
 _Labels = Annotated[
-    Path | None, typer.Option("--labels", metavar="DIR", help="Labels of the same file names.")
+    Path | None,
+    typer.Option(
+        "--labels", metavar="DIR", help="Labels of the same names (default: the data set's split)."
+    ),
 ]
 _AllowMissing = Annotated[
     bool, typer.Option("--allow-missing", help="A scan without a mask counts as missed.")

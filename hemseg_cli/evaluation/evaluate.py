@@ -91,6 +91,7 @@ def evaluate(
 ) -> EvaluationResult:
     """Score runs (default: the newest), or a folder of masks against a folder of labels.
 
+    `labels` None: those of the data set's split.
     A case that cannot be scored is named and the others go on. `allow_missing`: a scan without a
     mask counts as missed, else it is an error. `out`: the folder to write into (of several runs
     each its own in it) instead of the run's or the masks'. HemsegError: nothing to score, a missing
@@ -118,11 +119,9 @@ def _inputs(
     *,
     allow_missing: bool,
 ) -> list[EvaluationInputs]:
-    if (predictions is None) != (labels is None):
-        raise UsageError(
-            "--predictions and --labels belong together", hint="--predictions DIR --labels DIR"
-        )
-    if predictions is not None and labels is not None:
+    if predictions is None and labels is not None:
+        raise UsageError("--labels without --predictions", hint="--predictions DIR --labels DIR")
+    if predictions is not None:
         if runs:
             raise UsageError(
                 "--run and --predictions exclude each other", hint="--predictions DIR --labels DIR"

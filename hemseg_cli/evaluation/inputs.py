@@ -4,7 +4,8 @@ Always joined by scan id, never by order.
 """
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,9 +20,10 @@ from hemseg_cli.core.run_directory import VOLUMES_FILE, RunDirectory, open_run
 from hemseg_cli.evaluation.class_pairs import ClassPairs, class_warnings, pair_classes
 from hemseg_cli.evaluation.scoring import CaseFiles
 from hemseg_cli.evaluation.volume_intervals import read_volume_intervals
+from hemseg_cli.imaging.file_names import is_image_name, label_name, stem
 
-_MASK_SUFFIX = "_mask"
-_PROBABILITY_SUFFIX = "_probability"
+# How the names of files end that `predict` writes beside the masks.
+_NO_MASKS = ("_probability", "_upright")
 _CLASS_FILES = ("scan_class.csv", "train_set.csv", "val_set.csv", "test_set.csv")
 
 
@@ -66,14 +68,16 @@ def run_inputs(config: Config, name: str | None, *, allow_missing: bool) -> Eval
     run = run_on_data(run, data, trained)
     table = read_cases(data.cases_file)
     chosen = cases_in_split(table, split)
-    masks = _masks(run.predictions(split)) if run.predictions(split).is_dir() else {}
-    if not masks:
+    files = _files(run.predictions(split)) if run.predictions(split).is_dir() else {}
+    if not files:
         raise HemsegError(
             f"run {run.path} has no predictions of split {split}",
             hint=f"{run.command('predict', split)}   makes them",
         )
+    scans = [case.scan for case in chosen]
+    masks = _join(scans, files)
     _refuse_missing(
-        [case.scan for case in chosen],
+        scans,
         masks,
         run.predictions(split),
         predict=run.command("predict", split),
@@ -108,32 +112,42 @@ def run_inputs(config: Config, name: str | None, *, allow_missing: bool) -> Eval
         trained.data.dataset,
         (
             *_split_warnings(chosen, split, data, trained),
-            *_unused(masks, chosen),
+            *_unused(files, masks),
             *class_warnings(classes),
         ),
     )
 
 
 def folder_inputs(
-    config: Config, predictions: Path, labels: Path, *, allow_missing: bool
+    config: Config, predictions: Path, labels: Path | None, *, allow_missing: bool
 ) -> EvaluationInputs:
     """Find masks of any tool and labels, joined by file name.
 
-    `<name>.nii.gz` or `<name>_mask.nii.gz`, plain or gzipped, whatever the case of the suffix.
-    Patients and true voxel volumes come from the case table where `labels` lies inside the
-    configured data set, else from the headers. The classes of label maps come from a `classes.toml`
-    in either folder (or the data set), of the masks from the labels' where they have none.
+    The same name, or with `_mask`, `_seg`, `_label` and the like behind it (`file_names`), in any
+    format that is read. `labels` None: those of the data set's split. Patients and true voxel
+    volumes come from the case table where `labels` lies inside the configured data set, else from
+    the headers. The classes of label maps come from a `classes.toml` in either folder (or the data
+    set), of the masks from the labels' where they have none.
     """
-    truth = _masks_in("--labels", labels, "label files")
-    masks = _masks_in("--predictions", predictions, "masks")
-    _refuse_missing(sorted(truth), masks, predictions, allow_missing=allow_missing)
+    files = _files_in("--predictions", predictions, "masks")
 
     # Labels of the configured data set have patients and true voxels in its case table.
-    inside = config.data.cases_file.is_file() and labels.resolve().is_relative_to(
-        config.data.folder.resolve()
+    inside = labels is None or (
+        config.data.cases_file.is_file()
+        and labels.resolve().is_relative_to(config.data.folder.resolve())
     )
-    known = {case.scan: case for case in read_cases(config.data.cases_file)} if inside else {}
-    rows = [known.get(scan, Case(scan)) for scan in sorted(truth)]
+    table = read_cases(config.data.cases_file) if inside else []
+    if labels is None:
+        rows = cases_in_split(table, config.evaluate.split)
+        labels = config.data.folder
+        truth = {case.scan: config.data.directory.label_of(case) for case in rows}
+    else:
+        known = {case.scan: case for case in table}
+        truth = _truth(labels, known.keys() | files.keys())
+        rows = [known.get(scan, Case(scan)) for scan in sorted(truth)]
+
+    masks = _join(truth, files)
+    _refuse_missing(sorted(truth), masks, predictions, allow_missing=allow_missing, files=files)
     kinds = scan_classes(config.data.folder) if inside else {}
     classes = _folder_classes(config, predictions, labels, inside=inside)
     intervals = read_volume_intervals(predictions / VOLUMES_FILE, classes.scored)
@@ -162,19 +176,34 @@ def folder_inputs(
         out / "cases.csv",
         out / "summary.json",
         config.data.dataset if inside else "",
-        warnings=(*_unused(masks, rows), *class_warnings(classes)),
+        warnings=(*_unused(files, masks), *class_warnings(classes)),
     )
 
 
-def _masks_in(option: str, folder: Path, what: str) -> dict[str, Path]:
-    """Scan id -> file in a folder that an option names; HemsegError where there is none."""
+def _truth(labels: Path, known: Collection[str]) -> dict[str, Path]:
+    """Return the label of each scan in a folder; HemsegError where two would be one scan's.
+
+    `known`: names that are scans' own, whatever they end with.
+    """
+    truth: dict[str, Path] = {}
+    for name, path in _files_in("--labels", labels, "label files").items():
+        scan = name if name in known else label_name(name)
+        if scan in truth:
+            raise _both(truth[scan], path, scan)
+        truth[scan] = path
+    return truth
+
+
+def _files_in(option: str, folder: Path, what: str) -> dict[str, Path]:
+    """As `_files`, of a folder that an option names; HemsegError where there is none."""
     if not folder.is_dir():
         raise HemsegError(f"{option} {folder} is not a folder")
 
-    found = _masks(folder)
+    found = _files(folder)
     if not found:
         raise HemsegError(
-            f"no .nii or .nii.gz in {folder}", hint=f"{option} names the folder of the {what}"
+            f"no .nii, .nii.gz, .nrrd or .mha in {folder}",
+            hint=f"{option} names the folder of the {what}",
         )
     return found
 
@@ -278,7 +307,7 @@ def scan_classes(folder: Path) -> dict[str, str]:
         for number, row in enumerate(rows[1:], 2):
             if len(row) < 2:
                 raise FileFormatError(f"{path}, line {number}: two cells wanted, scan and class")
-            classes[_stem(row[0].strip())] = row[1].strip()
+            classes[stem(row[0].strip())] = row[1].strip()
     return classes
 
 
@@ -343,28 +372,46 @@ def _case_files(
     )
 
 
-def _masks(folder: Path) -> dict[str, Path]:
-    """Scan id -> mask file. HemsegError where two files would be the same scan's."""
+def _files(folder: Path) -> dict[str, Path]:
+    """Return the label maps of a folder by their names without suffix; probabilities are none.
+
+    HemsegError where two files have one name.
+    """
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        # A probability, a hidden file or a table is no mask.
-        scan = _stem(path.name)
-        if (
-            not path.name.endswith((".nii", ".nii.gz"))
-            or path.name.startswith(".")
-            or scan.endswith(_PROBABILITY_SUFFIX)
-        ):
+        name = stem(path.name)
+        if not is_image_name(path.name) or name.endswith(_NO_MASKS):
             continue
-        if scan in found:
-            raise HemsegError(
-                f"{found[scan]} and {path} are both masks of scan {scan}", hint="keep one of them"
-            )
-        found[scan] = path
+        if name in found:
+            raise _both(found[name], path, name)
+        found[name] = path
     return found
 
 
-def _stem(name: str) -> str:
-    return name.removesuffix(".gz").removesuffix(".nii").removesuffix(_MASK_SUFFIX)
+def _join(scans: Iterable[str], files: Mapping[str, Path]) -> dict[str, Path]:
+    """Return the file of each scan that has one: of its very name, or with a label's ending.
+
+    HemsegError where two files are one scan's.
+    """
+    wanted = set(scans)
+    by_scan: dict[str, list[str]] = defaultdict(list)
+    for name in files:
+        # A file that bears the name of a scan is that one's, whatever the name ends with.
+        by_scan[name if name in wanted else label_name(name)].append(name)
+
+    joined = {}
+    for scan in wanted & by_scan.keys():
+        first, *others = by_scan[scan]
+        if others:
+            raise _both(files[first], files[others[0]], scan)
+        joined[scan] = files[first]
+    return joined
+
+
+def _both(first: Path, second: Path, scan: str) -> HemsegError:
+    return HemsegError(
+        f"{first} and {second} are both masks of scan {scan}", hint="keep one of them"
+    )
 
 
 def _refuse_missing(
@@ -374,17 +421,29 @@ def _refuse_missing(
     *,
     allow_missing: bool,
     predict: str = "predict them",
+    files: Mapping[str, Path] | None = None,
 ) -> None:
+    """HemsegError where scans have no mask; `files`: all that a folder of another tool holds."""
     missing = [scan for scan in scans if scan not in masks]
-    if missing and not allow_missing:
-        raise HemsegError(
-            f"{len(missing)} of {len(scans)} scans have no mask in {folder}: {first_few(missing)}",
-            hint=f"{predict}, or count them as missed with --allow-missing",
+    if not missing or allow_missing:
+        return
+    used = set(masks.values())
+    unused = sorted(path.name for path in (files or {}).values() if path not in used)
+    hint = f"{predict}, or count them as missed with --allow-missing"
+    if unused:
+        hint = (
+            f"{first_few(unused, 3)} fit no scan: name each mask as its scan ({missing[0]}.nii.gz "
+            f"or {missing[0]}_mask.nii.gz), or count the missing as missed with --allow-missing"
         )
+    raise HemsegError(
+        f"{len(missing)} of {len(scans)} scans have no mask in {folder}: {first_few(missing)}",
+        hint=hint,
+    )
 
 
-def _unused(masks: Mapping[str, Path], chosen: Iterable[Case]) -> Iterable[str]:
-    extra = sorted(set(masks) - {case.scan for case in chosen})
+def _unused(files: Mapping[str, Path], masks: Mapping[str, Path]) -> Iterable[str]:
+    used = set(masks.values())
+    extra = sorted(name for name, path in files.items() if path not in used)
     if extra:
         yield (
             f"{len(extra)} masks belong to no label of the split and were not scored: "

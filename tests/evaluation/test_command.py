@@ -79,7 +79,7 @@ def test_case_that_cannot_be_scored_ends_with_exit_code_1_after_the_result(
         (["--protocol", "papr"], 2, "evaluate.protocol"),
         (["--confidence", "1.5"], 2, "evaluate.confidence"),
         (["--bootstrap", "many"], 2, "--bootstrap"),
-        (["--predictions", "."], 2, "belong together"),
+        (["--labels", "."], 2, "--labels without --predictions"),
         (["--protocol", "paper", "--bootstrap", "200"], 2, "--bootstrap has no effect"),
         (["--protocol", "paper", "--confidence", "0.9"], 2, "--confidence has no effect"),
         (["--protocol", "paper", "--set", "evaluate.seed=3"], 2, "evaluate.seed=3 has no effect"),

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from scipy.stats import binomtest
 
 from hemseg_cli.config import load
@@ -458,14 +459,61 @@ def test_two_masks_of_one_scan_are_refused(place: Workplace) -> None:
         evaluate(place.config())
 
 
-def test_predictions_without_labels_is_a_usage_error(place: Workplace) -> None:
-    with pytest.raises(UsageError, match="belong together"):
-        evaluate(place.config(), predictions=place.root)
+def test_labels_without_predictions_is_a_usage_error(place: Workplace) -> None:
+    with pytest.raises(UsageError, match="--labels without --predictions"):
+        evaluate(place.config(), labels=place.root)
+
+
+def test_masks_of_another_tool_are_scored_against_the_data_sets_split(place: Workplace) -> None:
+    masks = place.run("a", truth).predictions("test")
+    expected = evaluate(place.config()).runs[0]
+    # Other tools put an ending behind the name, in letters of any case, or write other formats.
+    renamed = place.root / "theirs"
+    renamed.mkdir()
+    endings = ("_seg.nii.gz", "-label.NII.GZ", "_Mask.nrrd", ".mha")
+    for number, mask in enumerate(sorted(masks.glob("*.nii.gz"))):
+        image = sitk.ReadImage(str(mask))
+        name = mask.name.removesuffix(".nii.gz") + endings[number % len(endings)]
+        sitk.WriteImage(image, str(renamed / name.lower()))
+        (renamed / name.lower()).rename(renamed / name)
+
+    found = evaluate(place.config(), predictions=renamed).runs[0]
+    assert found.summary.to_dict()["metrics"]["dice"] == pytest.approx(
+        expected.summary.to_dict()["metrics"]["dice"]
+    )
+    assert list(found.table["scan"]) == list(expected.table["scan"])
+    assert list(found.table["patient"]) == list(expected.table["patient"])
+
+
+def test_masks_that_fit_no_scan_are_named_in_the_hint(place: Workplace) -> None:
+    masks = place.run("a", truth).predictions("test")
+    first = sorted(masks.glob("*.nii.gz"))[0]
+    first.rename(first.with_name(f"x{first.name}"))
+    with pytest.raises(HemsegError, match=r"1 of .* scans have no mask") as error:
+        evaluate(place.config(), predictions=masks)
+    assert f"x{first.name} fit no scan" in str(error.value.hint)
+
+
+def test_a_scan_whose_own_name_ends_as_a_labels_keeps_its_name(tmp_path: Path) -> None:
+    for folder in ("masks", "labels"):
+        for name in ("a", "a_seg"):
+            write_volume(tmp_path / folder / f"{name}.nii.gz", Volume(truth(0), AFFINE))
+    folders = {"predictions": tmp_path / "masks", "labels": tmp_path / "labels"}
+    found = evaluate(load(environ={}), **folders).runs[0]
+    assert list(found.table["scan"]) == ["a", "a_seg"]
+
+    # A label that no mask shares its full name with is that of the shorter name.
+    (tmp_path / "labels/a_seg.nii.gz").rename(tmp_path / "labels/a_label.nii.gz")
+    with pytest.raises(HemsegError, match="both masks of scan a"):
+        evaluate(load(environ={}), **folders)
 
 
 def test_folder_that_is_not_there_is_named(place: Workplace) -> None:
+    masks, nowhere = place.run("a", truth).predictions("test"), place.root / "nowhere"
     with pytest.raises(HemsegError, match=r"--labels .*nowhere is not a folder"):
-        evaluate(place.config(), predictions=place.root, labels=place.root / "nowhere")
+        evaluate(place.config(), predictions=masks, labels=nowhere)
+    with pytest.raises(HemsegError, match=r"--predictions .*nowhere is not a folder"):
+        evaluate(place.config(), predictions=nowhere)
 
 
 def test_a_scan_that_one_run_missed_counts_in_the_comparison(place: Workplace) -> None:

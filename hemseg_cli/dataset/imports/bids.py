@@ -9,9 +9,9 @@ from hemseg_cli.dataset.imports.layout import (
     ImportRequest,
     nifti_files,
     source_folder,
-    stem,
     walk_folders,
 )
+from hemseg_cli.imaging.file_names import stem
 
 _IMAGE = re.compile(r"(?P<entities>sub-[a-zA-Z0-9]+(_[a-z]+-[a-zA-Z0-9]+)*)_ct", re.IGNORECASE)
 _ENTITY = re.compile(r"([a-z]+)-([a-zA-Z0-9]+)", re.IGNORECASE)
@@ -33,7 +33,7 @@ class BidsLayout:
         masks: dict[tuple[tuple[str, str], ...], list[Path]] = {}
         for folder in walk_folders(source / "derivatives"):
             for path in nifti_files(folder):
-                if stem(path).rpartition("_")[2].lower() in _MASK_SUFFIXES:
+                if stem(path.name).rpartition("_")[2].lower() in _MASK_SUFFIXES:
                     masks.setdefault(_entities(path, mask=True), []).append(path)
 
         scans: list[FoundScan] = []
@@ -42,7 +42,7 @@ class BidsLayout:
             found = masks.get(_entities(image), [])
             subject = dict(_entities(image)).get("sub", "")
             if len(found) == 1:
-                name = stem(image).removesuffix("_ct")
+                name = stem(image.name).removesuffix("_ct")
                 scans.append(FoundScan(name, image, (found[0],), patient=f"sub-{subject}"))
             else:
                 names = ", ".join(path.name for path in found[:4])
@@ -59,13 +59,18 @@ def _images(source: Path) -> list[Path]:
         if folder.name in ("ct", "anat")
     ]
     return [
-        path for folder in folders for path in nifti_files(folder) if _IMAGE.fullmatch(stem(path))
+        path
+        for folder in folders
+        for path in nifti_files(folder)
+        if _IMAGE.fullmatch(stem(path.name))
     ]
 
 
 def _entities(path: Path, *, mask: bool = False) -> tuple[tuple[str, str], ...]:
     """Return the key-value pairs of a name, without those that only a mask has."""
     pairs = [
-        (match[1], match[2]) for match in map(_ENTITY.fullmatch, stem(path).split("_")) if match
+        (match[1], match[2])
+        for match in map(_ENTITY.fullmatch, stem(path.name).split("_"))
+        if match
     ]
     return tuple(pair for pair in pairs if not (mask and pair[0] in _OF_THE_MASK))

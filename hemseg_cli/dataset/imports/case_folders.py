@@ -14,9 +14,9 @@ from hemseg_cli.dataset.imports.layout import (
     ImportRequest,
     nifti_files,
     source_folder,
-    stem,
     walk_folders,
 )
+from hemseg_cli.imaging.file_names import stem
 
 MAJORITY = "majority"
 
@@ -51,7 +51,7 @@ class CaseFoldersLayout:
             images, labels = _sort_files(folder)
             if len(images) == 1 and labels:
                 raters = tuple(rater for rater, _ in labels)
-                name = folder.name if folder != source else stem(images[0])
+                name = folder.name if folder != source else stem(images[0].name)
                 files = tuple(path for _, path in labels)
                 scans.append(FoundScan(name, images[0], files, raters if len(raters) > 1 else ()))
             elif images:
@@ -108,7 +108,7 @@ def _sort_files(folder: Path) -> tuple[list[Path], list[tuple[str, Path]]]:
     """Return the images and (rater, label) of one folder."""
     images, labels = [], []
     for path in nifti_files(folder):
-        name = stem(path)
+        name = stem(path.name)
         match = _LABEL.fullmatch(name)
         if match is not None or _ICH_MASK.fullmatch(name):
             labels.append((match["which"] or "1" if match else "1", path))

@@ -12,9 +12,9 @@ from hemseg_cli.dataset.imports.layout import (
     check_one_ct_channel,
     read_description,
     source_folder,
-    stem,
 )
 from hemseg_cli.dataset.imports.nnunet import DESCRIPTION, read_label_names
+from hemseg_cli.imaging.file_names import stem
 
 _MOST_SCANS = 100_000
 
@@ -41,7 +41,7 @@ class DecathlonLayout:
                 raise FileFormatError(f"{place}: training lists {printable(str(entry))[:60]}")
             image, label = (_inside(source, entry.get(key), place) for key in ("image", "label"))
             if image.is_file() and label.is_file():
-                scans.append(FoundScan(stem(image), image, (label,)))
+                scans.append(FoundScan(stem(image.name), image, (label,)))
             else:
                 missing = image if not image.is_file() else label
                 left_out[str(image)] = f"{missing.name} is listed and does not exist"
@@ -51,7 +51,7 @@ class DecathlonLayout:
             image = _inside(source, given, place)
             label = source / "labelsTs" / image.name
             if image.is_file() and label.is_file():
-                scans.append(FoundScan(stem(image), image, (label,), split="test"))
+                scans.append(FoundScan(stem(image.name), image, (label,), split="test"))
             elif image.is_file():
                 left_out[str(image)] = "no label"
         return Findings(tuple(scans), left_out, (f"the pairs that {DESCRIPTION} lists",), names)

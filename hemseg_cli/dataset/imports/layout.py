@@ -4,7 +4,6 @@ A new layout is one module with a class that satisfies `Layout`, and one row in 
 """
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,11 +112,6 @@ def walk_folders(root: Path) -> Iterator[Path]:
 def is_nifti_name(name: str) -> bool:
     """Tell whether a file is called like a NIfTI file and is not hidden."""
     return name.lower().endswith(NIFTI_SUFFIXES) and not name.startswith(".")
-
-
-def stem(path: Path) -> str:
-    """Return the name without `.nii` or `.nii.gz`, whatever their case."""
-    return re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
 
 
 def read_description(path: Path) -> dict[str, Any]:

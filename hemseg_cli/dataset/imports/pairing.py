@@ -1,26 +1,11 @@
 """Join image files and label files by name."""
 
-import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hemseg_cli.dataset.imports.layout import stem
-
-# What label files and images carry behind the name that they share.
-_LABEL_ENDINGS = (
-    "mask",
-    "masks",
-    "seg",
-    "segmentation",
-    "label",
-    "labels",
-    "gt",
-    "ich_mask",
-    "roi",
-)
-_IMAGE_ENDINGS = ("0000", "ct", "image", "img")
+from hemseg_cli.imaging.file_names import image_name, label_name, stem
 
 RULE = (
     "joined by name: the same, or the label's with _mask, _seg, _label, _gt (or - for _) and the "
@@ -36,26 +21,6 @@ class Pairs:
     left_out: dict[str, str]
 
 
-def shared_name(path: Path, endings: Iterable[str]) -> str:
-    """Return the name without the ending that marks what kind of file it is."""
-    name = stem(path)
-    for ending in sorted(endings, key=len, reverse=True):
-        match = re.fullmatch(rf"(.+)[_\-. ]{re.escape(ending)}", name, flags=re.IGNORECASE)
-        if match:
-            return match[1]
-    return name
-
-
-def image_name(path: Path) -> str:
-    """Return the name of an image that its label shares."""
-    return shared_name(path, _IMAGE_ENDINGS)
-
-
-def label_name(path: Path) -> str:
-    """Return the name of a label that its image shares."""
-    return shared_name(path, _LABEL_ENDINGS)
-
-
 def join_by_name(images: Sequence[Path], labels: Sequence[Path]) -> Pairs:
     """Join by full name first, then by the name without endings.
 
@@ -66,13 +31,13 @@ def join_by_name(images: Sequence[Path], labels: Sequence[Path]) -> Pairs:
     by_label = _grouped(labels, label_name)
 
     # `x_label.nii.gz` beside images `x` and `x_label`: the same name goes before the shorter one.
-    same = {stem(path): path for path in labels}
+    same = {stem(path.name): path for path in labels}
     pairs = []
     used: set[Path] = set()
     for image in images:
-        partner = same.get(stem(image))
+        partner = same.get(stem(image.name))
         if partner is not None and partner not in used:
-            pairs.append((image_name(image), image, partner))
+            pairs.append((image_name(image.name), image, partner))
             used.update((image, partner))
 
     for name, group in by_image.items():
@@ -92,8 +57,8 @@ def join_by_name(images: Sequence[Path], labels: Sequence[Path]) -> Pairs:
     return Pairs(tuple(sorted(pairs, key=lambda pair: (pair[0], str(pair[1])))), left_out)
 
 
-def _grouped(paths: Sequence[Path], name_of: Callable[[Path], str]) -> dict[str, list[Path]]:
+def _grouped(paths: Sequence[Path], name_of: Callable[[str], str]) -> dict[str, list[Path]]:
     groups: dict[str, list[Path]] = defaultdict(list)
     for path in paths:
-        groups[name_of(path)].append(path)
+        groups[name_of(path.name)].append(path)
     return groups

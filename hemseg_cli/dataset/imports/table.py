@@ -7,7 +7,7 @@ from hemseg_cli.core.errors import FileFormatError, UsageError
 from hemseg_cli.core.files import read_table
 from hemseg_cli.core.printable import printable
 from hemseg_cli.dataset.imports.layout import Findings, FoundScan, ImportRequest
-from hemseg_cli.dataset.imports.pairing import image_name
+from hemseg_cli.imaging.file_names import image_name
 
 _COLUMNS: dict[str, type] = {"image": str, "label": str, "patient": str, "split": str, "scan": str}
 _OPTIONAL = ("patient", "split", "scan")
@@ -48,7 +48,7 @@ class TableLayout:
                 missing = image if not image.is_file() else label
                 left_out[str(image)] = f"line {line}: {missing} does not exist"
             else:
-                name = str(row["scan"]) or image_name(image)
+                name = str(row["scan"]) or image_name(image.name)
                 patient = str(row["patient"])
                 scans.append(FoundScan(name, image, (label,), patient=patient, split=split))
         return Findings(tuple(scans), left_out, (f"the rows of {table.name}",))

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hemseg_cli.imaging.file_kind import Kind, file_kind
+from hemseg_cli.imaging.file_names import IMAGE_SUFFIXES
 from hemseg_cli.inference.inputs.finding import WRITTEN_BY_US
-from hemseg_cli.inference.inputs.naming import IMAGE_SUFFIXES
 
 
 @dataclass(frozen=True)

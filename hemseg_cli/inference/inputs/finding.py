@@ -14,9 +14,10 @@ from hemseg_cli.config.schema import DataConfig, NameRule
 from hemseg_cli.core.cases import cases_in_split, read_cases
 from hemseg_cli.core.errors import FileFormatError, HemsegError, UsageError
 from hemseg_cli.imaging.file_kind import Kind, file_kind, is_label_map
+from hemseg_cli.imaging.file_names import IMAGE_SUFFIXES
 from hemseg_cli.imaging.file_tree import walk_files
 from hemseg_cli.imaging.image_file import read_image
-from hemseg_cli.inference.inputs.naming import IMAGE_SUFFIXES, image_stem, with_own_names
+from hemseg_cli.inference.inputs.naming import image_stem, with_own_names
 from hemseg_cli.inference.inputs.naming_rules import named_by
 from hemseg_cli.inference.inputs.scan_input import ScanInput
 

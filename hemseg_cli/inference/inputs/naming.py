@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hemseg_cli.imaging.file_names import IMAGE_SUFFIXES
+
 if TYPE_CHECKING:
     from hemseg_cli.inference.inputs.scan_input import ScanInput
 
-IMAGE_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr")
-"""A file of such a name was meant to be a scan: where it is none, that is an error."""
 _SUFFIXES = (*IMAGE_SUFFIXES, ".gz", ".img", ".zip", ".dcm", ".ima")
 # nnU-Net writes the number of the channel behind a scan's name; CT has one.
 _FIRST_CHANNEL = "_0000"
