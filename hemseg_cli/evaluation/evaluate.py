@@ -136,10 +136,12 @@ def _inputs(
 
 
 def _evaluate_inputs(config: Config, inputs: EvaluationInputs) -> RunEvaluation:
-    scores, failures = _scores(config, inputs)
+    scores, failures, hint = _scores(config, inputs)
     if not scores:
         reason = next(iter(failures.values()))
-        raise HemsegError(f"no case of {inputs.name} could be scored: {reason}")
+        raise HemsegError(f"no case of {inputs.name} could be scored: {reason}", hint=hint)
+    if hint:
+        console.say(f"what helps: {hint}")
 
     not_scored = [f"scan {scan} was not scored: {reason}" for scan, reason in failures.items()]
     settings = config.evaluate
@@ -169,13 +171,19 @@ def _evaluate_inputs(config: Config, inputs: EvaluationInputs) -> RunEvaluation:
     )
 
 
-def _scores(config: Config, inputs: EvaluationInputs) -> tuple[list[CaseScore], dict[str, str]]:
-    """Score the cases in parallel: the scores by scan id, and scan -> reason of the others."""
+def _scores(
+    config: Config, inputs: EvaluationInputs
+) -> tuple[list[CaseScore], dict[str, str], str]:
+    """Score the cases in parallel.
+
+    Returns the scores by scan id, scan -> reason of the others, and what helps against these.
+    """
     cases = [case.absolute() for case in inputs.cases]  # a worker may stand in another folder
     outcomes = map_cases(
         score_case, cases, workers=config.compute.workers, scheduler=config.compute.scheduler
     )
     scores, failures = [], {}
+    hints: dict[str, None] = {}
     for outcome in console.progress(
         outcomes, label=f"evaluating {inputs.name}", total=len(inputs.cases)
     ):
@@ -183,5 +191,10 @@ def _scores(config: Config, inputs: EvaluationInputs) -> tuple[list[CaseScore], 
             scores.append(outcome.value)
         else:
             failures[outcome.item.scan] = outcome.error or "unknown"
+            hints |= {outcome.hint: None} if outcome.hint else {}
             console.warn(f"scan {outcome.item.scan} was not scored: {outcome.error}")
-    return sorted(scores, key=lambda score: score.scan), dict(sorted(failures.items()))
+    return (
+        sorted(scores, key=lambda score: score.scan),
+        dict(sorted(failures.items())),
+        "; ".join(hints),
+    )
