@@ -74,15 +74,9 @@ def run_inputs(config: Config, name: str | None, *, allow_missing: bool) -> Eval
             f"run {run.path} has no predictions of split {split}",
             hint=f"{run.command('predict', split)}   makes them",
         )
-    scans = [case.scan for case in chosen]
-    masks = _join(scans, files)
-    _refuse_missing(
-        scans,
-        masks,
-        run.predictions(split),
-        predict=run.command("predict", split),
-        allow_missing=allow_missing,
-    )
+    masks = _join([case.scan for case in chosen], files)
+    predict, folder = run.command("predict", split), run.predictions(split)
+    _refuse_missing(chosen, masks, folder, predict=predict, allow_missing=allow_missing)
     kinds = scan_classes(data.folder)
     classes = _class_pairs(
         config,
@@ -147,7 +141,7 @@ def folder_inputs(
         rows = [known.get(scan, Case(scan)) for scan in sorted(truth)]
 
     masks = _join(truth, files)
-    _refuse_missing(sorted(truth), masks, predictions, allow_missing=allow_missing, files=files)
+    _refuse_missing(rows, masks, predictions, allow_missing=allow_missing, files=files)
     kinds = scan_classes(config.data.folder) if inside else {}
     classes = _folder_classes(config, predictions, labels, inside=inside)
     intervals = read_volume_intervals(predictions / VOLUMES_FILE, classes.scored)
@@ -415,7 +409,7 @@ def _both(first: Path, second: Path, scan: str) -> HemsegError:
 
 
 def _refuse_missing(
-    scans: Sequence[str],
+    cases: Sequence[Case],
     masks: Mapping[str, Path],
     folder: Path,
     *,
@@ -424,7 +418,7 @@ def _refuse_missing(
     files: Mapping[str, Path] | None = None,
 ) -> None:
     """HemsegError where scans have no mask; `files`: all that a folder of another tool holds."""
-    missing = [scan for scan in scans if scan not in masks]
+    missing = [case.scan for case in cases if case.scan not in masks]
     if not missing or allow_missing:
         return
     used = set(masks.values())
@@ -436,7 +430,7 @@ def _refuse_missing(
             f"or {missing[0]}_mask.nii.gz), or count the missing as missed with --allow-missing"
         )
     raise HemsegError(
-        f"{len(missing)} of {len(scans)} scans have no mask in {folder}: {first_few(missing)}",
+        f"{len(missing)} of {len(cases)} scans have no mask in {folder}: {first_few(missing)}",
         hint=hint,
     )
 

@@ -16,7 +16,8 @@ from hemseg_cli.core.errors import FileFormatError
 from hemseg_cli.imaging.bounded_files import BoundedReader, open_regular
 from hemseg_cli.imaging.nifti import has_nifti_magic
 
-_HEAD_BYTES = 544
+HEAD_BYTES = 544
+"""What `kind_of` needs of a file."""
 _DICOM_MAGIC = b"DICM"
 _MOST_LABEL_VALUES = 32
 _HIGHEST_LABEL_VALUE = 255
@@ -58,11 +59,12 @@ _SIGNATURES = (
     (b"\x93NUMPY", "a NumPy array, which does not say where its voxels lie"),
     (b"\x89HDF", "an HDF5 file"),
     (b"CDF", "a MINC or NetCDF file"),
-    (b"BZh", "a bzip2 archive"),
-    (b"7z\xbc\xaf", "a 7z archive"),
-    (b"Rar!", "a RAR archive"),
-    (b"\xfd7zXZ", "an xz archive"),
+    (b"BZh", "a bzip2 archive: unpack it"),
+    (b"7z\xbc\xaf", "a 7z archive: unpack it"),
+    (b"Rar!", "a RAR archive: unpack it"),
+    (b"\xfd7zXZ", "an xz archive: unpack it"),
 )
+_TAR = FileKind(Kind.OTHER, "a tar archive: unpack it")
 _VOXEL_SUFFIXES = (".img", ".img.gz", ".raw", ".zraw", ".raw.gz")
 _HEADER_SUFFIXES = (".hdr", ".mhd", ".nhdr", ".hdr.gz")
 
@@ -72,12 +74,12 @@ def file_kind(path: Path) -> FileKind:
     try:
         with open_regular(path) as file:
             reader = BoundedReader(str(path), file)
-            head = reader.head(_HEAD_BYTES)
+            head = reader.head(HEAD_BYTES)
     except FileFormatError as error:
         return FileKind(Kind.OTHER, error.message)
 
     found = kind_of(head)
-    if found.kind is Kind.OTHER and reader.is_packed:
+    if found.kind is Kind.OTHER and reader.is_packed and found != _TAR:
         return FileKind(Kind.OTHER, "a gzip file of no image")
     if found.kind is Kind.OTHER and (header := _header_beside(path)) is not None:
         return FileKind(Kind.OTHER, f"the voxels of {header.name}, read with it")
@@ -100,6 +102,8 @@ def kind_of(head: bytes) -> FileKind:
         return FileKind(Kind.ANALYZE)
     if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
         return FileKind(Kind.ZIP)
+    if head[257:262] == b"ustar":
+        return _TAR
 
     for signature, what in _SIGNATURES:
         if head.startswith(signature):

@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -224,3 +225,12 @@ def test_what_this_project_writes_as_a_mask_is_a_label_map(tmp_path: Path) -> No
     mask[2:4, 3:5, 1:3] = True
     write_volume(tmp_path / "m.nii.gz", Volume(mask, AFFINE))
     assert is_label_map(read_image(tmp_path / "m.nii.gz").array)
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_tar_archives_are_named_with_the_way_out(tmp_path: Path, mode: str) -> None:
+    (tmp_path / "a.dcm").write_bytes(slice_bytes(0))
+    path = tmp_path / "scans.tar.gz"
+    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+        archive.add(tmp_path / "a.dcm", "a.dcm")
+    assert file_kind(path).reason == "a tar archive: unpack it"

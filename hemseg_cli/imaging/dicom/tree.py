@@ -24,12 +24,14 @@ from hemseg_cli.imaging.dicom.grouping import (
     group_into_scans,
     slice_header,
 )
+from hemseg_cli.imaging.file_kind import HEAD_BYTES, kind_of
 from hemseg_cli.imaging.file_tree import walk_files
 
 _LARGEST_FILE_BYTES = 2**30
 _LARGE_FILE_BYTES = 16 * 2**20  # a slice of 2048 x 2048 pixels of 32 bits
 _HIDDEN = "hidden (its name begins with a dot)"
 NOT_DICOM = "not a DICOM file"
+_ENCRYPTED = 1  # bit of a zip member's flags
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,11 @@ class Tree:
             [(name, _HIDDEN) for name in sorted(hidden)],
         )
 
+    @property
+    def is_zip(self) -> bool:
+        """Whether the tree is a zip, not a folder."""
+        return self._zip is not None
+
     def size(self, name: str) -> int:
         """Return the bytes of one file."""
         if self._zip is not None:
@@ -122,11 +129,13 @@ class Tree:
                 yield file
             return
 
+        if self._zip.getinfo(name).flag_bits & _ENCRYPTED:
+            raise OSError(0, "it needs a password: unpack the zip")
         try:
             with self._zip.open(name) as member:
                 yield cast(BinaryIO, member)
         except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError) as error:
-            raise OSError(0, f"damaged or encrypted zip member: {error}") from None
+            raise OSError(0, f"damaged zip member: {error}") from None
 
     def read(self, name: str) -> bytes:
         """Return one file's bytes, of a large one no more than its own header accounts for.
@@ -156,7 +165,8 @@ def find_series(tree: Tree) -> Listing:
             try:
                 dataset = _head(tree, name)
             except FileFormatError as error:
-                left_out.append((name, error.message))
+                is_other = error.message == NOT_DICOM and tree.is_zip
+                left_out.append((name, _what_else(tree, name) if is_other else error.message))
                 if error.message != NOT_DICOM and _may_be_slice(name):
                     broken[_folder(name)].append((name, error.message))
                 continue
@@ -233,7 +243,20 @@ def _head(tree: Tree, name: str) -> FileDataset:
         with tree.open(name) as file:
             return read_head(file)
     except OSError as error:
-        raise FileFormatError(f"unreadable ({type(error).__name__})") from None
+        why = error.strerror or type(error).__name__
+        raise FileFormatError(f"unreadable ({why})") from None
+
+
+def _what_else(tree: Tree, name: str) -> str:
+    """Say what a member of a zip is that is no DICOM file: nobody else looks into it."""
+    try:
+        with tree.open(name) as file:
+            found = kind_of(file.read(HEAD_BYTES))
+    except OSError:
+        return NOT_DICOM
+    return (
+        found.reason or f"a {found.kind.value} file in a zip, where DICOM alone is read: unpack it"
+    )
 
 
 def _why_not(dataset: FileDataset, name: str) -> str:

@@ -10,6 +10,7 @@ import pytest
 from hemseg_cli.core.errors import CaseError, FileFormatError, HemsegError
 from hemseg_cli.imaging.dicom.series import read_series
 from hemseg_cli.imaging.dicom.tree import Tree, find_series
+from hemseg_cli.imaging.nifti import Volume, write_volume
 from tests.dicom_files import head, head_pixels, slice_bytes
 from tests.dicom_series import read_series_folder
 
@@ -165,3 +166,33 @@ def test_a_slice_that_announces_a_gigabyte_and_more_is_refused(tmp_path: Path) -
         file.truncate(5 * 10**9)
     with Tree(tmp_path) as tree, pytest.raises(FileFormatError, match="larger than 1 GiB"):
         tree.read("x")
+
+
+def test_zip_with_a_password_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "locked.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.dcm", slice_bytes(0))
+    data = bytearray(path.read_bytes())
+    # The flag of an encrypted member, in its own header and in the directory.
+    data[data.index(b"PK\x03\x04") + 6] |= 1
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(data)
+    with Tree(path) as tree:
+        assert find_series(tree).left_out == (
+            ("a.dcm", "unreadable (it needs a password: unpack the zip)"),
+        )
+
+
+def test_zip_in_a_zip_and_an_image_in_it_are_named_with_the_way_out(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "inner.zip", "w") as archive:
+        archive.writestr("a.dcm", slice_bytes(0))
+    write_volume(tmp_path / "x.nii", Volume(np.zeros((4, 4, 3), np.int16), np.eye(4)))
+    with zipfile.ZipFile(tmp_path / "outer.zip", "w") as archive:
+        archive.write(tmp_path / "inner.zip", "inner.zip")
+        archive.write(tmp_path / "x.nii", "x.nii")
+        archive.writestr("notes.txt", "nothing to see here")
+    with Tree(tmp_path / "outer.zip") as tree:
+        reasons = dict(find_series(tree).left_out)
+    assert reasons["inner.zip"] == "a zip file in a zip, where DICOM alone is read: unpack it"
+    assert reasons["x.nii"] == "a nifti file in a zip, where DICOM alone is read: unpack it"
+    assert reasons["notes.txt"] == "a text file"
