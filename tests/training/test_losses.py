@@ -158,3 +158,14 @@ def test_softmax_takes_a_class_that_is_not_labelled_for_background_too() -> None
     make_loss(_softmax(cross_entropy=1.0, dice=1.0, focal=1.0))(logits, label).backward()
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("over_batch", [True, False])
+def test_dice_of_several_classes_is_of_those_that_are_drawn(over_batch: bool) -> None:
+    logits, label, _ = _exclusive_batch()
+    label[:, 2] = 0
+    found = dice_loss(logits, label, smooth=1.0, over_batch=over_batch)
+    monai = DiceLoss(sigmoid=True, batch=over_batch, smooth_nr=1.0, smooth_dr=1.0)
+    torch.testing.assert_close(found, monai(logits[:, :2], label[:, :2]))
+    # Where nothing is drawn at all, the cross-entropy alone has to say so.
+    assert dice_loss(logits, torch.zeros_like(label), smooth=1.0, over_batch=over_batch) == 0
