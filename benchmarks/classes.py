@@ -40,6 +40,7 @@ SETTINGS = (
     "train.patch=[64, 64, 8]",
     "train.lr=0.005",
     "train.patches_per_scan=4",
+    "train.foreground_share=0.8",
     "train.ema_share=0.05",
     "train.validation_every=1000",
     "train.validation_cases=6",

@@ -78,7 +78,7 @@ def run_demo(
     start = time.monotonic()
     _make_folder(folder)
     with contextlib.chdir(folder):
-        config = _write_config(model=model, seed=seed, minutes=minutes)
+        config = _write_config(model, seed=seed, minutes=minutes, several=len(keys) > 1)
         results = {
             stage.name: _run(stage, number)
             for number, stage in enumerate(_stages(config, seed, keys), 1)
@@ -170,16 +170,26 @@ def _make_folder(folder: Path) -> None:
         ) from None
 
 
-def _write_config(*, model: str, seed: int, minutes: float) -> "Config":
+def _write_config(model: str, *, seed: int, minutes: float, several: bool) -> "Config":
     """Write the demo's `hemseg.toml` into the current folder, and load it as commands do."""
     from hemseg_cli.config import load
     from hemseg_cli.core.files import write_text
 
-    text = _CONFIG.format(model=model, seed=seed, minutes=minutes, phantom=PHANTOM_FOLDER)
+    text = _CONFIG.format(
+        model=model,
+        seed=seed,
+        minutes=minutes,
+        phantom=PHANTOM_FOLDER,
+        classes=_SEVERAL_CLASSES if several else "",
+    )
     write_text(Path("hemseg.toml"), text)
     return load(Path("hemseg.toml"), environ={})
 
 
+_SEVERAL_CLASSES = """\
+# The classes share these patches, and most stand in few scans.
+foreground_share = 0.8
+"""
 _CONFIG = """\
 # Written by hemseg demo. hemseg config show prints every key.
 [data]
@@ -203,7 +213,7 @@ validation_cases = 4
 ema_share = 0.05
 # Higher than the recipe's: the demo has minutes.
 lr = 0.003
-
+{classes}
 # What one model alone takes stands in a table of that model.
 [train.models.dynunet]
 lr = 0.005
