@@ -15,7 +15,7 @@ from hemseg_cli.training.setup import check_network
 @pytest.fixture
 def config_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    demo._write_config(model="dynunet", seed=0, minutes=1.0)
+    demo._write_config("dynunet", seed=0, minutes=1.0, several=False)
     return tmp_path / "hemseg.toml"
 
 
@@ -58,3 +58,13 @@ def test_stage_with_refused_scans_stops_the_demo_and_names_them() -> None:
         demo._run(stage, 3)
     complete = _Converted({})
     assert demo._run(dataclasses.replace(stage, work=lambda: complete), 3) is complete
+
+
+def test_several_classes_share_most_patches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    several = demo._write_config("dynunet", seed=0, minutes=1.0, several=True)
+    assert several.train.foreground_share == 0.8
+    one = demo._write_config("dynunet", seed=0, minutes=1.0, several=False)
+    assert one.train.foreground_share == 0.5
