@@ -165,7 +165,7 @@ def test_resume_of_a_finished_run_is_refused(place: Path, straight: TrainResult)
 def test_resume_with_another_config_names_the_keys(place: Path, straight: TrainResult) -> None:
     with pytest.raises(
         HemsegError,
-        match=r"train\.augment\.noise_p: 0\.15 then, 0\.5 now\n  train\.lr: 0\.001 then, 0\.1 now",
+        match=r"train\.augment\.noise_p: 0\.15 then, 0\.5 now\n  train\.lr: 0\.002 then, 0\.1 now",
     ):
         train(
             small_config(place, "train.lr=0.1", "train.augment.noise_p=0.5"),
