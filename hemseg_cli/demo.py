@@ -20,6 +20,8 @@ PHANTOM_PATIENTS = 26
 PHANTOM_MATRIX = 128
 PHANTOM_HEALTHY = 3
 """So many of the patients have no hemorrhage."""
+PHANTOM_SMALLEST_ML = 1.0
+"""Below, a bleed is some ten voxels of the demo's coarse slices: nothing that minutes teach."""
 
 
 @dataclass(frozen=True)
@@ -256,6 +258,7 @@ def _phantom(seed: int, classes: Sequence[str]) -> None:
         matrix=PHANTOM_MATRIX,
         classes=classes,
         healthy=PHANTOM_HEALTHY,
+        smallest_ml=PHANTOM_SMALLEST_ML,
         workers=None,
     )
 

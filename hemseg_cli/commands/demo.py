@@ -29,7 +29,7 @@ def demo(
     ] = 0,
     minutes: Annotated[
         float, typer.Option("--minutes", metavar="N", min=0.01, help="Minutes of training.")
-    ] = 1.5,
+    ] = 2.0,
     classes: Annotated[
         str,
         typer.Option(
