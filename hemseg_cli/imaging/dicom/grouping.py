@@ -33,7 +33,7 @@ class SliceHeader:
     """Hold what decides to which scan a file belongs.
 
     `place` (position and unit normal, LPS mm) is None where the header has none, as in a
-    multi-frame object (`frames` above 1), whose frames have places of their own.
+    multi-frame object (`is_multiframe`), whose frames have places of their own.
     """
 
     file: str
@@ -43,7 +43,7 @@ class SliceHeader:
     spacing: tuple[float, float] | None
     place: tuple[NDArray[np.float64], NDArray[np.float64]] | None
     acquisition: dict[str, str]
-    frames: int = 1
+    is_multiframe: bool = False
 
 
 def slice_header(dataset: FileDataset, file: str, folder: str) -> SliceHeader:
@@ -57,7 +57,7 @@ def slice_header(dataset: FileDataset, file: str, folder: str) -> SliceHeader:
         spacing=_spacing(dataset),
         place=_place(dataset),
         acquisition={key: text_value(dataset, key) for key in _ACQUISITION_KEYS},
-        frames=_frames(dataset),
+        is_multiframe=text_value(dataset, "frames") not in ("", "0", "1"),
     )
 
 
@@ -101,8 +101,8 @@ def _without_localizers(
 
     if not directions:
         # Each multi-frame object is a scan; slices without a place are one, which is refused whole.
-        scans = [[one] for one in placeless if one.frames > 1]
-        lost = [one for one in placeless if one.frames == 1]
+        scans = [[one] for one in placeless if one.is_multiframe]
+        lost = [one for one in placeless if not one.is_multiframe]
         return [*scans, lost] if lost else scans, []
 
     groups = sorted((members for _normal, members in directions), key=len, reverse=True)
@@ -184,11 +184,6 @@ def _rounded(spacing: tuple[float, float] | None) -> tuple[int, int] | None:
     if spacing is None:
         return None
     return round(spacing[0] / _SAME_SPACING_MM), round(spacing[1] / _SAME_SPACING_MM)
-
-
-def _frames(dataset: FileDataset) -> int:
-    text = text_value(dataset, "frames")
-    return int(text) if text.isdecimal() else 1
 
 
 def _spacing(dataset: FileDataset) -> tuple[float, float] | None:
